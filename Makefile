@@ -1,0 +1,41 @@
+# Every target sets up what it needs on first use. VENV=path takes an environment of your own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+# The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
+STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/* tools/bootstrap.py; pwd; } | cksum | tr -c '0-9\n' '-')
+
+.PHONY: help setup demo test lint format bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make or repair the environment, nothing else
+
+$(STAMP): 
+	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --stamp $@
+
+demo: $(STAMP)  ## see it work on bundled data: a table and a picture in demo/
+	@$(RUN) tools/demo.py
+
+test: $(STAMP)  ## the whole test suite with branch coverage of the core
+	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## style and formatting
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+format: $(STAMP)  ## apply the formatting
+	@$(RUN) -m ruff check --fix . && $(RUN) -m ruff format .
+
+bench: $(STAMP)  ## speed and memory as ratios against the usual libraries
+	@$(RUN) tools/bench.py
+
+lock: $(STAMP)  ## resolve requirements/lock.in and setup.py into requirements/lock.txt
+	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--extra detection --extra segmentation --extra dev -o requirements/lock.txt setup.py requirements/lock.in
+
+clean:  ## remove everything that set-up, demo and tests made (only the default environment, never your own)
+	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Metrics, sampling, losses, targets and plots shared by the plugins."""

@@ -1,0 +1,87 @@
+"""What every metric asks of its input. Nothing is ever clipped or guessed: bad input is a ValueError that says where."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+# Softmax in half precision misses a sum of 1 by up to half a percent; logits miss it by far more.
+SUM_TOLERANCE = 1e-2
+
+
+def _first(bad: Tensor) -> tuple[int, ...]:
+    return tuple(bad.nonzero()[0].tolist())
+
+
+def _at(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, index))}]" if index else name
+
+
+def check_unit_interval(name: str, values: Tensor) -> None:
+    """Raise ValueError unless all `values` (any shape, floating point) lie in [0, 1]; NaN does not."""
+    if not values.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {values.dtype}")
+    if values.numel() == 0:
+        return
+    low, high = values.detach().aminmax()  # both NaN when any value is
+    if low >= 0 and high <= 1:
+        return
+    index = _first(~((values >= 0) & (values <= 1)))
+    raise ValueError(f"{name} must lie in [0, 1], but {_at(name, index)} is {values[index].item()}")
+
+
+def check_distribution(name: str, probabilities: Tensor) -> None:
+    """Raise ValueError unless `probabilities` (N, C, ...) are distributions over dimension 1."""
+    if probabilities.dim() < 2 or probabilities.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (N, C, ...) with C >= 1, got {tuple(probabilities.shape)}")
+    try:
+        check_unit_interval(name, probabilities)
+    except ValueError as error:
+        raise ValueError(f"{error}; are these logits? apply softmax first") from None
+    if probabilities.numel() == 0:
+        return
+    sums = probabilities.sum(1, dtype=torch.promote_types(probabilities.dtype, torch.float32))
+    off = (sums - 1).abs() > SUM_TOLERANCE
+    if off.any():
+        index = _first(off)
+        where = _at(name, (index[0], ":", *index[1:]))
+        raise ValueError(
+            f"{name} must sum to 1 over dimension 1, but {where} sums to {sums[index].item():.6g}; "
+            "are these logits? apply softmax first"
+        )
+
+
+def check_labels(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> None:
+    """Raise ValueError unless integer `labels` (any shape) lie in [0, num_classes) or equal `ignore_index`."""
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{name} must be integers, got {labels.dtype}")
+    if labels.numel() == 0:
+        return
+    bad = (labels < 0) | (labels >= num_classes)
+    if ignore_index is not None:
+        bad &= labels != ignore_index
+    if bad.any():
+        index = _first(bad)
+        ignored = "" if ignore_index is None else f" or be {ignore_index} (ignored)"
+        raise ValueError(
+            f"{name} must lie in [0, {num_classes}){ignored}, but {_at(name, index)} is {labels[index].item()}"
+        )
+
+
+def check_same_shape(name: str, values: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise ValueError unless both tensors have the same shape."""
+    if values.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have the same shape, got {tuple(values.shape)} and {tuple(other.shape)}"
+        )
+
+
+def check_positive_int(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is an int >= 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def warn_undefined(what: str, why: str) -> None:
+    """Say that a metric is NaN, once per place as warnings are."""
+    warnings.warn(f"{what} is NaN: {why}", RuntimeWarning, stacklevel=3)

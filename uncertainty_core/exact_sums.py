@@ -1,0 +1,49 @@
+"""Sums of real numbers that do not depend on the order of their terms.
+
+Floating-point addition is not associative, so a sum over shards or ranks differs in its last digits from a sum in one
+pass. Here a number x in [0, 1024) becomes two integers, its 24 leading and its 24 following binary places:
+
+    x = high * 2**-24 + low * 2**-48        (rounded down to 2**-48 = 3.6e-15)
+
+Integer sums are exact in any order, also on a GPU, and int64 holds 2**39 terms of at most 1.
+"""
+
+import torch
+from torch import Tensor
+
+_LIMB = 2.0**24
+
+
+def to_limbs(values: Tensor) -> Tensor:
+    """Split finite `values` (...) in [0, 1024) into int64 limbs (2, ...)."""
+    scaled = values.double() * _LIMB
+    high = scaled.long()
+    low = ((scaled - high) * _LIMB).long()
+    return torch.stack((high, low))
+
+
+def from_limbs(limbs: Tensor) -> Tensor:
+    """The float64 value (...) of summed int64 `limbs` (2, ...)."""
+    high, low = limbs
+    # carry first, so that equal totals give equal floats however they were split
+    high = high + (low >> 24)
+    return high.double() / _LIMB + (low & (2**24 - 1)).double() / _LIMB**2
+
+
+def group_counts(group: Tensor, num_groups: int) -> Tensor:
+    """How often each of `num_groups` occurs in `group` (N,) int64: int64 (num_groups,)."""
+    return group.new_zeros(num_groups).scatter_add_(0, group, torch.ones_like(group))
+
+
+def group_sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """Summed limbs (2, num_groups) int64 of `values` (N,), one sum for each value of `group` (N,) int64.
+
+    Booleans sum as 0 and 1.
+    """
+    sums = group.new_zeros(2, num_groups)
+    if values.dtype == torch.bool:
+        sums[0].scatter_add_(0, group, values.long() << 24)
+        return sums
+    for total, limb in zip(sums, to_limbs(values), strict=True):
+        total.scatter_add_(0, group, limb)
+    return sums

@@ -1,0 +1,114 @@
+"""Scores of single predictions: one number per sample, from probabilities.
+
+Shapes: N samples, C classes, `...` any further dimensions (pixels).
+"""
+
+import torch
+from torch import Tensor
+
+from .checks import check_distribution, check_labels, check_same_shape, check_unit_interval, warn_undefined
+
+
+def _reduce(values: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return values
+    if reduction != "mean":
+        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
+    if values.numel() == 0:
+        warn_undefined("the mean score", "there are no samples")
+    return values.double().mean()
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """`values` in float32, or in float64 if they are: half precision is for storage, not for sums."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def check_predictions(probabilities: Tensor, labels: Tensor, ignore_index: int | None = None) -> None:
+    """Raise ValueError unless `probabilities` (N, C, ...) are distributions and `labels` (N, ...) their classes."""
+    check_distribution("probabilities", probabilities)
+    expected = probabilities.shape[:1] + probabilities.shape[2:]
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels must have shape {tuple(expected)} to go with probabilities "
+            f"{tuple(probabilities.shape)}, got {tuple(labels.shape)}"
+        )
+    check_labels("labels", labels, probabilities.shape[1], ignore_index)
+
+
+def top_label(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Confidence and predicted class, both (N, ...), of `probabilities` (N, C, ...).
+
+    The first of several equally probable classes is predicted.
+    """
+    check_distribution("probabilities", probabilities)
+    return probabilities.max(1)
+
+
+def brier(probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Brier score, sum over classes of (p - one_hot)², in [0, 2].
+
+    Args:
+        probabilities: (N, C, ...).
+        labels: true classes (N, ...), integer.
+        reduction: "mean" for a float64 scalar, "none" for (N, ...).
+    """
+    check_predictions(probabilities, labels)
+    return _reduce(_brier(at_least_float32(probabilities), labels), reduction)
+
+
+def nll_true(probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of the true class, infinite where its probability is 0. Arguments as `brier`."""
+    check_predictions(probabilities, labels)
+    return _reduce(_nll_true(at_least_float32(probabilities), labels), reduction)
+
+
+def nll_pred(probabilities: Tensor, reduction: str = "mean") -> Tensor:
+    """-log of the confidence: the "NLL" row of the DDN paper (eq. 16), which knows no truth.
+
+    Args:
+        probabilities: (N, C, ...).
+        reduction: "mean" for a float64 scalar, "none" for (N, ...).
+    """
+    check_distribution("probabilities", probabilities)
+    return _reduce(-at_least_float32(probabilities.amax(1)).log(), reduction)
+
+
+def entropy(probabilities: Tensor, reduction: str = "mean") -> Tensor:
+    """Entropy of the predicted distribution in nats, in [0, log C]. Arguments as `nll_pred`."""
+    check_distribution("probabilities", probabilities)
+    return _reduce(_entropy(at_least_float32(probabilities)), reduction)
+
+
+def mupe(teacher_confidence: Tensor, student_confidence: Tensor) -> Tensor:
+    """Mean uncertainty prediction error (Amara 2020): mean of (teacher - student confidence)², float64 scalar.
+
+    Args:
+        teacher_confidence, student_confidence: probabilities of the class that each predicts, same shape.
+    """
+    check_unit_interval("teacher_confidence", teacher_confidence)
+    check_unit_interval("student_confidence", student_confidence)
+    check_same_shape("teacher_confidence", teacher_confidence, "student_confidence", student_confidence)
+    return _reduce((teacher_confidence.double() - student_confidence.double()).square(), "mean")
+
+
+# The same without checks, for callers that have checked: one pass over large inputs is dear.
+
+
+def _true_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
+    return probabilities.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+
+
+def _nll_true(probabilities: Tensor, labels: Tensor) -> Tensor:
+    return -_true_probability(probabilities, labels).log()
+
+
+def _brier(probabilities: Tensor, labels: Tensor) -> Tensor:
+    # sum_c p_c² - 2 p_true + 1 cancels when p_true is near 1, so the true class is taken apart first
+    true = _true_probability(probabilities, labels)
+    others = probabilities.scatter(1, labels.long().unsqueeze(1), 0)
+    return others.square().sum(1) + (1 - true).square()
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return torch.special.entr(probabilities).sum(1)
