@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 PACKAGES = ("uncertainty_core", "ddn_detectron2", "dudes_mmseg", "classification")
@@ -6,7 +8,7 @@ setup(
     name="distilled-uncertainty",
     version="0.1.0",
     description="Trustworthy confidence in one forward pass, for Detectron2, mmsegmentation and image classifiers",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     # an allow-list: tests, tools and configs must never land in site-packages

@@ -28,8 +28,8 @@ from .scores import at_least_float32, check_predictions
 from .selective import (
     Ranking,
     aupr,
-    auroc,
     aurc,
+    auroc,
     ause,
     confusion_by_uncertainty,
     fpr_at_tpr,

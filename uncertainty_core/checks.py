@@ -1,4 +1,4 @@
-"""What every metric asks of its input. Nothing is ever clipped or guessed: bad input is a ValueError that says where."""
+"""What every metric asks of its input. Nothing is clipped or guessed: bad input is a ValueError that says where."""
 
 import warnings
 

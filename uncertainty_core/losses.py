@@ -1,0 +1,103 @@
+"""Distillation losses. All are differentiable where student and teacher agree, and 0 on an empty batch.
+
+Shapes: N samples, C classes, B images, `...` any further dimensions (pixels).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import check_labels, check_same_shape
+from .scores import at_least_float32
+
+IGNORE_INDEX = -100
+
+
+def _mean(values: Tensor, count: Tensor | int) -> Tensor:
+    """Sum over `count`; an empty sum is a 0 that still has a gradient."""
+    return values.sum() / torch.as_tensor(count, device=values.device).clamp(min=1)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the samples that have a label."""
+    check_labels("labels", labels, logits.shape[1], IGNORE_INDEX)
+    losses = F.cross_entropy(at_least_float32(logits), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
+    return _mean(losses, (labels != IGNORE_INDEX).sum())
+
+
+def ddn_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, dd_weight: float = 1.0, gt_weight: float = 1.0
+) -> Tensor:
+    """Distilled Dropout Network, eq. 7: dd_weight · mean_i ||f(x_i) - z_i||² + gt_weight · cross-entropy.
+
+    Both weights exist because the paper's λ stands before the second term in eq. 7 and before the first one in its
+    detection experiments.
+
+    Args:
+        student_logits: f (N, C).
+        teacher_logits: z, the mean of the teacher's stochastic logits (N, C).
+        labels: (N,) integer; -100 for a sample without a label, which skips the second term.
+        dd_weight: weight of the distillation term.
+        gt_weight: weight of the cross-entropy.
+    """
+    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
+    distance = (at_least_float32(student_logits) - at_least_float32(teacher_logits.detach())).square().sum(1)
+    return dd_weight * _mean(distance, len(distance)) + gt_weight * _cross_entropy(student_logits, labels)
+
+
+def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
+    """Mean over samples (and pixels) of KL(teacher || student) >= 0, zero where they agree.
+
+    Args:
+        student_logits: (N, C, ...).
+        teacher_probs: probabilities (N, C, ...); zeros are allowed.
+    """
+    check_same_shape("student_logits", student_logits, "teacher_probs", teacher_probs)
+    log_student = at_least_float32(student_logits).log_softmax(1)
+    divergence = F.kl_div(log_student, at_least_float32(teacher_probs.detach()), reduction="none").sum(1)
+    return _mean(divergence, divergence.numel())
+
+
+def kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 1.0, alpha: float = 0.5
+) -> Tensor:
+    """Hinton's distillation: alpha · T² · KL(teacher at T || student at T) + (1 - alpha) · cross-entropy.
+
+    T² keeps the gradient of the soft term of the same order whatever T. The KL differs from the soft cross-entropy by
+    the teacher's entropy, which is a constant.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        labels: (N,) integer; -100 for a sample without a label, which skips the hard term.
+        temperature: T > 0.
+        alpha: share of the soft term, in [0, 1].
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+    soft = kl_distillation(student_logits / temperature, at_least_float32(teacher_logits / temperature).softmax(1))
+    return alpha * temperature**2 * soft + (1 - alpha) * _cross_entropy(student_logits, labels)
+
+
+def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Root mean squared logarithmic error (DUDES eq. 2): per image, then the mean over images.
+
+    Args:
+        student_uncertainty: q >= 0 (B, ...).
+        teacher_uncertainty: z >= 0 (B, ...).
+        mask: bool (B, ...), True for pixels that count; None for all. An image without any contributes 0.
+    """
+    check_same_shape("student_uncertainty", student_uncertainty, "teacher_uncertainty", teacher_uncertainty)
+    student, teacher = at_least_float32(student_uncertainty), at_least_float32(teacher_uncertainty.detach())
+    if mask is None:
+        mask = torch.ones_like(student, dtype=torch.bool)
+    check_same_shape("student_uncertainty", student, "mask", mask)
+    # masked before the logarithm: whatever stands there, NaN too, reaches neither the loss nor the gradient
+    difference = torch.log1p(teacher.where(mask, 0)) - torch.log1p(student.where(mask, 0))
+    mean_squares = difference.square().flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+    # the square root has no derivative at 0; there the loss is at its minimum and the gradient we want is 0
+    positive = mean_squares > 0
+    roots = mean_squares.where(positive, 1).sqrt().where(positive, 0)
+    return _mean(roots, len(roots))

@@ -1,0 +1,296 @@
+"""Targets on disk: what a teacher says about every image, written once and read at random by many workers.
+
+    targets/
+        manifest.json             fingerprint of whatever makes the targets valid, and the image ids in order
+        shard-00000.safetensors   tensors of `shard_size` consecutive images, named "<position>/<tensor>"
+        shard-00000.sha256        its checksum, as `sha256sum -c` reads it; a shard without one does not exist
+        ...
+
+Every file is written beside its place and moved there when complete, and its content depends on nothing but the
+arguments: a writer that was killed starts again at the next shard and ends with the same bytes. There is no pickle.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from .checks import check_positive_int
+
+FORMAT = 1
+ImageId = int | str
+
+
+class TargetStoreError(ValueError):
+    """A store that must not be used as it is; the message says in one sentence why."""
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's weights: their names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, allow_nan=False)
+
+
+def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """As it will be read back: tuples become lists, and what JSON cannot hold is refused."""
+    try:
+        return json.loads(_canonical(dict(fingerprint)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"fingerprint must hold JSON values: {error}") from None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make the file beside its place, and move it there once it is safely on the disk."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+def _shard_checksum(path: Path) -> str | None:
+    """The recorded checksum, None if the shard was never finished."""
+    try:
+        return path.with_suffix(".sha256").read_text(errors="replace").split()[0]
+    except (FileNotFoundError, IndexError):
+        return None
+
+
+def _manifest(ids: Sequence[ImageId], fingerprint: Mapping[str, Any], shard_size: int) -> dict[str, Any]:
+    content = {
+        "format": FORMAT,
+        "fingerprint": _as_json(fingerprint),
+        "shard_size": shard_size,
+        "ids": list(ids),
+    }
+    return content | {"sha256": _sha256(_canonical(content))}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        checksum = content.pop("sha256")
+        intact = checksum == _sha256(_canonical(content))
+    except FileNotFoundError:
+        raise TargetStoreError(f"{folder} is not a target store: it has no manifest.json") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        intact = False
+    if not intact:
+        raise TargetStoreError(f"{folder}/manifest.json is damaged: remove the store and generate the targets again")
+    if content["format"] != FORMAT:
+        raise TargetStoreError(f"{folder} has store format {content['format']}, this version reads format {FORMAT}")
+    return content | {"sha256": checksum}
+
+
+def _first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """ "name: found, not wanted" for the first name whose value differs."""
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            return f"{name} {json.dumps(found.get(name))}, not {json.dumps(wanted.get(name))}"
+    return None
+
+
+def _refuse_foreign(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    difference = _first_difference(found["fingerprint"], wanted["fingerprint"])
+    if difference is None and found["shard_size"] != wanted["shard_size"]:
+        difference = f"shard_size {found['shard_size']}, not {wanted['shard_size']}"
+    if difference is None and found["ids"] != wanted["ids"]:
+        difference = f"other images ({len(found['ids'])}, not {len(wanted['ids'])}, or another order)"
+    if difference is not None:
+        raise TargetStoreError(f"{folder} holds other targets: they were made with {difference}")
+
+
+def write_targets(
+    folder: str | os.PathLike,
+    ids: Sequence[ImageId],
+    make: Callable[[list[ImageId]], Iterable[Mapping[str, Tensor]]],
+    fingerprint: Mapping[str, Any],
+    shard_size: int = 1000,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: bool = True,
+) -> None:
+    """Write the targets of all images, or go on where an earlier call was interrupted.
+
+    Args:
+        folder: the store; made if need be. One that holds other targets is refused.
+        ids: all image ids, in an order that is always the same.
+        make: given the ids of one shard, yields for each in turn its tensors by name. To be resumable it must be a
+            function of the ids: key random draws with `derive_seed(seed, image_id, draw)`.
+        fingerprint: JSON values of everything the targets depend on: weights' checksum, draws, rate, data set.
+        shard_size: images per shard; what a kill can lose.
+        rank, world_size: this process writes every world_size-th shard, starting from its rank.
+        progress: show a bar over this rank's images.
+    """
+    folder = Path(folder)
+    check_positive_int("shard_size", shard_size)
+    if len(set(ids)) != len(ids):
+        raise ValueError("ids must be unique")
+    if bad := [i for i in ids if not isinstance(i, (int, str)) or isinstance(i, bool)]:
+        raise ValueError(f"ids must be int or str, got {bad[0]!r}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in [0, world_size), got rank {rank} of {world_size}")
+
+    manifest = _manifest(ids, fingerprint, shard_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "manifest.json").exists():
+        _refuse_foreign(folder, _read_manifest(folder), manifest)
+    elif rank == 0:
+        text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+        _write_atomically(folder / "manifest.json", lambda part: part.write_text(text, encoding="utf-8"))
+
+    shards = range(rank, -(-len(ids) // shard_size), world_size)
+    total = sum(len(ids[shard * shard_size : (shard + 1) * shard_size]) for shard in shards)
+    with tqdm(total=total, unit="image", desc="targets", disable=not progress) as bar:
+        for shard in shards:
+            shard_ids = list(ids[shard * shard_size : (shard + 1) * shard_size])
+            if not _is_finished(_shard_path(folder, shard), manifest["sha256"]):
+                _write_shard(folder, shard, shard_ids, make, manifest["sha256"], bar)
+            else:
+                bar.initial += len(shard_ids)  # not counted as this run's speed
+                bar.update(len(shard_ids))
+
+
+def _is_finished(path: Path, manifest_sha256: str) -> bool:
+    checksum = _shard_checksum(path)
+    if checksum is None or not path.exists() or file_sha256(path) != checksum:
+        return False
+    with safe_open(path, framework="pt") as shard:
+        return shard.metadata() == {"manifest": manifest_sha256}
+
+
+def _write_shard(
+    folder: Path,
+    shard: int,
+    ids: list[ImageId],
+    make: Callable[[list[ImageId]], Iterable[Mapping[str, Tensor]]],
+    manifest_sha256: str,
+    bar: tqdm,
+) -> None:
+    tensors: dict[str, Tensor] = {}
+    count = 0
+    for position, target in enumerate(make(ids)):
+        count += 1
+        # a copy: views of one batch would each be stored with the whole of it, or refused
+        tensors |= {f"{position}/{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in target.items()}
+        bar.update()
+    if count != len(ids):
+        raise ValueError(f"make must yield one target per image: {count} for {len(ids)} images")
+    path = _shard_path(folder, shard)
+    checksum = path.with_suffix(".sha256")
+    checksum.unlink(missing_ok=True)  # of a damaged predecessor
+    # a single metadata key: safetensors writes several in random order
+    _write_atomically(path, lambda part: save_file(tensors, part, metadata={"manifest": manifest_sha256}))
+    line = f"{file_sha256(path)}  {path.name}\n"
+    _write_atomically(checksum, lambda part: part.write_text(line))
+
+
+class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
+    """Reads a finished store: `store[image_id]` is that image's tensors by name.
+
+    A shard is checked when it is first touched, in pieces, and then mapped into memory, not loaded: workers share its
+    pages. Copies sent to other processes open their own files.
+
+    Args:
+        folder: what `write_targets` wrote.
+        fingerprint: what the targets must have been made with; None to take them as they are.
+    """
+
+    def __init__(self, folder: str | os.PathLike, fingerprint: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        manifest = _read_manifest(self.folder)
+        self.fingerprint: dict[str, Any] = manifest["fingerprint"]
+        self.shard_size: int = manifest["shard_size"]
+        self.ids: list[ImageId] = manifest["ids"]
+        self._manifest_sha256: str = manifest["sha256"]
+        if fingerprint is not None:
+            difference = _first_difference(self.fingerprint, _as_json(fingerprint))
+            if difference is not None:
+                raise TargetStoreError(f"{self.folder} is stale: its targets were made with {difference}")
+        self._position = {image_id: position for position, image_id in enumerate(self.ids)}
+        self._open_shards: dict[int, tuple[Any, dict[int, list[str]]]] = {}
+        missing = [k for k in range(self.num_shards) if _shard_checksum(_shard_path(self.folder, k)) is None]
+        if missing:
+            raise TargetStoreError(
+                f"{self.folder} is unfinished: {len(missing)} of {self.num_shards} shards are missing, "
+                "run the same generation again to complete it"
+            )
+
+    @property
+    def num_shards(self) -> int:
+        """How many files the images are spread over."""
+        return -(-len(self.ids) // self.shard_size)
+
+    def __getitem__(self, image_id: ImageId) -> dict[str, Tensor]:
+        shard, position = divmod(self._position[image_id], self.shard_size)
+        file, names = self._open(shard)
+        return {name: file.get_tensor(f"{position}/{name}") for name in names.get(position, ())}
+
+    def __iter__(self) -> Iterator[ImageId]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._position
+
+    def verify(self, progress: bool = False) -> None:
+        """Check every shard now rather than when it is first touched."""
+        for shard in tqdm(range(self.num_shards), desc="verify", unit="shard", disable=not progress):
+            self._open(shard)
+
+    def _open(self, shard: int) -> tuple[Any, dict[int, list[str]]]:
+        if shard not in self._open_shards:
+            path = _shard_path(self.folder, shard)
+            try:
+                if file_sha256(path) != _shard_checksum(path):
+                    raise TargetStoreError(
+                        f"{path} is damaged, its checksum does not match: run the same generation again to replace it"
+                    )
+                file = safe_open(path, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise TargetStoreError(f"{path} cannot be read: {error}") from error
+            if file.metadata() != {"manifest": self._manifest_sha256}:
+                raise TargetStoreError(f"{path} belongs to another store: its targets were made with other settings")
+            names: dict[int, list[str]] = {}
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                position, name = key.split("/", 1)
+                names.setdefault(int(position), []).append(name)
+            self._open_shards[shard] = file, names
+        return self._open_shards[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open_shards": {}}
