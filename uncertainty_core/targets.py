@@ -71,6 +71,8 @@ def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` make the file beside its place, and move it there once it is safely on the disk."""
     part = path.with_name(path.name + ".part")
     write(part)
+    # safetensors writes for the owner only; workers may be other users
+    part.chmod(path.parent.stat().st_mode & 0o666)
     with open(part, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
