@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -67,13 +67,11 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make the file beside its place, and move it there once it is safely on the disk."""
+def _write_atomically(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + ".part")
-    write(part)
-    # safetensors writes for the owner only; workers may be other users
-    part.chmod(path.parent.stat().st_mode & 0o666)
-    with open(part, "rb+") as file:
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
 
@@ -117,10 +115,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _first_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """ "name: found, not wanted" for the first name whose value differs."""
+    """The first name whose value differs, both values beside it."""
+
+    def show(values: Mapping[str, Any], name: str) -> str:
+        return json.dumps(values[name]) if name in values else "absent"
+
     for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
-            return f"{name} {json.dumps(found.get(name))}, not {json.dumps(wanted.get(name))}"
+        if show(found, name) != show(wanted, name):
+            return f"{name} {show(found, name)}, not {show(wanted, name)}"
     return None
 
 
@@ -171,7 +173,7 @@ def write_targets(
         _refuse_foreign(folder, _read_manifest(folder), manifest)
     elif rank == 0:
         text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-        _write_atomically(folder / "manifest.json", lambda part: part.write_text(text, encoding="utf-8"))
+        _write_atomically(folder / "manifest.json", text.encode())
 
     shards = range(rank, -(-len(ids) // shard_size), world_size)
     total = sum(len(ids[shard * shard_size : (shard + 1) * shard_size]) for shard in shards)
@@ -213,10 +215,11 @@ def _write_shard(
     path = _shard_path(folder, shard)
     checksum = path.with_suffix(".sha256")
     checksum.unlink(missing_ok=True)  # of a damaged predecessor
-    # a single metadata key: safetensors writes several in random order
-    _write_atomically(path, lambda part: save_file(tensors, part, metadata={"manifest": manifest_sha256}))
-    line = f"{file_sha256(path)}  {path.name}\n"
-    _write_atomically(checksum, lambda part: part.write_text(line))
+    # A single metadata key, since safetensors writes several in random order; and not its save_file, which leaves a
+    # randomly named file behind when it is killed.
+    content = save(tensors, metadata={"manifest": manifest_sha256})
+    _write_atomically(path, content)
+    _write_atomically(checksum, f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode())
 
 
 class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
