@@ -13,7 +13,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## make or repair the environment, nothing else
 
-$(STAMP): 
+$(STAMP):
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --stamp $@
 
 demo: $(STAMP)  ## see it work on bundled data: a table and a picture in demo/

@@ -1,1 +1,42 @@
-"""Metrics, sampling, losses, targets and plots shared by the plugins."""
+"""Calibration and selective-prediction metrics, Monte-Carlo sampling, distillation losses, target stores and plots.
+
+Knows torch and no framework. `uncertainty_core.plots` is imported on its own: it alone needs matplotlib.
+"""
+
+from .accumulators import (
+    CalibrationMetric,
+    ConfidenceCalibration,
+    GroupMean,
+    Sparsification,
+    UncertaintyRanking,
+)
+from .calibration import (
+    BinStatistics,
+    CalibrationResult,
+    bin_statistics,
+    class_wise_ece,
+    ece,
+    mce,
+    mce_abs,
+    msce,
+)
+from .ensemble import EnsemblePrediction, ensemble
+from .frozen import Frozen
+from .losses import ddn_loss, kd_loss, kl_distillation, rmsle
+from .mc_dropout import derive_seed, dropout_modules, mc_dropout, mc_mean_std
+from .moments import RunningMoments
+from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label
+from .selective import (
+    Ranking,
+    aupr,
+    aurc,
+    auroc,
+    ause,
+    confusion_by_uncertainty,
+    fpr_at_tpr,
+    mean_iou,
+    ranking,
+    risk_coverage,
+    sparsification,
+)
+from .targets import TargetStore, TargetStoreError, file_sha256, state_dict_sha256, write_targets

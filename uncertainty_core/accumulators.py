@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from . import scores as score_functions
 from .calibration import (
     BIN_METRICS,
     BinStatistics,
@@ -24,7 +23,7 @@ from .calibration import (
 )
 from .checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
 from .exact_sums import from_limbs, group_counts, group_sums, to_limbs
-from .scores import at_least_float32, check_predictions
+from .scores import SampleScores, at_least_float32, check_predictions, sample_scores
 from .selective import (
     Ranking,
     aupr,
@@ -114,32 +113,23 @@ class CalibrationMetric(_SumMetric):
 
     def _update_piece(self, probabilities: Tensor, labels: Tensor) -> None:
         """`probabilities` (n, C, m) and `labels` (n, m), checked."""
-        valid = labels != self.ignore_index if self.ignore_index is not None else torch.ones_like(labels).bool()
-        labels = labels.where(valid, 0)
-        confidence, prediction = probabilities.max(1)
-        success = (prediction == labels)[valid]
-        self.bin_sums += bin_sums(confidence[valid], success, self.num_bins, self.edges)
-        scores = (
-            success,
-            score_functions._brier(probabilities, labels)[valid],
-            score_functions._nll_true(probabilities, labels)[valid],
-            -confidence[valid].log(),
-            score_functions._entropy(probabilities)[valid],
-        )
-        for column, values in enumerate(scores):
+        valid = slice(None) if self.ignore_index is None else labels != self.ignore_index
+        if self.ignore_index is not None:
+            labels = labels.where(valid, 0)
+        scores = SampleScores(*(values[valid] for values in sample_scores(probabilities, labels)))
+        self.bin_sums += bin_sums(scores.confidence, scores.success, self.num_bins, self.edges)
+        columns = (scores.success, scores.brier, scores.nll_true, scores.nll_pred, scores.entropy)
+        for column, values in enumerate(columns):
             infinite = values == torch.inf
-            self.score_sums[:2, column] += to_limbs(values.masked_fill(infinite, 0)).sum(1)
+            self.score_sums[:2, column] += to_limbs(values.masked_fill(infinite, 0)).flatten(1).sum(1)
             self.score_sums[2, column] += infinite.sum()
         if self.class_wise:
             classes = torch.arange(self.num_classes, device=labels.device)
-            per_class = probabilities.movedim(1, -1)[valid]  # (V, C)
+            per_class = probabilities.movedim(1, -1)[valid]  # (..., C)
+            is_class = labels[valid].unsqueeze(-1) == classes
+            group = classes.expand_as(per_class)
             self.class_bin_sums += bin_sums(
-                per_class.flatten(),
-                (labels[valid][:, None] == classes).flatten(),
-                self.num_bins,
-                self.edges,
-                group=classes.expand_as(per_class).flatten(),
-                num_groups=self.num_classes,
+                per_class, is_class, self.num_bins, self.edges, group=group, num_groups=self.num_classes
             )
 
     def compute(self) -> dict[str, Tensor]:

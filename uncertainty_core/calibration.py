@@ -109,6 +109,8 @@ def bin_sums(
     check_unit_interval("confidence", confidence)
     check_same_shape("confidence", confidence, "success", success)
     if success.dtype != torch.bool:
+        if not success.is_floating_point():
+            raise ValueError(f"success must be bool or floating point, got {success.dtype}")
         check_unit_interval("success", success)
     cells = num_bins
     if group is not None:

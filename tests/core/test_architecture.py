@@ -1,0 +1,67 @@
+"""Who may import whom, and what the packages need at the least."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = {"ddn_detectron2", "dudes_mmseg", "classification"}
+FRAMEWORKS = {"detectron2", "fvcore", "mmseg", "mmengine", "mmcv", "torchvision"}
+MAY_NOT_IMPORT = {
+    "uncertainty_core": PLUGINS | FRAMEWORKS | {"tools", "tests"},
+    "ddn_detectron2": PLUGINS - {"ddn_detectron2"} | {"mmseg", "mmengine", "mmcv", "tools", "tests"},
+    "dudes_mmseg": PLUGINS - {"dudes_mmseg"} | {"detectron2", "fvcore", "tools", "tests"},
+    "classification": PLUGINS - {"classification"}
+    | {"detectron2", "fvcore", "mmseg", "mmengine", "mmcv", "tools", "tests"},
+}
+
+
+def imported(file):
+    """Top-level names of everything that `file` imports absolutely, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", MAY_NOT_IMPORT)
+def test_imports_point_one_way(package):
+    wrong = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / package).rglob("*.py")
+        for name in imported(file)
+        if name in MAY_NOT_IMPORT[package]
+    }
+    assert not wrong
+
+
+def test_matplotlib_is_for_plots_alone():
+    files = [file for file in (ROOT / "uncertainty_core").glob("*.py") if "matplotlib" in imported(file)]
+    assert [file.name for file in files] == ["plots.py"]
+
+
+def test_core_imports_without_any_framework():
+    # None in sys.modules makes an import fail
+    blocked = sorted(FRAMEWORKS | {"matplotlib", "sklearn", "pycocotools"})
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); import uncertainty_core"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_tools_are_scripts_not_a_package():
+    # the registry's Detectron2 installs a top-level package `tools`, which ours must not shadow
+    assert not list((ROOT / "tools").rglob("__init__.py"))
+
+
+def test_only_the_packages_are_installed(tmp_path):
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", tmp_path, "build", "--build-base", tmp_path],
+        check=True,
+        cwd=ROOT,
+    )
+    installed = {path.name for path in (tmp_path / "lib").iterdir()}
+    assert "uncertainty_core" in installed
+    assert installed <= PLUGINS | {"uncertainty_core"}

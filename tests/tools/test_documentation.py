@@ -1,0 +1,66 @@
+"""What README tells a newcomer to type works as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def make(*arguments):
+    """Run make on the environment that runs the tests."""
+    environment = {**os.environ, "VENV": sys.prefix}
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+needs_set_up = pytest.mark.skipif(
+    not list(Path(sys.prefix).glob(".ready-*")), reason="this environment was not set up by make"
+)
+
+
+def test_the_two_commands_come_first():
+    assert [block.strip() for block in blocks("sh")[:2]] == ["make demo", "make test"]
+
+
+@needs_set_up
+def test_demo_runs_and_leaves_its_pictures():
+    done = make("demo")
+    assert done.returncode == 0, done.stderr
+    assert "Setting up" not in done.stdout  # the environment was ready: nothing is set up twice
+    assert "training" in done.stderr  # the progress bar
+    pictures = re.findall(r"demo/\w+\.png", done.stdout)
+    assert pictures
+    assert all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
+
+
+def test_test_is_what_ci_runs():
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_python_examples_run(tmp_path):
+    script = "\n".join(blocks("python"))
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+    assert (tmp_path / "reliability.png").exists()
+
+
+def test_every_target_is_explained():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
+    assert set(re.findall(r"^([a-z-]+):.*##", makefile, re.MULTILINE)) == set(phony)
+    assert make("help").stdout.count("\n") == len(phony)
+
+
+@pytest.mark.parametrize("tool", ["demo.py", "bench.py", "bootstrap.py"])
+def test_tools_explain_themselves(tool):
+    done = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert len(done.stdout) > 200

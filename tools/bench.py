@@ -1,0 +1,152 @@
+"""Speed and memory of the streaming metrics against torchmetrics and netcal, as ratios.
+
+Contenders take turns within one process, so that a machine whose speed drifts slows all of them; what is printed is the
+median time of each and the median over rounds of its ratio to ours. Memory is the growth of a fresh process's peak.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
+
+from uncertainty_core import CalibrationMetric, ConfidenceCalibration, confusion_by_uncertainty, sparsification
+
+BATCH = 2**16
+REMOVED = [k / 20 for k in range(20)]
+Contender = Callable[..., float]
+
+
+def ours(confidence: Tensor, success: Tensor) -> float:
+    metric = ConfidenceCalibration(num_bins=15)
+    for pair in zip(confidence.split(BATCH), success.split(BATCH), strict=True):
+        metric.update(*pair)
+    return metric.compute()["ece"].item()
+
+
+def torchmetrics_streaming(confidence: Tensor, success: Tensor) -> float:
+    metric = BinaryCalibrationError(n_bins=15, validate_args=False)  # its fastest setting; ours always validates
+    for pair in zip(confidence.split(BATCH), success.split(BATCH), strict=True):
+        metric.update(*pair)
+    return metric.compute().item()
+
+
+def netcal_whole(confidence: Tensor, success: Tensor) -> float:
+    from netcal.metrics import ECE
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(ECE(15).measure(confidence.numpy(), success.int().numpy()))
+
+
+def ours_pixels(probabilities: Tensor, labels: Tensor) -> float:
+    metric = CalibrationMetric(probabilities.shape[1])
+    metric.update(probabilities, labels)
+    return metric.compute()["ece"].item()
+
+
+def torchmetrics_pixels(probabilities: Tensor, labels: Tensor) -> float:
+    metric = MulticlassCalibrationError(probabilities.shape[1], n_bins=15, validate_args=False)
+    metric.update(probabilities, labels)
+    return metric.compute().item()
+
+
+def ours_sparsification(prediction: Tensor, label: Tensor, uncertainty: Tensor) -> float:
+    curve, _ = sparsification(confusion_by_uncertainty(prediction, label, uncertainty, 19), REMOVED)
+    return curve.mean().item()
+
+
+def sorted_sparsification(prediction: Tensor, label: Tensor, uncertainty: Tensor) -> float:
+    cell = (label * 19 + prediction)[uncertainty.argsort(stable=True)]
+    ious = []
+    for share in REMOVED:
+        kept = cell[: round(len(cell) * (1 - share))]
+        confusion = torch.bincount(kept, minlength=19 * 19).view(19, 19).double()
+        union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+        ious.append((confusion.diagonal() / union).nanmean().item())
+    return statistics.mean(ious)
+
+
+def peak_growth(contender: Contender, millions: int) -> float:
+    """MiB by which the peak of a fresh process grows while it feeds `millions` of confidences."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grow, (contender, millions))
+
+
+def _grow(contender: Contender, millions: int) -> float:
+    torch.set_num_threads(1)
+    confidence, success = one_million()
+    contender(confidence[:1000], success[:1000])  # imports and first-call costs
+    confidence, success = confidence.expand(millions, -1).flatten(), success.expand(millions, -1).flatten()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    contender(confidence, success)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def one_million() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(1_000_000, generator=generator).sqrt()
+    return confidence, torch.rand(1_000_000, generator=generator) < confidence
+
+
+def one_image() -> tuple[Tensor, Tensor]:
+    """Probabilities and labels of a Cityscapes-sized image, 19 classes."""
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(1, 19, 1024, 2048, generator=generator).mul(3).softmax(1)
+    return probabilities, torch.randint(19, (1, 1024, 2048), generator=generator)
+
+
+def compare(title: str, contenders: dict[str, Contender], inputs: tuple[Tensor, ...], rounds: int) -> None:
+    """Print times and ratios; the first contender is ours."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    values = {name: contender(*inputs) for name, contender in contenders.items()}  # warm-up
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            start = time.perf_counter()
+            contender(*inputs)
+            times[name].append(time.perf_counter() - start)
+    first = next(iter(contenders))
+    print(f"\n{title}, {rounds} alternating rounds")
+    for name, taken in times.items():
+        ratio = statistics.median(t / o for t, o in zip(taken, times[first], strict=True))
+        print(f"  {name:<34} {statistics.median(taken) * 1e3:9.1f} ms   {ratio:6.2f}x   value {values[name]:.6f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=11, help="how often each contender runs")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    confidence, success = one_million()
+    streams: dict[str, Contender] = {
+        "ours": ours,
+        "torchmetrics, not validating": torchmetrics_streaming,
+        "netcal": netcal_whole,
+    }
+    compare("ECE of a million confidences", streams, (confidence, success), args.rounds)
+
+    print(f"\nGrowth of the peak memory (MiB) with the number of confidences\n  {'':<34}    1 M    4 M   16 M")
+    for name, contender in streams.items():
+        growth = "".join(f"{peak_growth(contender, millions):7.0f}" for millions in (1, 4, 16))
+        print(f"  {name:<34}{growth}")
+
+    pixels = {"ours, with all nine scores": ours_pixels, "torchmetrics, ECE alone": torchmetrics_pixels}
+    probabilities, labels = one_image()
+    compare("Calibration of a 1024 x 2048 image, 19 classes", pixels, (probabilities, labels), min(args.rounds, 5))
+
+    uncertainty, prediction = probabilities.max(1)
+    flat = (prediction.flatten(), labels.flatten(), 1 - uncertainty.flatten())
+    curves = {"ours, 1000 bins": ours_sparsification, "full sort": sorted_sparsification}
+    compare("Sparsification of the same image", curves, flat, min(args.rounds, 5))
+
+
+if __name__ == "__main__":
+    main()

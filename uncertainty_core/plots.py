@@ -1,0 +1,153 @@
+"""Pictures of the metrics. Each function returns a matplotlib Figure and shows nothing; save it with `savefig`.
+
+One or several models: pass a result, or a dict of them by name to overlay them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .calibration import BIN_METRICS, CalibrationResult, bin_edges
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; black is left for text.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_GREY = "#999999"
+
+METRIC_LABELS = {"ece": "ECE", "msce": "MSCE", "mce": "MCE (squared)", "mce_abs": "MCE"}
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _label(name: str, result: CalibrationResult, metric: str) -> str:
+    value = f"{METRIC_LABELS[metric]} = {BIN_METRICS[metric](result.bins).item():.4f}"
+    return f"{name}: {value}" if name else value
+
+
+def reliability_diagram(
+    results: CalibrationResult | Mapping[str, CalibrationResult], metric: str = "ece", title: str = ""
+) -> Figure:
+    """Success frequency against confidence, above a histogram of the confidences.
+
+    One result is drawn as bars with the gap to the diagonal and its empty bins marked as empty; several as lines.
+
+    Args:
+        results: a result, or results by name.
+        metric: which one to print: "ece", "msce", "mce" (squared) or "mce_abs".
+        title: above the diagram.
+    """
+    if metric not in METRIC_LABELS:
+        raise ValueError(f"metric must be one of {', '.join(METRIC_LABELS)}, got {metric!r}")
+    if isinstance(results, CalibrationResult):
+        results = {"": results}
+    if not results:
+        raise ValueError("results must hold at least one result")
+    figure = _figure(5, 6)
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    upper.plot((0, 1), (0, 1), color="#444444", linestyle="--", linewidth=1, label="perfect calibration")
+    if len(results) == 1:
+        ((name, result),) = results.items()
+        _draw_bars(upper, result, _label(name, result, metric))
+    else:
+        for (name, result), colour, marker in zip(results.items(), *_styles(len(results)), strict=True):
+            held = result.bins.count > 0
+            upper.plot(
+                result.bins.mean_confidence[held],
+                result.bins.success_frequency[held],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=_label(name, result, metric),
+            )
+    for result, colour in zip(results.values(), _styles(len(results))[0], strict=True):
+        share = result.bins.count / max(1, result.num_samples)
+        lower.stairs(share, bin_edges(result.num_bins), color=colour, linewidth=1.5, fill=len(results) == 1)
+
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="success frequency", title=title)
+    upper.legend(loc="upper left", frameon=False, fontsize="small")
+    lower.set(xlabel="confidence", ylabel="share of samples", ylim=(0, None))
+    _tidy(upper)
+    _tidy(lower)
+    return figure
+
+
+def _styles(count: int) -> tuple[list[str], list[str]]:
+    return [COLOURS[k % len(COLOURS)] for k in range(count)], [MARKERS[k % len(MARKERS)] for k in range(count)]
+
+
+def _draw_bars(axes: Axes, result: CalibrationResult, label: str) -> None:
+    edges = bin_edges(result.num_bins).numpy()
+    width = 1 / result.num_bins
+    held = (result.bins.count > 0).numpy()
+    success, confidence = result.bins.success_frequency.numpy(), result.bins.mean_confidence.numpy()
+    bars = {"width": width, "align": "edge", "linewidth": 0.8}
+    axes.bar(edges[:-1][held], success[held], color=COLOURS[0], edgecolor="white", label=label, **bars)
+    axes.bar(
+        edges[:-1][held],
+        (confidence - success)[held],
+        bottom=success[held],
+        facecolor="none",
+        edgecolor=COLOURS[1],
+        hatch="////",
+        label="gap to the mean confidence",
+        **bars,
+    )
+    if not held.all():
+        centres = (edges[:-1] + edges[1:])[~held] / 2
+        axes.plot(centres, np.full_like(centres, 0.02), "x", color=_GREY, markersize=5, label="empty bin")
+
+
+def _curves(axes: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    for (name, (x, y)), colour in zip(curves.items(), _styles(len(curves))[0], strict=True):
+        axes.plot(x, y, color=colour, label=name, linewidth=1.6)
+    axes.legend(frameon=False)
+    _tidy(axes)
+
+
+def risk_coverage_plot(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> Figure:
+    """Error rate among the most certain share of the samples (DDN fig. 3).
+
+    Args:
+        curves: (coverage, risk) of each model by name, as `selective.risk_coverage` returns them.
+        title: above the diagram.
+    """
+    figure = _figure(5, 4)
+    axes = figure.subplots()
+    _curves(axes, {name: (x.cpu(), y.cpu()) for name, (x, y) in curves.items()})
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage", ylabel="risk (error rate)", title=title)
+    return figure
+
+
+def sparsification_plot(
+    removed: Sequence[float],
+    curves: Mapping[str, Tensor],
+    oracles: Mapping[str, Tensor] | None = None,
+    title: str = "",
+) -> Figure:
+    """mIoU of the pixels that are left against the removed share of the most uncertain ones (DUDES fig. 4).
+
+    Args:
+        removed: the Q shares.
+        curves: mIoU (Q,) of each model by name.
+        oracles: the best possible curves (Q,) by the same names; drawn dashed.
+        title: above the diagram.
+    """
+    figure = _figure(5, 4)
+    axes = figure.subplots()
+    oracles = oracles or {}
+    for (name, oracle), colour in zip(oracles.items(), _styles(len(oracles))[0], strict=True):
+        axes.plot(removed, oracle.cpu(), color=colour, linestyle="--", linewidth=1, label=f"{name}, oracle")
+    _curves(axes, {name: (removed, curve.cpu()) for name, curve in curves.items()})
+    axes.set(xlabel="removed share of pixels", ylabel="mIoU of the rest", title=title)
+    return figure
