@@ -22,8 +22,16 @@ from .calibration import (
 )
 from .ensemble import EnsemblePrediction, ensemble
 from .frozen import Frozen
-from .losses import ddn_loss, kd_loss, kl_distillation, rmsle
-from .mc_dropout import derive_seed, dropout_modules, mc_dropout, mc_mean_std
+from .losses import cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle
+from .mc_dropout import (
+    derive_seed,
+    drawn_dropout,
+    dropout_modules,
+    masks_by_row,
+    masks_of_shard,
+    mc_dropout,
+    mc_mean_std,
+)
 from .moments import RunningMoments
 from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label
 from .selective import (

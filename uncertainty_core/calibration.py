@@ -148,7 +148,7 @@ def _weights(bins: BinStatistics, name: str) -> Tensor:
     total = bins.count.sum(-1, keepdim=True)
     if (total == 0).any():
         warn_undefined(name, "there are no samples")
-    return bins.count / total
+    return bins.count.double() / total
 
 
 def ece(bins: BinStatistics) -> Tensor:

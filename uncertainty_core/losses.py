@@ -18,8 +18,8 @@ def _mean(values: Tensor, count: Tensor | int) -> Tensor:
     return values.sum() / torch.as_tensor(count, device=values.device).clamp(min=1)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the samples that have a label."""
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the samples that have a label: of `logits` (N, C) and `labels` (N,), -100 for none."""
     check_labels("labels", labels, logits.shape[1], IGNORE_INDEX)
     losses = F.cross_entropy(at_least_float32(logits), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
     return _mean(losses, (labels != IGNORE_INDEX).sum())
@@ -42,7 +42,7 @@ def ddn_loss(
     """
     check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     distance = (at_least_float32(student_logits) - at_least_float32(teacher_logits.detach())).square().sum(1)
-    return dd_weight * _mean(distance, len(distance)) + gt_weight * _cross_entropy(student_logits, labels)
+    return dd_weight * _mean(distance, len(distance)) + gt_weight * cross_entropy(student_logits, labels)
 
 
 def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def kd_loss(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
     soft = kl_distillation(student_logits / temperature, at_least_float32(teacher_logits / temperature).softmax(1))
-    return alpha * temperature**2 * soft + (1 - alpha) * _cross_entropy(student_logits, labels)
+    return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student_logits, labels)
 
 
 def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:

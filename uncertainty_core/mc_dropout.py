@@ -6,7 +6,7 @@ Shapes: N samples (rows of what reaches a dropout module), M draws.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,72 @@ def derive_seed(*key: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+# Fills an empty mask (N, ...) with ones at the given probability of keeping, and zeros.
+DrawMask = Callable[[Tensor, float], Tensor]
+
+
+def masks_by_row(seeds: Sequence[int]) -> DrawMask:
+    """Masks whose rows come each from a generator of its own, whatever the rest of the batch and the global state."""
+    generators: dict[torch.device, list[torch.Generator]] = {}
+
+    def draw(mask: Tensor, keep: float) -> Tensor:
+        if len(mask) != len(seeds):
+            raise ValueError(f"seeds must hold one seed per row: {len(seeds)} seeds for {len(mask)} rows")
+        if mask.device not in generators:  # shared by all modules: a row's masks follow one another
+            generators[mask.device] = [torch.Generator(mask.device).manual_seed(seed) for seed in seeds]
+        for row, generator in zip(mask, generators[mask.device], strict=True):
+            row.bernoulli_(keep, generator=generator)
+        return mask
+
+    return draw
+
+
+def masks_of_shard(seed: int, start: int, total: int) -> DrawMask:
+    """The rows from `start` on of masks for a batch of `total` rows: ranks that share a batch draw what one would."""
+    generators: dict[torch.device, torch.Generator] = {}
+
+    def draw(mask: Tensor, keep: float) -> Tensor:
+        if mask.device not in generators:
+            generators[mask.device] = torch.Generator(mask.device).manual_seed(seed)
+        whole = mask.new_empty(total, *mask.shape[1:]).bernoulli_(keep, generator=generators[mask.device])
+        return whole[start : start + len(mask)]
+
+    return draw
+
+
+@contextmanager
+def drawn_dropout(model: nn.Module, draw: DrawMask) -> Iterator[None]:
+    """While this lasts, the dropout modules that are on take their masks from `draw`."""
+    modules = dropout_modules(model)
+    for module in modules:
+        if not isinstance(module, _KEYED):
+            raise ValueError(f"seeds work with {[kind.__name__ for kind in _KEYED]}, not with {type(module).__name__}")
+    before = [module.__dict__.get("forward") for module in modules]
+    try:
+        for module in modules:
+            module.forward = _drawn_forward(module, draw)
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+def _drawn_forward(module: nn.Module, draw: DrawMask) -> Callable[[Tensor], Tensor]:
+    def forward(values: Tensor) -> Tensor:
+        if not module.training or module.p == 0:
+            return values
+        if module.p == 1:
+            return torch.zeros_like(values)
+        shape = values.shape
+        if isinstance(module, _WHOLE_CHANNELS):
+            shape = (*shape[:2], *(1 for _ in shape[2:]))
+        return values * draw(values.new_empty(shape), 1 - module.p).div_(1 - module.p)
+
+    return forward
+
+
 @contextmanager
 def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int] | None = None) -> Iterator[None]:
     """Turn on the dropout modules of an eval model, and only them; on exit each gets back what it had.
@@ -39,8 +105,7 @@ def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int]
     Args:
         model: in eval mode, with at least one dropout module.
         rate: probability of dropping for all of them; None keeps each module's own.
-        seeds: one per row of the batch. Each row then draws its masks from its own generator, so that they depend
-            neither on the rest of the batch nor on the global random state.
+        seeds: one per row of the batch, see `masks_by_row`; None for the global random state.
     """
     modules = dropout_modules(model)
     if not modules:
@@ -49,41 +114,16 @@ def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int]
         raise ValueError("model must be in eval mode: in training mode batch statistics would change, too")
     if rate is not None and not 0 <= rate < 1:
         raise ValueError(f"rate must lie in [0, 1), got {rate}")
-    before = [(module.training, module.p, module.__dict__.get("forward")) for module in modules]
+    before = [(module.training, module.p) for module in modules]
     try:
-        generators: dict[torch.device, list[torch.Generator]] = {}
         for module in modules:
             module.training = True
             module.p = module.p if rate is None else rate
-            if seeds is not None:
-                module.forward = _keyed_forward(module, seeds, generators)
-        yield
+        with nullcontext() if seeds is None else drawn_dropout(model, masks_by_row(seeds)):
+            yield
     finally:
-        for module, (training, p, forward) in zip(modules, before, strict=True):
+        for module, (training, p) in zip(modules, before, strict=True):
             module.training, module.p = training, p
-            module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.forward = forward
-
-
-def _keyed_forward(module: nn.Module, seeds: Sequence[int], generators: dict) -> Callable[[Tensor], Tensor]:
-    if not isinstance(module, _KEYED):
-        raise ValueError(f"seeds work with {[kind.__name__ for kind in _KEYED]}, not with {type(module).__name__}")
-
-    def forward(values: Tensor) -> Tensor:
-        if len(values) != len(seeds):
-            raise ValueError(f"seeds must hold one seed per row: {len(seeds)} seeds for {len(values)} rows")
-        if values.device not in generators:  # shared by all modules: a row's masks follow one another
-            generators[values.device] = [torch.Generator(values.device).manual_seed(seed) for seed in seeds]
-        shape = values.shape[1:]
-        if isinstance(module, _WHOLE_CHANNELS):
-            shape = (*shape[:1], *(1 for _ in shape[1:]))
-        keep = values.new_empty(len(values), *shape)
-        for row, generator in zip(keep, generators[values.device], strict=True):
-            row.bernoulli_(1 - module.p, generator=generator)
-        return values * keep.div_(1 - module.p) if module.p < 1 else torch.zeros_like(values)
-
-    return forward
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ def reliability_diagram(
                 label=_label(name, result, metric),
             )
     for result, colour in zip(results.values(), _styles(len(results))[0], strict=True):
-        share = result.bins.count / max(1, result.num_samples)
+        share = result.bins.count.double() / max(1, result.num_samples)
         lower.stairs(share, bin_edges(result.num_bins), color=colour, linewidth=1.5, fill=len(results) == 1)
 
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="success frequency", title=title)

@@ -60,8 +60,8 @@ def risk_coverage(errors: Ranking) -> tuple[Tensor, Tensor]:
     Coverage rises; levels without samples are left out, so T' <= T.
     """
     occupied = errors.count > 0
-    covered = errors.count[occupied].cumsum(0)
-    wrong = errors.events[occupied].cumsum(0)
+    covered = errors.count[occupied].cumsum(0).double()
+    wrong = errors.events[occupied].cumsum(0).double()
     return covered / covered[-1:], wrong / covered
 
 
