@@ -57,6 +57,7 @@ def check_labels(name: str, labels: Tensor, num_classes: int, ignore_index: int 
         raise ValueError(f"{name} must be integers, got {labels.dtype}")
     if labels.numel() == 0:
         return
+    labels = labels.long()  # a byte compared with -1 or 256 would wrap around
     bad = (labels < 0) | (labels >= num_classes)
     if ignore_index is not None:
         bad &= labels != ignore_index
@@ -73,6 +74,16 @@ def check_same_shape(name: str, values: Tensor, other_name: str, other: Tensor) 
     if values.shape != other.shape:
         raise ValueError(
             f"{name} and {other_name} must have the same shape, got {tuple(values.shape)} and {tuple(other.shape)}"
+        )
+
+
+def check_label_shape(predictions: Tensor, labels: Tensor, name: str = "probabilities") -> None:
+    """Raise ValueError unless `labels` are (N, ...) for `predictions` (N, C, ...), which are called `name`."""
+    expected = predictions.shape[:1] + predictions.shape[2:]
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels must have shape {tuple(expected)} to go with {name} "
+            f"{tuple(predictions.shape)}, got {tuple(labels.shape)}"
         )
 
 

@@ -17,7 +17,8 @@ class Frozen(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         # past nn.Module's own __setattr__, which would register it as a child
-        object.__setattr__(self, "module", module.eval().requires_grad_(False))
+        object.__setattr__(self, "module", module.requires_grad_(False))
+        self.train()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output, without gradients."""

@@ -3,11 +3,13 @@
 Shapes: N samples, C classes, B images, `...` any further dimensions (pixels).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_labels, check_same_shape
+from .checks import check_distribution, check_label_shape, check_labels, check_same_shape
 from .scores import at_least_float32
 
 IGNORE_INDEX = -100
@@ -20,8 +22,10 @@ def _mean(values: Tensor, count: Tensor | int) -> Tensor:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of the samples that have a label: of `logits` (N, C) and `labels` (N,), -100 for none."""
+    check_label_shape(logits, labels, "logits")
     check_labels("labels", labels, logits.shape[1], IGNORE_INDEX)
-    losses = F.cross_entropy(at_least_float32(logits), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
+    labels = labels.long()
+    losses = F.cross_entropy(at_least_float32(logits), labels, ignore_index=IGNORE_INDEX, reduction="none")
     return _mean(losses, (labels != IGNORE_INDEX).sum())
 
 
@@ -53,8 +57,12 @@ def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
         teacher_probs: probabilities (N, C, ...); zeros are allowed.
     """
     check_same_shape("student_logits", student_logits, "teacher_probs", teacher_probs)
-    log_student = at_least_float32(student_logits).log_softmax(1)
-    divergence = F.kl_div(log_student, at_least_float32(teacher_probs.detach()), reduction="none").sum(1)
+    check_distribution("teacher_probs", teacher_probs)
+    return _kl(at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_probs.detach()))
+
+
+def _kl(log_student: Tensor, teacher: Tensor) -> Tensor:
+    divergence = F.kl_div(log_student, teacher, reduction="none").sum(1)
     return _mean(divergence, divergence.numel())
 
 
@@ -73,11 +81,13 @@ def kd_loss(
         temperature: T > 0.
         alpha: share of the soft term, in [0, 1].
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
-    soft = kl_distillation(student_logits / temperature, at_least_float32(teacher_logits / temperature).softmax(1))
+    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
+    log_student = (at_least_float32(student_logits) / temperature).log_softmax(1)
+    soft = _kl(log_student, (at_least_float32(teacher_logits.detach()) / temperature).softmax(1))
     return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student_logits, labels)
 
 
@@ -94,10 +104,13 @@ def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor
     if mask is None:
         mask = torch.ones_like(student, dtype=torch.bool)
     check_same_shape("student_uncertainty", student, "mask", mask)
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, got {mask.dtype}")
     # masked before the logarithm: whatever stands there, NaN too, reaches neither the loss nor the gradient
     difference = torch.log1p(teacher.where(mask, 0)) - torch.log1p(student.where(mask, 0))
-    mean_squares = difference.square().flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+    squares, counts = (values.unsqueeze(-1).flatten(1).sum(1) for values in (difference.square(), mask))
+    mean_squares = squares / counts.clamp(min=1)
     # the square root has no derivative at 0; there the loss is at its minimum and the gradient we want is 0
-    positive = mean_squares > 0
-    roots = mean_squares.where(positive, 1).sqrt().where(positive, 0)
+    differs = mean_squares != 0  # true of NaN, which must not pass for a perfect image
+    roots = mean_squares.where(differs, 1).sqrt().where(differs, 0)
     return _mean(roots, len(roots))

@@ -5,6 +5,7 @@ Shapes: N samples (rows of what reaches a dropout module), M draws.
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -26,7 +27,8 @@ def dropout_modules(model: nn.Module) -> list[nn.Module]:
 
 def derive_seed(*key: int | str) -> int:
     """A seed in [0, 2**63) that depends on `key` alone: the same on every machine, in every order of work."""
-    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).digest()
+    parts = [part if isinstance(part, str) else operator.index(part) for part in key]
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -55,6 +57,8 @@ def masks_of_shard(seed: int, start: int, total: int) -> DrawMask:
     generators: dict[torch.device, torch.Generator] = {}
 
     def draw(mask: Tensor, keep: float) -> Tensor:
+        if start + len(mask) > total:
+            raise ValueError(f"rows {start} to {start + len(mask)} do not fit a batch of total={total}")
         if mask.device not in generators:
             generators[mask.device] = torch.Generator(mask.device).manual_seed(seed)
         whole = mask.new_empty(total, *mask.shape[1:]).bernoulli_(keep, generator=generators[mask.device])
@@ -105,7 +109,7 @@ def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int]
     Args:
         model: in eval mode, with at least one dropout module.
         rate: probability of dropping for all of them; None keeps each module's own.
-        seeds: one per row of the batch, see `masks_by_row`; None for the global random state.
+        seeds: one per row of the batch, see `masks_by_row`; None leaves the drawing as it is, from the global state.
     """
     modules = dropout_modules(model)
     if not modules:
@@ -151,6 +155,8 @@ def mc_mean_std(
         ddof: the sum of squares is divided by M - ddof.
     """
     check_positive_int("num_samples", num_samples)
+    if num_samples <= ddof:
+        raise ValueError(f"num_samples must be more than ddof={ddof}, got {num_samples}")
     if keys is not None and seed is None:
         raise ValueError("keys must come with a seed")
     if seed is not None and keys is None:

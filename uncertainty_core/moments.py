@@ -17,12 +17,11 @@ class RunningMoments:
     def update(self, values: Tensor) -> None:
         """Add one tensor (...); half precision is summed in float32."""
         values = at_least_float32(values.detach())
-        self.count += 1
         if self._mean is None:
-            self._mean, self._squares = values.clone(), torch.zeros_like(values)
-            return
+            self._mean, self._squares = torch.zeros_like(values), torch.zeros_like(values)
         if values.shape != self._mean.shape:
             raise ValueError(f"values must have shape {tuple(self._mean.shape)} as before, got {tuple(values.shape)}")
+        self.count += 1
         deviation = values - self._mean
         self._mean += deviation / self.count
         self._squares += deviation * (values - self._mean)
@@ -32,7 +31,7 @@ class RunningMoments:
         """Mean (...)."""
         if self._mean is None:
             raise ValueError("there is no mean of nothing: update was never called")
-        return self._mean
+        return self._mean.clone()
 
     def std(self, ddof: int = 0) -> Tensor:
         """Standard deviation (...); the sum of squares is divided by count - ddof."""

@@ -8,7 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_distribution, check_labels, check_same_shape, check_unit_interval, warn_undefined
+from .checks import (
+    check_distribution,
+    check_label_shape,
+    check_labels,
+    check_same_shape,
+    check_unit_interval,
+    warn_undefined,
+)
 
 
 def _reduce(values: Tensor, reduction: str) -> Tensor:
@@ -29,12 +36,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 def check_predictions(probabilities: Tensor, labels: Tensor, ignore_index: int | None = None) -> None:
     """Raise ValueError unless `probabilities` (N, C, ...) are distributions and `labels` (N, ...) their classes."""
     check_distribution("probabilities", probabilities)
-    expected = probabilities.shape[:1] + probabilities.shape[2:]
-    if labels.shape != expected:
-        raise ValueError(
-            f"labels must have shape {tuple(expected)} to go with probabilities "
-            f"{tuple(probabilities.shape)}, got {tuple(labels.shape)}"
-        )
+    check_label_shape(probabilities, labels)
     check_labels("labels", labels, probabilities.shape[1], ignore_index)
 
 
