@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from .calibration import (
     BIN_METRICS,
@@ -19,6 +18,7 @@ from .calibration import (
     CalibrationResult,
     Edges,
     bin_sums,
+    check_edges,
     class_wise_ece,
 )
 from .checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
@@ -30,6 +30,7 @@ from .selective import (
     aurc,
     auroc,
     ause,
+    check_removed,
     confusion_by_uncertainty,
     fpr_at_tpr,
     mean_iou,
@@ -37,19 +38,9 @@ from .selective import (
     risk_coverage,
     sparsification,
 )
+from .sum_metric import SumMetric
 
 SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
-
-
-class _SumMetric(Metric):
-    """A metric whose states are int64 tensors that add up."""
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-
-    def _add_sum(self, name: str, *shape: int) -> None:
-        self.add_state(name, torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
 
 
 def _pieces(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -64,7 +55,7 @@ def _pieces(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Ten
             yield from zip(image.split(length, dim=2), label.split(length, dim=1), strict=True)
 
 
-class CalibrationMetric(_SumMetric):
+class CalibrationMetric(SumMetric):
     """Calibration and proper scores of class probabilities, over every sample or pixel.
 
     `compute()` gives a dict of float64 scalars: ece, msce, mce, mce_abs, accuracy, brier, nll_true, nll_pred, entropy,
@@ -93,15 +84,17 @@ class CalibrationMetric(_SumMetric):
         class_wise: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        settings = {"bins": num_bins, "edges": edges, "ignore": ignore_index}
+        super().__init__(settings, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_positive_int("num_bins", num_bins)
+        check_edges(edges)
         self.num_classes, self.num_bins, self.edges = num_classes, num_bins, edges
         self.ignore_index, self.class_wise = ignore_index, class_wise
-        self._add_sum("bin_sums", 5, num_bins)
-        self._add_sum("score_sums", 3, len(SCORES))  # two limbs, and how many were infinite
+        self.add_sum("bin_sums", 5, num_bins)
+        self.add_sum("score_sums", 3, len(SCORES))  # two limbs, and how many were infinite
         if class_wise:
-            self._add_sum("class_bin_sums", 5, num_classes, num_bins)
+            self.add_sum("class_bin_sums", 5, num_classes, num_bins)
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add `probabilities` (N, C, ...) and true classes `labels` (N, ...)."""
@@ -109,15 +102,16 @@ class CalibrationMetric(_SumMetric):
         if probabilities.shape[1] != self.num_classes:
             raise ValueError(f"probabilities must have {self.num_classes} classes, got {probabilities.shape[1]}")
         for piece, label in _pieces(probabilities.detach(), labels.long()):
-            self._update_piece(at_least_float32(piece), label)
+            self._update_piece(piece, label)
 
     def _update_piece(self, probabilities: Tensor, labels: Tensor) -> None:
         """`probabilities` (n, C, m) and `labels` (n, m), checked."""
         valid = slice(None) if self.ignore_index is None else labels != self.ignore_index
         if self.ignore_index is not None:
             labels = labels.where(valid, 0)
-        scores = SampleScores(*(values[valid] for values in sample_scores(probabilities, labels)))
-        self.bin_sums += bin_sums(scores.confidence, scores.success, self.num_bins, self.edges)
+        scores = SampleScores(*(values[valid] for values in sample_scores(at_least_float32(probabilities), labels)))
+        confidence = scores.confidence.to(probabilities.dtype)  # where the edges of half precision are its own
+        self.bin_sums += bin_sums(confidence, scores.success, self.num_bins, self.edges)
         columns = (scores.success, scores.brier, scores.nll_true, scores.nll_pred, scores.entropy)
         for column, values in enumerate(columns):
             infinite = values == torch.inf
@@ -154,7 +148,7 @@ class CalibrationMetric(_SumMetric):
         return reliability_diagram(self.result(), metric)
 
 
-class ConfidenceCalibration(_SumMetric):
+class ConfidenceCalibration(SumMetric):
     """Calibration of single confidences, whatever they are about: detections, a binary event, groups of either.
 
     `compute()` gives a dict of ece, msce, mce, mce_abs: float64 scalars, or (G,) with groups.
@@ -168,10 +162,13 @@ class ConfidenceCalibration(_SumMetric):
     def __init__(
         self, num_bins: int = 15, edges: Edges = "right", num_groups: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__({"bins": num_bins, "edges": edges}, **kwargs)
         check_positive_int("num_bins", num_bins)
+        check_edges(edges)
+        if num_groups is not None:
+            check_positive_int("num_groups", num_groups)
         self.num_bins, self.edges, self.num_groups = num_bins, edges, num_groups
-        self._add_sum("bin_sums", 5, *(() if num_groups is None else (num_groups,)), num_bins)
+        self.add_sum("bin_sums", 5, *(() if num_groups is None else (num_groups,)), num_bins)
 
     def update(self, confidence: Tensor, success: Tensor, group: Tensor | None = None) -> None:
         """Add `confidence` (N,), `success` (N,) bool or in [0, 1], and with groups `group` (N,) integer."""
@@ -200,7 +197,7 @@ class ConfidenceCalibration(_SumMetric):
         return reliability_diagram(self.result(), metric)
 
 
-class UncertaintyRanking(_SumMetric):
+class UncertaintyRanking(SumMetric):
     """How well an uncertainty in [0, 1] foretells an event (an error, an outlier), from a histogram.
 
     `compute()` gives a dict of float64 scalars: aurc (of value when events are errors), auroc, aupr, fpr95.
@@ -210,10 +207,10 @@ class UncertaintyRanking(_SumMetric):
     """
 
     def __init__(self, num_bins: int = 1000, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__({"bins": num_bins}, **kwargs)
         check_positive_int("num_bins", num_bins)
         self.num_bins = num_bins
-        self._add_sum("counts", 2, num_bins)
+        self.add_sum("counts", 2, num_bins)
 
     def update(self, uncertainty: Tensor, event: Tensor) -> None:
         """Add `uncertainty` (N,) in [0, 1] and `event` (N,) bool."""
@@ -236,7 +233,7 @@ class UncertaintyRanking(_SumMetric):
         return risk_coverage_plot({"model": risk_coverage(self.ranking)})
 
 
-class Sparsification(_SumMetric):
+class Sparsification(SumMetric):
     """mIoU against the removed share of most uncertain pixels, from one confusion matrix per bin of uncertainty.
 
     `compute()` gives a dict: curve and oracle (Q,), ause, miou, float64.
@@ -256,21 +253,19 @@ class Sparsification(_SumMetric):
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__({"bins": num_bins, "ignore": ignore_index}, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_positive_int("num_bins", num_bins)
+        check_removed(removed)
         self.num_classes, self.num_bins, self.removed = num_classes, num_bins, tuple(removed)
         self.ignore_index = ignore_index
-        self._add_sum("confusions", num_bins, num_classes, num_classes)
+        self.add_sum("confusions", num_bins, num_classes, num_classes)
 
     def update(self, prediction: Tensor, label: Tensor, uncertainty: Tensor) -> None:
         """Add predicted and true classes and uncertainty in [0, 1], all of the same shape."""
-        check_same_shape("prediction", prediction, "label", label)
-        check_same_shape("prediction", prediction, "uncertainty", uncertainty)
-        if self.ignore_index is not None:
-            valid = label != self.ignore_index
-            prediction, label, uncertainty = prediction[valid], label[valid], uncertainty[valid]
-        self.confusions += confusion_by_uncertainty(prediction, label, uncertainty, self.num_classes, self.num_bins)
+        self.confusions += confusion_by_uncertainty(
+            prediction, label, uncertainty, self.num_classes, self.num_bins, self.ignore_index
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """The curves and their areas by name."""
@@ -286,7 +281,7 @@ class Sparsification(_SumMetric):
         return sparsification_plot(self.removed, {"model": values["curve"]}, {"model": values["oracle"]})
 
 
-class GroupMean(_SumMetric):
+class GroupMean(SumMetric):
     """Mean of values in [0, 1] per group and over groups: class-wise uncertainty and mUnc (DUDES table 2).
 
     `compute()` gives a dict: per_group (G,), NaN where a group never occurs, and mean over those that do, float64.
@@ -297,10 +292,10 @@ class GroupMean(_SumMetric):
     """
 
     def __init__(self, num_groups: int, ignore_index: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__({"ignore": ignore_index}, **kwargs)
         check_positive_int("num_groups", num_groups)
         self.num_groups, self.ignore_index = num_groups, ignore_index
-        self._add_sum("sums", 3, num_groups)
+        self.add_sum("sums", 3, num_groups)
 
     def update(self, values: Tensor, group: Tensor) -> None:
         """Add `values` in [0, 1] and their `group`, integers of the same shape."""

@@ -64,6 +64,12 @@ class BinStatistics:
         return cls(count=sums[0], confidence=from_limbs(sums[1:3]), success=from_limbs(sums[3:5]))
 
 
+def check_edges(edges: str) -> None:
+    """Raise ValueError unless `edges` is one of the two rules."""
+    if edges not in ("right", "left"):
+        raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
+
+
 def bin_edges(num_bins: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """The num_bins + 1 edges k/K, rounded to `dtype`."""
     return (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).to(dtype)
@@ -75,8 +81,7 @@ def bin_index(confidence: Tensor, num_bins: int, edges: Edges = "right") -> Tens
     `edges="right"`: bin k is (k/K, (k+1)/K], and 0 is in bin 0. `edges="left"`: bin k is [k/K, (k+1)/K), and 1 is in
     bin K-1. Edges are rounded to the dtype of `confidence`, so that 0.3 lies on the edge 3/10 in every dtype.
     """
-    if edges not in ("right", "left"):
-        raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
+    check_edges(edges)
     grid = bin_edges(num_bins, confidence.dtype).to(confidence.device)
     if confidence.dtype not in (torch.float32, torch.float64):
         # so coarse that neighbouring edges may round to the same number
@@ -203,6 +208,7 @@ class CalibrationResult:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bins", BinStatistics(*(t.cpu() for t in vars(self.bins).values())))
+        object.__setattr__(self, "scores", {name: float(value) for name, value in self.scores.items()})
 
     @property
     def num_bins(self) -> int:

@@ -133,10 +133,15 @@ def _true_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
 def _brier(probabilities: Tensor, labels: Tensor) -> Tensor:
     # not sum_c p_c² - 2 p_true + 1, which cancels when p_true is near 1
     others = probabilities.scatter(1, labels.long().unsqueeze(1), 0)
-    return others.square().sum(1) + (1 - _true_probability(probabilities, labels)).square()
+    return _sum_over_classes(others.square()) + (1 - _true_probability(probabilities, labels)).square()
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
     # clamped so that 0 log 0 is 0; twice as fast as torch.special.entr
     smallest = torch.finfo(probabilities.dtype).tiny
-    return (probabilities.clamp(min=smallest).log_().neg_() * probabilities).sum(1)
+    return _sum_over_classes(probabilities.clamp(min=smallest).log_().neg_() * probabilities)
+
+
+def _sum_over_classes(values: Tensor) -> Tensor:
+    """Sum over dimension 1, class after class: torch's own order depends on the layout, and with it the last digit."""
+    return sum(values.unbind(1))

@@ -112,7 +112,7 @@ def fpr_at_tpr(events: Ranking, tpr: float = 0.95) -> Tensor:
     if not _defined(positives, negatives, "FPR"):
         return _nan_like(positives)
     found = positives.flip(0).cumsum(0)
-    enough = found >= tpr * positives.sum()
+    enough = found / positives.sum() >= tpr  # tpr times the sum would be a little more than 55 for 0.55 of 100
     return (negatives.flip(0).cumsum(0) / negatives.sum())[enough][0]
 
 
@@ -132,7 +132,12 @@ def _nan_like(values: Tensor) -> Tensor:
 
 
 def confusion_by_uncertainty(
-    prediction: Tensor, label: Tensor, uncertainty: Tensor, num_classes: int, num_bins: int = 1000
+    prediction: Tensor,
+    label: Tensor,
+    uncertainty: Tensor,
+    num_classes: int,
+    num_bins: int = 1000,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Confusion matrices (T, C, C) int64, one per bin of uncertainty, [true, predicted]; they may be added.
 
@@ -142,13 +147,17 @@ def confusion_by_uncertainty(
         uncertainty: (N,) in [0, 1].
         num_classes: C.
         num_bins: T; 1000 keeps the mIoU of a sparsification curve within 2e-5 of a full sort.
+        ignore_index: label of pixels to leave out.
     """
     check_positive_int("num_bins", num_bins)
     check_unit_interval("uncertainty", uncertainty)
-    check_same_shape("uncertainty", uncertainty, "prediction", prediction)
-    check_same_shape("uncertainty", uncertainty, "label", label)
+    check_same_shape("prediction", prediction, "label", label)
+    check_same_shape("prediction", prediction, "uncertainty", uncertainty)
     check_labels("prediction", prediction, num_classes)
-    check_labels("label", label, num_classes)
+    check_labels("label", label, num_classes, ignore_index)
+    if ignore_index is not None:
+        valid = label != ignore_index
+        prediction, label, uncertainty = prediction[valid], label[valid], uncertainty[valid]
     level = bin_index(uncertainty.detach().flatten(), num_bins)
     cell = (level * num_classes + label.flatten()) * num_classes + prediction.flatten()
     return group_counts(cell, num_bins * num_classes**2).view(num_bins, num_classes, num_classes)
@@ -167,6 +176,15 @@ def mean_iou(confusion: Tensor) -> Tensor:
     return torch.where(occurs, intersection / union, 0).sum(-1) / occurs.sum(-1)
 
 
+def check_removed(removed: Sequence[float]) -> None:
+    """Raise ValueError unless `removed` are rising shares in [0, 1)."""
+    shares = torch.as_tensor(removed, dtype=torch.float64)
+    if not ((shares >= 0) & (shares < 1)).all():
+        raise ValueError(f"removed must hold shares in [0, 1), got {shares.tolist()}")
+    if not (shares[1:] > shares[:-1]).all():
+        raise ValueError(f"removed must rise, got {shares.tolist()}")
+
+
 def sparsification(confusions: Tensor, removed: Sequence[float]) -> tuple[Tensor, Tensor]:
     """mIoU of what is left when the most uncertain share of all pixels is removed (DUDES fig. 4).
 
@@ -174,14 +192,13 @@ def sparsification(confusions: Tensor, removed: Sequence[float]) -> tuple[Tensor
 
     Args:
         confusions: (T, C, C) of `confusion_by_uncertainty`, from certain to uncertain.
-        removed: the Q shares, each in [0, 1).
+        removed: the Q rising shares, each in [0, 1).
 
     Returns:
         The curve, and the oracle's that removes the wrong pixels first: float64 (Q,) each.
     """
+    check_removed(removed)
     shares = torch.as_tensor(removed, dtype=torch.float64, device=confusions.device)
-    if ((shares < 0) | (shares >= 1)).any():
-        raise ValueError(f"removed must hold shares in [0, 1), got {shares.tolist()}")
     total = confusions.sum(0)
     correct = torch.diag_embed(total.diagonal())
     oracle = torch.stack((correct, total - correct))
@@ -194,6 +211,9 @@ def _kept_iou(confusions: Tensor, removed: Tensor) -> Tensor:
         warn_undefined("sparsification", "there are no pixels")
     before = count.cumsum(0) - count
     kept = (1 - removed)[:, None] * count.sum()
+    # 0.3 of 20 pixels is 6, not 6 and the dust of a seventh, which would bring its class along
+    whole = kept.round()
+    kept = torch.where((kept - whole).abs() <= 1e-12 * count.sum(), whole, kept)
     share = ((kept - before) / count.clamp(min=1)).clamp(0, 1)  # (Q, T) of each bin that is left
     return mean_iou(torch.einsum("qt,tij->qij", share, confusions.double()))
 

@@ -80,12 +80,29 @@ def _shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.safetensors"
 
 
-def _shard_checksum(path: Path) -> str | None:
-    """The recorded checksum, None if the shard was never finished."""
-    try:
-        return path.with_suffix(".sha256").read_text(errors="replace").split()[0]
-    except (FileNotFoundError, IndexError):
-        return None
+def _checksum_path(shard: Path) -> Path:
+    return shard.with_suffix(".sha256")
+
+
+def _checksum_line(shard: Path, sha256: str) -> str:
+    return f"{sha256}  {shard.name}\n"
+
+
+def _is_written(shard: Path) -> bool:
+    """Whether there is a checksum, right or wrong."""
+    path = _checksum_path(shard)
+    return path.exists() and bool(path.read_bytes().strip())
+
+
+def _is_intact(shard: Path) -> bool:
+    """Whether the file is what its checksum says."""
+    recorded = _checksum_path(shard).read_text(errors="replace")
+    return recorded == _checksum_line(shard, file_sha256(shard))
+
+
+def _shard_metadata(manifest_sha256: str, shard: int) -> dict[str, str]:
+    # a single key, since safetensors writes several in random order
+    return {"shard": f"{shard} of {manifest_sha256}"}
 
 
 def _manifest(ids: Sequence[ImageId], fingerprint: Mapping[str, Any], shard_size: int) -> dict[str, Any]:
@@ -103,7 +120,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         checksum = content.pop("sha256")
         intact = checksum == _sha256(_canonical(content))
-    except FileNotFoundError:
+    except OSError:
         raise TargetStoreError(f"{folder} is not a target store: it has no manifest.json") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         intact = False
@@ -175,24 +192,26 @@ def write_targets(
         text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
         _write_atomically(folder / "manifest.json", text.encode())
 
-    shards = range(rank, -(-len(ids) // shard_size), world_size)
-    total = sum(len(ids[shard * shard_size : (shard + 1) * shard_size]) for shard in shards)
-    with tqdm(total=total, unit="image", desc="targets", disable=not progress) as bar:
-        for shard in shards:
-            shard_ids = list(ids[shard * shard_size : (shard + 1) * shard_size])
-            if not _is_finished(_shard_path(folder, shard), manifest["sha256"]):
-                _write_shard(folder, shard, shard_ids, make, manifest["sha256"], bar)
-            else:
-                bar.initial += len(shard_ids)  # not counted as this run's speed
-                bar.update(len(shard_ids))
+    shards = {
+        shard: list(ids[shard * shard_size : (shard + 1) * shard_size])
+        for shard in range(rank, -(-len(ids) // shard_size), world_size)
+    }
+    pending = {shard: part for shard, part in shards.items() if not _is_finished(folder, shard, manifest["sha256"])}
+    total, left = (sum(map(len, parts.values())) for parts in (shards, pending))
+    with tqdm(total=total, initial=total - left, unit="image", desc="targets", disable=not progress) as bar:
+        for shard, part in pending.items():
+            _write_shard(folder, shard, part, make, manifest["sha256"], bar)
 
 
-def _is_finished(path: Path, manifest_sha256: str) -> bool:
-    checksum = _shard_checksum(path)
-    if checksum is None or not path.exists() or file_sha256(path) != checksum:
+def _is_finished(folder: Path, shard: int, manifest_sha256: str) -> bool:
+    path = _shard_path(folder, shard)
+    try:
+        if not _is_intact(path):
+            return False
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() == _shard_metadata(manifest_sha256, shard)
+    except (OSError, SafetensorError):
         return False
-    with safe_open(path, framework="pt") as shard:
-        return shard.metadata() == {"manifest": manifest_sha256}
 
 
 def _write_shard(
@@ -205,21 +224,21 @@ def _write_shard(
 ) -> None:
     tensors: dict[str, Tensor] = {}
     count = 0
-    for position, target in enumerate(make(ids)):
+    for position, target in enumerate(make(list(ids))):
         count += 1
+        if count > len(ids):
+            break
         # a copy: views of one batch would each be stored with the whole of it, or refused
         tensors |= {f"{position}/{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in target.items()}
         bar.update()
     if count != len(ids):
         raise ValueError(f"make must yield one target per image: {count} for {len(ids)} images")
     path = _shard_path(folder, shard)
-    checksum = path.with_suffix(".sha256")
-    checksum.unlink(missing_ok=True)  # of a damaged predecessor
-    # A single metadata key, since safetensors writes several in random order; and not its save_file, which leaves a
-    # randomly named file behind when it is killed.
-    content = save(tensors, metadata={"manifest": manifest_sha256})
+    _checksum_path(path).unlink(missing_ok=True)  # of a damaged predecessor
+    # not safetensors' save_file, which leaves a randomly named file behind when it is killed
+    content = save(tensors, metadata=_shard_metadata(manifest_sha256, shard))
     _write_atomically(path, content)
-    _write_atomically(checksum, f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode())
+    _write_atomically(_checksum_path(path), _checksum_line(path, hashlib.sha256(content).hexdigest()).encode())
 
 
 class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
@@ -246,7 +265,8 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
                 raise TargetStoreError(f"{self.folder} is stale: its targets were made with {difference}")
         self._position = {image_id: position for position, image_id in enumerate(self.ids)}
         self._open_shards: dict[int, tuple[Any, dict[int, list[str]]]] = {}
-        missing = [k for k in range(self.num_shards) if _shard_checksum(_shard_path(self.folder, k)) is None]
+        shards = [_shard_path(self.folder, shard) for shard in range(self.num_shards)]
+        missing = [shard for shard in shards if not _is_written(shard)]
         if missing:
             raise TargetStoreError(
                 f"{self.folder} is unfinished: {len(missing)} of {self.num_shards} shards are missing, "
@@ -261,7 +281,8 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
     def __getitem__(self, image_id: ImageId) -> dict[str, Tensor]:
         shard, position = divmod(self._position[image_id], self.shard_size)
         file, names = self._open(shard)
-        return {name: file.get_tensor(f"{position}/{name}") for name in names.get(position, ())}
+        # copies, since the tensors of safetensors are views of the file's pages that all reads share
+        return {name: file.get_tensor(f"{position}/{name}").clone() for name in names.get(position, ())}
 
     def __iter__(self) -> Iterator[ImageId]:
         return iter(self.ids)
@@ -281,15 +302,15 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
         if shard not in self._open_shards:
             path = _shard_path(self.folder, shard)
             try:
-                if file_sha256(path) != _shard_checksum(path):
+                if not _is_intact(path):
                     raise TargetStoreError(
                         f"{path} is damaged, its checksum does not match: run the same generation again to replace it"
                     )
                 file = safe_open(path, framework="pt")
             except (OSError, SafetensorError) as error:
                 raise TargetStoreError(f"{path} cannot be read: {error}") from error
-            if file.metadata() != {"manifest": self._manifest_sha256}:
-                raise TargetStoreError(f"{path} belongs to another store: its targets were made with other settings")
+            if file.metadata() != _shard_metadata(self._manifest_sha256, shard):
+                raise TargetStoreError(f"{path} belongs to another store, or to another place in this one")
             names: dict[int, list[str]] = {}
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 position, name = key.split("/", 1)

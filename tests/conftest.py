@@ -1,0 +1,10 @@
+"""Settings for every test: one thread, and property tests that draw the same examples each time."""
+
+import torch
+from hypothesis import settings
+
+# Two threads on a shared machine stall at random, and the order of a float sum must not depend on their number.
+torch.set_num_threads(1)
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("project")

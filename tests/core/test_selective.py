@@ -1,0 +1,445 @@
+"""Rankings, the curves and areas made of them, and sparsification, against sorting and counting."""
+
+import itertools
+import math
+import re
+
+import pytest
+import references as ref
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES, ranked
+
+from uncertainty_core.selective import (
+    Ranking,
+    aupr,
+    aurc,
+    auroc,
+    ause,
+    confusion_by_uncertainty,
+    fpr_at_tpr,
+    mean_iou,
+    ranking,
+    risk_coverage,
+    sparsification,
+)
+
+AREAS = {"aurc": (aurc, ref.aurc), "auroc": (auroc, ref.auroc), "aupr": (aupr, ref.average_precision)}
+NEEDS_BOTH = {"AUROC": auroc, "AUPR": aupr, "FPR": fpr_at_tpr}
+CLOSE = {"rel": 1e-12, "abs": 1e-13}
+
+# From certain to uncertain: right | right and wrong, tied | wrong | right
+HAND = torch.tensor([0.5, 0.125, 0.25, 1.0, 0.25], dtype=torch.float64)
+HAND_EVENT = torch.tensor([True, False, True, False, False])
+
+
+def levels_and_events(drawn):
+    return drawn.uncertainty.tolist(), drawn.event.tolist()
+
+
+def bin_of(values, num_bins):
+    """The bins that stand for the levels once an uncertainty is binned."""
+    limits = ref.edge_values(num_bins, values.dtype)
+    return [ref.bin_by_loop(value, limits, "right") for value in values.tolist()]
+
+
+def has_both(event):
+    return any(event) and not all(event)
+
+
+# Rankings
+
+
+def test_a_hand_made_ranking():
+    count, events = ranking(HAND, HAND_EVENT)
+    assert count.tolist() == [1, 2, 1, 1] and events.tolist() == [0, 1, 1, 0]
+    count, events = ranking(HAND, HAND_EVENT, num_bins=4)  # (0, .25] holds .125 and both .25
+    assert count.tolist() == [3, 1, 0, 1] and events.tolist() == [1, 1, 0, 0]
+    assert count.dtype == events.dtype == torch.int64
+
+
+@given(ranked(), st.sampled_from([None, 1, 7, 10, 1000]))
+def test_a_ranking_counts_the_samples_of_each_level(drawn, num_bins):
+    uncertainty, event = levels_and_events(drawn)
+    if num_bins is None:
+        level, names = uncertainty, sorted(set(uncertainty))
+    else:
+        level, names = bin_of(drawn.uncertainty, num_bins), range(num_bins)
+    got = ranking(*drawn, num_bins)
+    assert got.count.tolist() == [level.count(name) for name in names]
+    assert got.events.tolist() == [sum(e for v, e in zip(level, event, strict=True) if v == name) for name in names]
+
+
+@given(ranked(), st.integers(0, 25), st.randoms())
+def test_binned_rankings_of_parts_add_up(drawn, cut, random):
+    order = list(range(len(drawn.event)))
+    random.shuffle(order)
+    order = torch.tensor(order, dtype=torch.int64)
+    parts = [ranking(drawn.uncertainty[i], drawn.event[i], 10) for i in (order[:cut], order[cut:])]
+    whole = ranking(*drawn, 10)
+    assert torch.equal(parts[0].count + parts[1].count, whole.count)
+    assert torch.equal(parts[0].events + parts[1].events, whole.events)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int64])
+def test_an_exact_ranking_takes_any_finite_number(dtype):
+    count, events = ranking(torch.tensor([-3, 100, 0, 0]).to(dtype), torch.tensor([True, False, True, False]))
+    assert count.tolist() == [1, 2, 1] and events.tolist() == [1, 1, 0]
+
+
+def test_both_zeros_are_one_level():
+    assert ranking(torch.tensor([-0.0, 0.0]), torch.tensor([True, False])).count.tolist() == [2]
+
+
+# Curves and areas
+
+
+def test_the_hand_worked_risk_coverage_curve():
+    coverage, risk = risk_coverage(ranking(HAND, HAND_EVENT))
+    assert coverage.tolist() == [1 / 5, 3 / 5, 4 / 5, 1]
+    assert risk.tolist() == [0, 1 / 3, 2 / 4, 2 / 5]
+    assert coverage.dtype == risk.dtype == torch.float64
+
+
+def test_empty_levels_are_no_points_of_the_curve():
+    coverage, risk = risk_coverage(Ranking(torch.tensor([0, 1, 0, 3, 0]), torch.tensor([0, 1, 0, 0, 0])))
+    assert coverage.tolist() == [0.25, 1] and risk.tolist() == [1, 0.25]
+
+
+@given(ranked(min_size=1))
+def test_risk_coverage_equals_the_loop(drawn):
+    coverage, risk = ref.risk_coverage(*levels_and_events(drawn))
+    got_coverage, got_risk = risk_coverage(ranking(*drawn))
+    assert got_coverage.tolist() == pytest.approx(coverage, **CLOSE)
+    assert got_risk.tolist() == pytest.approx(risk, **CLOSE)
+
+
+def test_coverage_is_exact_beyond_the_integers_of_float32():
+    count = torch.tensor([2**24 + 1, 2**24 - 1])
+    coverage, risk = risk_coverage(Ranking(count, torch.tensor([2**24, 0])))
+    assert coverage.tolist() == [(2**24 + 1) / 2**25, 1]
+    assert risk.tolist() == [2**24 / (2**24 + 1), 0.5]
+
+
+def test_hand_worked_areas():
+    hand = ranking(HAND, HAND_EVENT)
+    # risks 0/1, .5/2, 1/3, 2/4, 2/5: the two tied ones bring half an error each
+    assert aurc(hand).item() == pytest.approx((0 + 1 / 4 + 1 / 3 + 1 / 2 + 2 / 5) / 5, rel=1e-14)
+    # events .25, .5 against .125, .25, 1: wins 1 + 1/2 + 0 and 1 + 1 + 0 of 6
+    assert auroc(hand).item() == pytest.approx(3.5 / 6, rel=1e-15)
+    # down to 1: 0 of 1; to .5: recall 1/2 at precision 1/2; to .25: recall 1 at precision 2/4
+    assert aupr(hand).item() == pytest.approx(0.5 * 0.5 + 0.5 * 0.5, rel=1e-15)
+    # the second event is found at .25, with two of the three others; the first one at .5, with one
+    assert fpr_at_tpr(hand).item() == pytest.approx(2 / 3, rel=1e-15)
+    assert fpr_at_tpr(hand, 0.5).item() == pytest.approx(1 / 3, rel=1e-15)
+
+
+@pytest.mark.parametrize("name", AREAS)
+@given(ranked(min_size=1))
+def test_areas_equal_the_loop(name, drawn):
+    area, reference = AREAS[name]
+    uncertainty, event = levels_and_events(drawn)
+    if name == "aurc" or has_both(event):
+        value = area(ranking(*drawn))
+        assert value.dtype == torch.float64 and value.shape == ()
+        assert value.item() == pytest.approx(reference(uncertainty, event), **CLOSE)
+
+
+@pytest.mark.parametrize("name", AREAS)
+@given(ranked(min_size=1), st.sampled_from([1, 4, 1000]))
+def test_areas_of_bins_are_those_with_the_bins_as_levels(name, drawn, num_bins):
+    area, reference = AREAS[name]
+    event = drawn.event.tolist()
+    if name == "aurc" or has_both(event):
+        value = area(ranking(*drawn, num_bins)).item()
+        assert value == pytest.approx(reference(bin_of(drawn.uncertainty, num_bins), event), **CLOSE)
+
+
+@given(ranked(min_size=1), st.sampled_from([0.05, 0.1, 0.5, 0.55, 0.9, 0.95, 1.0]))
+def test_fpr_at_tpr_equals_the_loop(drawn, tpr):
+    uncertainty, event = levels_and_events(drawn)
+    if has_both(event):
+        expected = ref.fpr_at_tpr(uncertainty, event, tpr)
+        assert fpr_at_tpr(ranking(*drawn), tpr).item() == pytest.approx(expected, **CLOSE)
+
+
+@pytest.mark.parametrize("tpr", [0.05, 0.07, 0.1, 0.29, 0.55, 0.57, 0.58, 0.7, 0.9, 0.95, 0.99])
+def test_a_share_of_the_events_found_to_the_last_one_is_enough(tpr):
+    # exactly the share tpr of the events are the most uncertain, then come the 9 others, then the rest
+    for size in (100, 94_523_269_800):
+        found = size // 100 * round(100 * tpr)
+        count, events = torch.tensor([size - found, 9, found]), torch.tensor([size - found, 0, found])
+        assert fpr_at_tpr(Ranking(count, events), tpr).item() == 0
+
+
+def test_the_area_under_the_curve_is_the_mean_over_all_orders_of_tied_samples():
+    level, error = [0, 1, 1, 1, 2, 2], [True, False, True, False, True, False]
+    areas = []
+    for order in itertools.permutations(range(6)):
+        if [level[i] for i in order] == level:
+            wrong = itertools.accumulate(error[i] for i in order)
+            areas.append(sum(w / n for n, w in enumerate(wrong, start=1)) / 6)
+    assert len(areas) == 12  # 1! · 3! · 2!
+    expected = math.fsum(areas) / 12
+    assert aurc(ranking(torch.tensor(level), torch.tensor(error))).item() == pytest.approx(expected, rel=1e-14)
+    assert ref.aurc(level, error) == pytest.approx(expected, rel=1e-14)
+
+
+def test_areas_of_billions_of_samples():
+    # n right, then n wrong, each tied: sum over the second half of i / (n + i) / 2n = (1 - log 2) / 2 + O(1/n)
+    n = 2**40
+    errors = Ranking(torch.tensor([n, n]), torch.tensor([0, n]))
+    assert aurc(errors).item() == pytest.approx((1 - math.log(2)) / 2, rel=1e-10)
+    assert auroc(errors).item() == 1
+    assert aupr(errors).item() == 1
+    assert fpr_at_tpr(errors).item() == 0
+
+
+def test_a_perfect_a_useless_and_an_inverted_ranking():
+    event = torch.tensor([False, False, False, True])
+    perfect, useless, inverted = (
+        ranking(torch.tensor(values), event) for values in ([0.1, 0.2, 0.3, 0.9], [0.5] * 4, [0.9, 0.8, 0.7, 0.1])
+    )
+    assert [auroc(r).item() for r in (perfect, useless, inverted)] == [1, 0.5, 0]
+    assert [aupr(r).item() for r in (perfect, useless, inverted)] == [1, 0.25, 0.25]
+    assert [fpr_at_tpr(r).item() for r in (perfect, useless, inverted)] == [0, 1, 1]
+    # 1/4 of error only once all are covered; 1/4 expected at every n; 1, 1/2, 1/3, 1/4
+    expected = [1 / 16, 1 / 4, (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4]
+    assert [aurc(r).item() for r in (perfect, useless, inverted)] == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "event", "num_bins", "message"),
+    [
+        ([0.5, 2.0], [True, False], 10, "uncertainty must lie in [0, 1], but uncertainty[1] is 2.0"),
+        ([math.nan, 2.0], [True, False], 10, "uncertainty must lie in [0, 1], but uncertainty[0] is nan"),
+        ([0.5, math.nan], [True, False], None, "uncertainty must be finite, but uncertainty[1] is nan"),
+        ([-math.inf, 0.5], [True, False], None, "uncertainty must be finite, but uncertainty[0] is -inf"),
+        ([0.5, 0.5], [1, 0], 10, "event must be bool, got torch.int64"),
+        ([0.5, 0.5], [1.0, 0.0], None, "event must be bool, got torch.float32"),
+        ([0.5], [True, False], None, "uncertainty and event must have the same shape, got (1,) and (2,)"),
+        ([0.5, 0.5], [True, False], 0, "num_bins must be an integer >= 1, got 0"),
+        ([1, 0], [True, False], 10, "uncertainty must be floating point, got torch.int64"),
+    ],
+)
+def test_bad_rankings_are_refused(uncertainty, event, num_bins, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ranking(torch.tensor(uncertainty), torch.tensor(event), num_bins)
+
+
+@pytest.mark.parametrize("tpr", [0, -0.5, 1.01, math.nan])
+def test_a_true_positive_rate_is_a_share(tpr):
+    with pytest.raises(ValueError, match=re.escape(f"tpr must lie in (0, 1], got {tpr}")):
+        fpr_at_tpr(ranking(HAND, HAND_EVENT), tpr)
+
+
+@pytest.mark.parametrize("num_bins", [None, 10])
+def test_nothing_has_no_area_and_an_empty_curve(num_bins):
+    nothing = ranking(torch.zeros(0), torch.zeros(0, dtype=torch.bool), num_bins)
+    with pytest.warns(RuntimeWarning, match="AURC is NaN: there are no samples"):
+        assert aurc(nothing).isnan()
+    assert [len(points) for points in risk_coverage(nothing)] == [0, 0]
+    for name, area in NEEDS_BOTH.items():
+        with pytest.warns(RuntimeWarning, match=f"{name} is NaN: it needs both events and non-events"):
+            assert area(nothing).isnan()
+
+
+@pytest.mark.parametrize("name", NEEDS_BOTH)
+@pytest.mark.parametrize("event", [True, False])
+def test_events_alone_cannot_be_told_apart(name, event):
+    one_kind = ranking(torch.tensor([0.1, 0.5]), torch.tensor([event, event]))
+    with pytest.warns(RuntimeWarning, match=f"{name} is NaN: it needs both events and non-events"):
+        assert NEEDS_BOTH[name](one_kind).isnan()
+
+
+@pytest.mark.parametrize("event", [True, False])
+def test_a_single_sample_has_a_curve_of_one_point(event):
+    one = ranking(torch.tensor([1.0]), torch.tensor([event]), 10)
+    assert [points.tolist() for points in risk_coverage(one)] == [[1], [event]]
+    assert aurc(one).item() == event
+
+
+# Segmentation
+
+SHARES = [k / 20 for k in range(20)]
+
+
+@st.composite
+def pixels(draw, num_classes=4):
+    """Predicted and true classes of a multiple of twenty pixels, so that each share is a whole number of them."""
+    size = draw(st.sampled_from([20, 40, 60]))
+    classes = st.lists(st.integers(0, num_classes - 1), min_size=size, max_size=size)
+    return draw(classes), draw(classes)
+
+
+def curves(prediction, label, uncertainty, removed, num_classes=4, num_bins=1000):
+    confusions = confusion_by_uncertainty(
+        torch.tensor(prediction), torch.tensor(label), uncertainty, num_classes, num_bins
+    )
+    return sparsification(confusions, removed)
+
+
+def test_hand_made_confusion_matrices():
+    confusions = confusion_by_uncertainty(
+        prediction=torch.tensor([0, 1, 1, 0]),
+        label=torch.tensor([0, 0, 1, 1]),
+        uncertainty=torch.tensor([0.25, 0.5, 1.0, 1.0]),
+        num_classes=2,
+        num_bins=2,
+    )
+    assert confusions.tolist() == [[[1, 1], [0, 0]], [[0, 0], [1, 1]]]  # [bin][true][predicted]
+    assert confusions.dtype == torch.int64
+
+
+@given(pixels(), st.data())
+def test_confusion_matrices_equal_the_loop(drawn, data):
+    prediction, label = drawn
+    values = st.lists(st.integers(0, 10).map(lambda k: k / 10), min_size=len(label), max_size=len(label))
+    uncertainty = torch.tensor(data.draw(values))
+    got = confusion_by_uncertainty(torch.tensor(prediction), torch.tensor(label), uncertainty, 4, 10)
+    level = bin_of(uncertainty, 10)
+    for k in range(10):
+        mine = [i for i, v in enumerate(level) if v == k]
+        expected = ref.confusion_by_loop([prediction[i] for i in mine], [label[i] for i in mine], 4)
+        assert got[k].tolist() == expected
+
+
+def test_hand_worked_mean_iou():
+    # class 0: 3 / (3 + 1 + 1), class 1: 2 / (2 + 1 + 1), class 2 does not occur
+    confusion = torch.tensor([[3, 1, 0], [1, 2, 0], [0, 0, 0]])
+    assert mean_iou(confusion).item() == pytest.approx((3 / 5 + 1 / 2) / 2, rel=1e-15)
+    # class 2 is predicted once, never right: its IoU of 0 counts
+    confusion[0, 2] = 1
+    assert mean_iou(confusion).item() == pytest.approx((3 / 6 + 1 / 2 + 0) / 3, rel=1e-15)
+    assert mean_iou(torch.zeros(2, 2)).isnan()
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=3, max_size=3))
+def test_mean_iou_equals_the_loop(confusion):
+    expected = ref.mean_iou(confusion)
+    assert mean_iou(torch.tensor(confusion)).item() == pytest.approx(expected, **CLOSE, nan_ok=True)
+    stacked = mean_iou(torch.tensor([confusion, [[1, 0, 0], [0, 0, 0], [0, 0, 1]]]))
+    assert stacked.tolist() == pytest.approx([expected, 1], **CLOSE, nan_ok=True)
+
+
+def test_a_hand_worked_sparsification():
+    # four pixels from certain to uncertain: 0 as 0, 1 as 1, 1 as 0 (wrong), 1 as 1
+    prediction, label = [0, 1, 0, 1], [0, 1, 1, 1]
+    removed = [0.0, 0.25, 0.5, 0.75]
+    curve, oracle = curves(prediction, label, torch.tensor([0.1, 0.2, 0.3, 0.4]), removed, num_classes=2, num_bins=10)
+    # all: class 0 1/2, class 1 2/3; three: 1/2 and 1/2; two: 1 and 1; one: class 0 alone, 1
+    assert curve.tolist() == pytest.approx([7 / 12, 1 / 2, 1, 1], rel=1e-14)
+    # the oracle drops the wrong pixel first
+    assert oracle.tolist() == pytest.approx([7 / 12, 1, 1, 1], rel=1e-14)
+    # the gap is 1/2 at .25 and 0 beside it: a triangle of base 1/2
+    assert ause(curve, oracle, removed).item() == pytest.approx(1 / 8, rel=1e-14)
+
+
+@given(pixels(), st.randoms())
+def test_sparsification_equals_the_full_sort(drawn, random):
+    prediction, label = drawn
+    order = list(range(len(label)))
+    random.shuffle(order)
+    uncertainty = [(rank + 0.5) / len(order) for rank in order]  # distinct, and in distinct bins
+    curve, oracle = curves(prediction, label, torch.tensor(uncertainty, dtype=torch.float64), SHARES)
+    expected = ref.sparsification_by_sort(prediction, label, uncertainty, 4, SHARES)
+    expected_oracle = ref.sparsification_oracle(prediction, label, 4, SHARES)
+    assert curve.tolist() == pytest.approx(expected, **CLOSE)
+    assert oracle.tolist() == pytest.approx(expected_oracle, **CLOSE)
+    area = ref.ause(expected, expected_oracle, SHARES)
+    assert ause(curve, oracle, SHARES).item() == pytest.approx(area, **CLOSE)
+
+
+@given(pixels(), st.data())
+def test_tied_pixels_leave_their_expected_share(drawn, data):
+    prediction, label = drawn
+    level = data.draw(st.lists(st.integers(0, 3), min_size=len(label), max_size=len(label)))
+    removed = [0.0, 0.1, 0.125, 0.5, 0.72, 0.99]
+    curve, _ = curves(prediction, label, torch.tensor([v / 4 for v in level]) + 0.1, removed, num_bins=4)
+    assert curve.tolist() == pytest.approx(ref.sparsification_with_ties(prediction, label, level, 4, removed), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("size", "share"), [(20, 0.7), (20, 0.95), (100, 0.29), (100, 0.57), (100, 0.55), (7000, 0.07)]
+)
+def test_a_removed_class_leaves_no_dust(size, share):
+    # (1 - 0.7) · 20 is a little more than 6 in floating point, and 100 - 0.29 · 100 a little more than 71. All that is
+    # kept is class 0; what is left over of the next pixel is nothing, and must not count as a class 1 with an IoU of 0.
+    kept = size - round(size * share)
+    label = torch.tensor([0] * kept + [1] * (size - kept))
+    uncertainty = torch.arange(1, size + 1, dtype=torch.float64) / size
+    confusions = confusion_by_uncertainty(torch.zeros_like(label), label, uncertainty, 2, num_bins=size)
+    curve, oracle = sparsification(confusions, [share])
+    assert curve.tolist() == oracle.tolist() == [1]
+
+
+@pytest.mark.parametrize("size", [20, 40, 100, 1000, 123_460, 19_752_583_560])
+def test_a_share_of_whole_pixels_leaves_no_dust(size):
+    # Of 20 equal parts the k-th is of class k and taken for class k + 1, but for the first, which is right. While n
+    # parts are left, the classes 0 to n occur, of which class 0 alone has an IoU, of 1; when all are left, the last
+    # part is taken for class 0 and halves it; and the first part alone is perfect.
+    confusions = torch.zeros(20, 20, 20, dtype=torch.int64)
+    for k in range(20):
+        confusions[k, k, (k + 1) % 20 if k else 0] = size // 20
+    expected = [0.5 / 20, *(1 / (n + 1) for n in range(19, 1, -1)), 1]
+    assert sparsification(confusions, SHARES)[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_thousand_bins_come_close_to_the_full_sort():
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(4, (5000,), generator=generator)
+    uncertainty = torch.rand(5000, generator=generator, dtype=torch.float64)
+    wrong = torch.rand(5000, generator=generator) < uncertainty / 2
+    prediction = torch.where(wrong, (label + 1) % 4, label)
+    data = prediction.tolist(), label.tolist()
+    curve, _ = curves(*data, uncertainty, SHARES)
+    assert curve.tolist() == pytest.approx(ref.sparsification_by_sort(*data, uncertainty.tolist(), 4, SHARES), abs=1e-3)
+
+
+@pytest.mark.parametrize("removed", [[0.0, 1.0], [-0.05], [math.nan]])
+def test_shares_to_remove_are_below_one(removed):
+    with pytest.raises(ValueError, match=re.escape("removed must hold shares in [0, 1), got [")):
+        sparsification(torch.ones(2, 2, 2, dtype=torch.int64), removed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"uncertainty": [0.5, 1.5]}, "uncertainty must lie in [0, 1], but uncertainty[1] is 1.5"),
+        ({"uncertainty": [math.nan, 1.5]}, "uncertainty must lie in [0, 1], but uncertainty[0] is nan"),
+        ({"uncertainty": [1, 0]}, "uncertainty must be floating point, got torch.int64"),
+        ({"prediction": [0]}, "prediction and label must have the same shape, got (1,) and (2,)"),
+        ({"label": [0, 1, 1]}, "prediction and label must have the same shape, got (2,) and (3,)"),
+        ({"prediction": [0, 2]}, "prediction must lie in [0, 2), but prediction[1] is 2"),
+        ({"prediction": [0.0, 1.0]}, "prediction must be integers, got torch.float32"),
+        ({"label": [-1, 0]}, "label must lie in [0, 2), but label[0] is -1"),
+        ({"num_bins": 0}, "num_bins must be an integer >= 1, got 0"),
+    ],
+)
+def test_bad_pixels_are_refused(change, message):
+    arguments = {"prediction": [0, 1], "label": [0, 1], "uncertainty": [0.5, 0.5]} | change
+    num_bins = arguments.pop("num_bins", 10)
+    tensors = {name: torch.tensor(values) for name, values in arguments.items()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        confusion_by_uncertainty(**tensors, num_classes=2, num_bins=num_bins)
+
+
+def test_no_pixels_leave_nan_curves_and_a_warning():
+    confusions = confusion_by_uncertainty(*[torch.zeros(0, dtype=torch.int64)] * 2, torch.zeros(0), 3)
+    with pytest.warns(RuntimeWarning, match="sparsification is NaN: there are no pixels"):
+        curve, oracle = sparsification(confusions, [0.0, 0.5])
+    assert curve.isnan().all() and oracle.isnan().all()
+
+
+def test_a_single_pixel_is_never_removed_whole():
+    confusions = confusion_by_uncertainty(torch.tensor([1]), torch.tensor([1]), torch.tensor([1.0]), 2)
+    assert [c.tolist() for c in sparsification(confusions, [0.0, 0.5, 0.99])] == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_ause_equals_the_trapezoids():
+    curve, oracle = torch.tensor([0.5, 0.6, 0.5]).double(), torch.tensor([0.5, 0.8, 1.0]).double()
+    removed = [0.0, 0.25, 0.75]
+    # (0 + .2)/2 · .25 + (.2 + .5)/2 · .5
+    assert ause(curve, oracle, removed).item() == pytest.approx(0.025 + 0.175, rel=1e-6)
+    assert ause(oracle, oracle, removed).item() == 0
