@@ -1,0 +1,1 @@
+"""Uncertainty distillation for image classifiers."""

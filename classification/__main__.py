@@ -1,0 +1,83 @@
+"""Train, distil, evaluate and report an experiment that a YAML file describes.
+
+    python -m classification run --config configs/classification/quick/ddn_digits.yaml
+    python -m classification train --config ... --resume teacher.training.epochs=20
+
+Commands, each of which finds what the ones before it left behind:
+
+    train     the teacher, once for each of its seeds
+    targets   the cached targets of students that learn from a store
+    distill   the students
+    evaluate  baseline, Monte-Carlo dropout, ensemble and students on the test images
+    report    one HTML page of all that
+    run       all of these, one after the other
+
+With several GPUs: torchrun --nproc-per-node=2 -m classification run --config ...
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from uncertainty_core import TargetStoreError
+
+from .checkpoint import CheckpointError
+from .config import ConfigError, load_config
+from .data import DataError
+from .distributed import barrier, process_group, rank
+from .evaluate import evaluate
+from .experiment import Experiment
+from .report import write_report
+
+COMMANDS = ("train", "targets", "distill", "evaluate", "report", "run")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m classification", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--config", required=True, type=Path, help="YAML file, see configs/classification/")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one")
+    parser.add_argument("--threads", type=int, help="torch threads on the CPU")
+    parser.add_argument("--data-root", help="where data sets are; the same as data.root=...")
+    parser.add_argument("--download", action="store_true", help="fetch a missing data set")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example teacher.training.epochs=3")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run the command."""
+    overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
+    config = load_config(args.config, overrides)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    with process_group():
+        experiment = Experiment(config, torch.device(device), download=args.download, resume=args.resume)
+        steps = {
+            "train": experiment.train,
+            "targets": experiment.write_targets,
+            "distill": experiment.distill,
+            "evaluate": lambda: evaluate(experiment) if rank() == 0 else None,
+            "report": lambda: write_report(experiment) if rank() == 0 else None,
+        }
+        chosen = [name for name in steps if name != "targets"] if args.command == "run" else [args.command]
+        for name in chosen:
+            steps[name]()
+            barrier()
+
+
+if __name__ == "__main__":
+    try:
+        main(parse())
+    except (ConfigError, DataError, CheckpointError, TargetStoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        sys.exit(130)

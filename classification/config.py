@@ -1,0 +1,195 @@
+"""What an experiment is, as typed records; a YAML file or `key=value` on the command line fills them in.
+
+An unknown key, a value of the wrong type or an unknown choice is a ConfigError that says where and what was meant.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from .methods import METHODS, Method, Standard
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, and what is done to them in training."""
+
+    name: str = "digits"  # digits, mnist, cifar10, cifar100 or folder:<path>
+    root: str = "data"  # where torchvision keeps its data sets
+    image_size: int | None = None  # pixels; None for the images' own
+    validation: float = 0.1  # share of the training split that is set aside, by class
+    limit: int | None = None  # train on the first so many images only
+    flip: bool = False  # mirror half of the images
+    crop_padding: int = 0  # pad by so many pixels and crop at random
+    bad_images: Literal["stop", "skip"] = "stop"  # what to do with an image that cannot be read
+    unlabelled: str | None = None  # folder of extra images without labels, for `ddn`
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of `classification.models`."""
+
+    name: str = "digits"
+    width: float = 1.0  # factor on the channels of every hidden layer
+    dropout: float | None = None  # rate; None for the paper's
+    penultimate: int | None = None  # units of the last hidden layer, for `quick` alone
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimisation."""
+
+    epochs: int = 30
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9  # of SGD
+    nesterov: bool = False
+    weight_decay: float = 0.0  # the paper's γ
+    milestones: tuple[int, ...] = ()  # epochs after which the rate is divided by ten
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network, trained by one method with each of several seeds."""
+
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    method: Method = field(default_factory=Standard)
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on the test split."""
+
+    mc_samples: tuple[int, ...] = (10, 100)  # M of each Monte-Carlo row of the teacher
+    mc_students: int = 0  # M of the same for the students, 0 for none
+    repetitions: int = 1  # of each Monte-Carlo row, with seeds 0, 1, ...
+    num_bins: int = 15
+    edges: Literal["right", "left"] = "right"
+    ood: tuple[str, ...] = ()  # data sets of other things
+    corruptions: tuple[str, ...] = ()  # noise, blur, rotation: each at five strengths
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment: a teacher, students that are distilled from it, and what is measured."""
+
+    name: str = "experiment"
+    output: str = "output"  # everything is written to <output>/<name>
+    data: Data = field(default_factory=Data)
+    teacher: Run = field(default_factory=Run)
+    students: dict[str, Run] = field(default_factory=dict)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row -> metric -> the value it prints
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        return Path(self.output) / self.name
+
+
+def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
+    """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not a {type(content).__name__}")
+    content = {"name": path.stem} | content
+    for override in overrides:
+        _override(content, override)
+    return _build(Config, content, "")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"{override!r} is no override: write key=value, for example teacher.training.epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{key} goes through {parent}, which is a value and has no keys")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value of {key} is not YAML: {value!r}") from None
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as YAML gives it, as an instance of the type `kind`; `where` is its dotted name."""
+    if kind is Method:
+        return _build_method(value, where)
+    if dataclasses.is_dataclass(kind):
+        return _build_record(kind, value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+        return value
+    if origin in (types.UnionType, typing.Union):  # only ever "something or None"
+        return None if value is None else _build(arguments[0], value, where)
+    if origin is tuple:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_build(arguments[0], item, f"{where}[{k}]") for k, item in enumerate(values))
+    if origin is dict:
+        _expect(isinstance(value, dict), where, "keys and values", value)
+        return {str(key): _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float:
+        if isinstance(value, str):  # YAML takes 1e-3 for a word
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number", value)
+        return float(value)
+    _expect(type(value) is kind, where, {int: "a whole number", bool: "true or false", str: "a word"}[kind], value)
+    return value
+
+
+def _build_record(kind: type, value: Any, where: str) -> Any:
+    value = {} if value is None else value
+    _expect(isinstance(value, dict), where, "keys and values", value)
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]
+    prefix = f"{where}." if where else ""
+    for key in value:
+        if key not in known:
+            raise ConfigError(f"there is no key {prefix}{key}{suggest(str(key), known)}")
+    return kind(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
+
+
+def _build_method(value: Any, where: str) -> Method:
+    """`ddn`, or `{name: ddn, dd_weight: 0.5}`."""
+    value = {"name": value} if isinstance(value, str) else dict(value or {})
+    name = value.pop("name", None)
+    if name not in METHODS:
+        raise ConfigError(f"{where} must name a method, got {name!r}{suggest(str(name), METHODS)}")
+    return _build_record(METHODS[name], value, where)
+
+
+def _expect(condition: bool, where: str, what: str, value: Any) -> None:
+    if not condition:
+        raise ConfigError(f"{where or 'the configuration'} must be {what}, got {value!r}")
+
+
+def suggest(word: str, known: typing.Iterable[str]) -> str:
+    """A clause that offers the nearest known word, or all of them."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

@@ -1,0 +1,219 @@
+"""Training, and prediction over a whole image set.
+
+Everything random in a step is a function of (seed, epoch, step): a resumed run goes on exactly as it would have, and
+several processes that share a batch compute what one would.
+
+Shapes: N images, C classes, B images of a batch.
+"""
+
+import csv
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, dropout_modules, masks_of_shard
+
+from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
+from .config import Data, Run, Training
+from .data import ImageSet, drop_pixels, random_crop, random_flip, to_float
+from .distributed import my_rows, rank, share_batch_norm, sum_gradients, sum_over_ranks
+from .methods import UNLABELLED, DropoutDistillation
+
+PERTURBATION = 0.2  # share of the pixels that the dropout distillation paper sets to zero
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a student sees: `data` on the device, its normalisation, and `targets` (N, C) where they are cached."""
+
+    data: ImageSet
+    mean: Tensor  # (channels,)
+    std: Tensor  # (channels,)
+    targets: Tensor | None = None
+
+
+def learning_rate(training: Training, epoch: int) -> float:
+    """Divided by ten after each milestone; epochs count from 0."""
+    return training.lr * 0.1 ** sum(epoch >= milestone for milestone in training.milestones)
+
+
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The optimizer that `training` describes."""
+    if training.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+    )
+
+
+def augment(images: Tensor, data: Data, method: Any, generator: torch.Generator) -> Tensor:
+    """Images (B, channels, height, width) uint8 as one step of training sees them."""
+    if data.flip:
+        images = random_flip(images, generator)
+    if data.crop_padding:
+        images = random_crop(images, data.crop_padding, generator)
+    if isinstance(method, DropoutDistillation) and method.images == "perturbed":
+        images = drop_pixels(images, PERTURBATION, generator)
+    return images
+
+
+@torch.no_grad()
+def predict(
+    forward: Callable[[Tensor, list[int | str]], Tensor],
+    data: ImageSet,
+    mean: Tensor,
+    std: Tensor,
+    batch_size: int = 256,
+    progress: str | None = None,
+) -> Tensor:
+    """Outputs (N, C) for all images.
+
+    Args:
+        forward: called with float images (B, ...) and their ids.
+        data, mean, std: images and their normalisation.
+        batch_size: B.
+        progress: what to write beside a bar, None for no bar.
+    """
+    outputs = []
+    with tqdm(total=len(data), desc=progress, unit="image", disable=progress is None or rank() > 0) as bar:
+        for start in range(0, max(1, len(data)), batch_size):  # once if empty, for the shape
+            images = to_float(data.images[start : start + batch_size], mean, std)
+            outputs.append(forward(images, list(data.ids[start : start + batch_size])))
+            bar.update(len(images))
+    return torch.cat(outputs)
+
+
+def monitor(model: nn.Module, data: ImageSet, mean: Tensor, std: Tensor, num_classes: int) -> dict[str, float]:
+    """Accuracy, NLL and ECE of the deterministic model; each process looks at its share."""
+    model.eval()
+    mine = data.subset(torch.arange(len(data))[my_rows(len(data))])
+    metric = CalibrationMetric(num_classes).to(mean.device)
+    metric.update(predict(lambda images, _: model(images), mine, mean, std).softmax(1), mine.labels)
+    values = metric.compute()
+    return {name: values[key].item() for name, key in (("accuracy", "accuracy"), ("nll", "nll_true"), ("ece", "ece"))}
+
+
+def fit(
+    model: nn.Module,
+    run: Run,
+    data: Data,
+    inputs: TrainingSet,
+    watched: ImageSet,
+    folder: Path,
+    seed: int,
+    identity: dict[str, Any],
+    teacher: nn.Module | None = None,
+    resume: bool = False,
+    name: str = "training",
+) -> None:
+    """Train `model` and leave it, with its log and its last checkpoint, in `folder`.
+
+    Args:
+        model: on the device of `inputs`.
+        run: method and optimisation.
+        data: augmentation.
+        inputs: what to train on.
+        watched: what to report accuracy on after each epoch; nothing depends on it.
+        folder: gets log.csv, tensorboard/, epoch-*/ and at the end model.safetensors and model.json.
+        seed: of everything random.
+        identity: JSON values that say what is trained; a checkpoint of anything else is refused.
+        teacher: in eval mode, for methods that need one.
+        resume: go on from the newest checkpoint.
+        name: beside the progress bar.
+    """
+    model = share_batch_norm(model)
+    optimizer = make_optimizer(model, run.training)
+    if not resume and rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    record = load_checkpoint(folder, model, optimizer) if resume else None
+    if record is not None and record["identity"] != identity:
+        raise CheckpointError(f"{folder} holds a checkpoint of other settings: train into another folder")
+    first_epoch = 0 if record is None else record["epoch"]
+    rows = [] if record is None else record["log"]
+    num_classes = len(inputs.data.classes)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch) if rank() == 0 else None
+    with tqdm(total=run.training.epochs, initial=first_epoch, desc=name, unit="epoch", disable=rank() > 0) as bar:
+        for epoch in range(first_epoch, run.training.epochs):
+            start = time.perf_counter()
+            row = {"epoch": epoch + 1, "lr": learning_rate(run.training, epoch)}
+            row["loss"] = _train_epoch(model, optimizer, run, data, inputs, epoch, seed, teacher)
+            row |= monitor(model, watched, inputs.mean, inputs.std, num_classes)
+            row["seconds"] = round(time.perf_counter() - start, 3)
+            rows.append(row)
+            if writer is not None:
+                for key in ("lr", "loss", "accuracy", "nll", "ece"):
+                    writer.add_scalar(key, row[key], epoch + 1)
+                save_checkpoint(folder, epoch + 1, model, optimizer, {"identity": identity, "log": rows})
+                _write_log(folder / "log.csv", rows)
+            bar.set_postfix({key: f"{row[key]:.4f}" for key in ("loss", "accuracy")})
+            bar.update()
+    if writer is not None:
+        writer.close()
+        save_model(folder, model, {"identity": identity})
+
+
+def _train_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run: Run,
+    data: Data,
+    inputs: TrainingSet,
+    epoch: int,
+    seed: int,
+    teacher: nn.Module | None,
+) -> float:
+    """One pass over the training images; the mean loss."""
+    method = run.method
+    device = inputs.mean.device
+    model.train()
+    if not method.student_dropout:
+        for module in dropout_modules(model):
+            module.eval()
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(run.training, epoch)
+    shuffle = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for step, batch in enumerate(torch.randperm(len(inputs.data), generator=shuffle).split(run.training.batch_size)):
+        generator = torch.Generator(device).manual_seed(derive_seed(seed, "augment", epoch, step))
+        mine = my_rows(len(batch))
+        images = augment(inputs.data.images[batch], data, method, generator)[mine]
+        images = to_float(images, inputs.mean, inputs.std)
+        labels = inputs.data.labels[batch[mine]]
+        labels = labels.where(labels >= 0, UNLABELLED)
+        if inputs.targets is not None:
+            targets = inputs.targets[batch[mine]]
+        elif teacher is not None:
+            keys = [inputs.data.ids[index] for index in batch[mine].tolist()]
+            targets = method.targets(teacher, images, keys, derive_seed(seed, "teacher", epoch, step))
+        else:
+            targets = None
+        masks = masks_of_shard(derive_seed(seed, "dropout", epoch, step), mine.start, len(batch))
+        with drawn_dropout(model, masks):
+            logits = model(images)
+        # a mean over this process's rows, weighted so that the sum over processes is the mean over the batch
+        loss = method.loss(logits, targets, labels) * (len(labels) / len(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        sum_gradients(model)
+        optimizer.step()
+        total += loss.detach() * len(batch)
+    return sum_over_ranks(total).item() / len(inputs.data)
+
+
+def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,177 @@
+"""What is measured of each predictor on the test images, and on images that it should not be sure of.
+
+Shapes: N images, C classes, M draws.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from uncertainty_core import (
+    CalibrationMetric,
+    CalibrationResult,
+    aupr,
+    aurc,
+    auroc,
+    ensemble,
+    fpr_at_tpr,
+    mupe,
+    ranking,
+)
+
+from .corruptions import corrupt
+from .data import ImageSet, adapt
+from .engine import predict
+from .experiment import Experiment, on_device
+from .sampling import mc_outputs
+
+STRENGTHS = range(1, 6)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes."""
+
+    row: str
+    seed: int
+    passes: int
+    probabilities: Callable[[Tensor, list[int | str]], Tensor]
+
+
+def predictors(experiment: Experiment) -> Iterator[Predictor]:
+    """Baseline, Monte-Carlo dropout, ensemble and students of an experiment, in the order of the report."""
+    config = experiment.config
+    evaluation = config.evaluation
+    teacher, seeds = experiment.teacher, config.teacher.seeds
+    yield Predictor("baseline", seeds[0], 1, _deterministic(teacher))
+    for num_samples in evaluation.mc_samples:
+        for seed in range(evaluation.repetitions):
+            yield Predictor(f"MC-{num_samples}", seed, num_samples, _monte_carlo(teacher, num_samples, seed))
+    if len(seeds) > 1:
+        members = [experiment.trained(None, seed) for seed in seeds]
+        yield Predictor(f"ensemble of {len(seeds)}", 0, len(seeds), _ensemble(members))
+    for student, run in config.students.items():
+        for seed in run.seeds:
+            model = experiment.trained(student, seed)
+            yield Predictor(student, seed, 1, _deterministic(model))
+            if num_samples := evaluation.mc_students:
+                row = f"MC-{num_samples} {student}"
+                yield Predictor(row, seed, num_samples, _monte_carlo(model, num_samples, seed))
+
+
+def _deterministic(model: nn.Module) -> Callable[[Tensor, list], Tensor]:
+    return lambda images, _: model(images).softmax(1)
+
+
+def _monte_carlo(model: nn.Module, num_samples: int, seed: int) -> Callable[[Tensor, list], Tensor]:
+    return lambda images, ids: mc_outputs(
+        model, images, num_samples, transform=lambda logits: logits.softmax(1), seed=seed, keys=ids
+    )
+
+
+def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
+    return lambda images, _: ensemble(member(images).softmax(1) for member in members).mean
+
+
+def evaluate(experiment: Experiment) -> None:
+    """Measure every predictor and write `<folder>/evaluation/<row>/seed-<k>.json` and its predictions beside it."""
+    test = experiment.test_set
+    outliers = {name: _outliers(experiment, name) for name in experiment.config.evaluation.ood}
+    teacher_confidence = None
+    for predictor in predictors(experiment):
+        name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
+        probabilities = _predict(experiment, predictor, test, name)
+        if teacher_confidence is None:  # the baseline comes first
+            teacher_confidence = probabilities.amax(1)
+        result = _calibration(experiment, probabilities, test.labels)
+        metrics = error_metrics(probabilities, test.labels)
+        metrics["mupe"] = mupe(teacher_confidence, probabilities.amax(1)).item()
+        record = {
+            "row": predictor.row,
+            "seed": predictor.seed,
+            "passes": predictor.passes,
+            "metrics": metrics,
+            "calibration": json.loads(result.to_json()),
+            "ood": {
+                name: outlier_metrics(probabilities, _predict(experiment, predictor, images, f"{name} {predictor.row}"))
+                for name, images in outliers.items()
+            },
+            "corruptions": _corruptions(experiment, predictor),
+        }
+        folder = experiment.config.folder / "evaluation" / predictor.row
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"probabilities": probabilities.cpu()}, folder / f"seed-{predictor.seed}.safetensors")
+        (folder / f"seed-{predictor.seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:
+    return predict(predictor.probabilities, images, *experiment.statistics, progress=name)
+
+
+def _calibration(experiment: Experiment, probabilities: Tensor, labels: Tensor) -> CalibrationResult:
+    evaluation = experiment.config.evaluation
+    metric = CalibrationMetric(
+        probabilities.shape[1],
+        evaluation.num_bins,
+        evaluation.edges,
+        class_wise=True,
+        sync_on_compute=False,  # one process measures while the others wait
+    ).to(labels.device)
+    metric.update(probabilities, labels)
+    return metric.result()
+
+
+def error_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """How well 1 - confidence foretells errors, exactly: risk, aurc, error_auroc, error_aupr, error_fpr95."""
+    confidence, prediction = probabilities.max(1)
+    errors = ranking(1 - confidence, prediction != labels)
+    return {
+        "risk": (prediction != labels).double().mean().item(),
+        "aurc": aurc(errors).item(),
+        "error_auroc": auroc(errors).item(),
+        "error_aupr": aupr(errors).item(),
+        "error_fpr95": fpr_at_tpr(errors).item(),
+    }
+
+
+def outlier_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
+    """How well 1 - confidence tells images of other things, whose probabilities are `outside`: auroc, aupr, fpr95."""
+    uncertainty = 1 - torch.cat((inside.amax(1), outside.amax(1)))
+    is_outside = torch.arange(len(uncertainty), device=uncertainty.device) >= len(inside)
+    outliers = ranking(uncertainty, is_outside)
+    return {
+        "auroc": auroc(outliers).item(),
+        "aupr": aupr(outliers).item(),
+        "fpr95": fpr_at_tpr(outliers).item(),
+    }
+
+
+def _outliers(experiment: Experiment, name: str) -> ImageSet:
+    _, channels, size, _ = experiment.test_set.images.shape
+    return on_device(adapt(experiment.load("test", name), channels, size), experiment.device)
+
+
+def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list[dict[str, Any]]]:
+    """For each kind a list over strengths of accuracy, ece and nll_true."""
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for kind in experiment.config.evaluation.corruptions:
+        measured[kind] = []
+        for strength in STRENGTHS:
+            test = experiment.test_set
+            damaged = corrupt(test.images.cpu(), kind, strength, seed=0).to(test.images.device)
+            images = ImageSet(damaged, test.labels, test.classes, test.ids, test.name)
+            probabilities = _predict(experiment, predictor, images, f"{kind} {strength} {predictor.row}")
+            metrics = _calibration(experiment, probabilities, images.labels).metrics
+            measured[kind].append({key: metrics[key] for key in ("accuracy", "ece", "nll_true")})
+    return measured
+
+
+def read_evaluation(folder: Path) -> list[dict[str, Any]]:
+    """All records that `evaluate` wrote under an experiment's folder."""
+    return [json.loads(path.read_text()) for path in sorted((folder / "evaluation").glob("*/seed-*.json"))]

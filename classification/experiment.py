@@ -1,0 +1,274 @@
+"""The steps of an experiment: train a teacher, write targets, distil students, evaluate all of them.
+
+<output>/<name>/teacher/seed-0/            a network: log.csv, tensorboard/, epoch-*/, model.safetensors
+<output>/<name>/targets/<student>/         target store of a student that learns from cached targets
+<output>/<name>/students/<student>/seed-0/ a network
+<output>/<name>/evaluation/                one JSON per row of the report, and the predictions
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
+
+from .checkpoint import CheckpointError, is_finished, load_model
+from .config import Config, ConfigError, Run
+from .data import ImageSet, channel_statistics, load, to_float, unlabelled
+from .distributed import barrier, rank, world_size
+from .engine import TrainingSet, fit
+from .methods import DropoutDistillation
+from .models import build_model
+
+TARGET_SHARD = 1000
+TARGET_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration on a device, with its data."""
+
+    config: Config
+    device: torch.device
+    download: bool = False
+    resume: bool = False
+
+    # data
+
+    def load(self, split: str, name: str | None = None) -> ImageSet:
+        """A split of the configured data set, or of another one, on the device."""
+        data = self.config.data
+        images = load(
+            name or data.name,
+            split,
+            data.root,
+            image_size=data.image_size,
+            validation=data.validation,
+            download=self.download,
+            bad_images=data.bad_images,
+            progress=rank() == 0,
+        )
+        if split == "train" and data.limit is not None:
+            images = images.subset(torch.arange(min(data.limit, len(images))))
+        return on_device(images, self.device)
+
+    @cached_property
+    def train_set(self) -> ImageSet:
+        """The images to train on."""
+        return self.load("train")
+
+    @cached_property
+    def test_set(self) -> ImageSet:
+        """The images that nothing is ever chosen by."""
+        return self.load("test")
+
+    @cached_property
+    def watched_set(self) -> ImageSet:
+        """What the log reports: the validation images, or the test images where none are set aside."""
+        validation = self.load("val")
+        return validation if len(validation) else self.test_set
+
+    @cached_property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel over the training images."""
+        mean, std = channel_statistics(self.train_set.images)
+        return mean.to(self.device), std.to(self.device)
+
+    # networks
+
+    def build(self, run: Run) -> nn.Module:
+        """The network of `run`, with the current random state."""
+        try:
+            model = build_model(
+                run.model.name,
+                num_classes=len(self.train_set.classes),
+                in_channels=self.train_set.images.shape[1],
+                width=run.model.width,
+                dropout=run.model.dropout,
+                penultimate=run.model.penultimate,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return model.to(self.device)
+
+    def run_of(self, student: str | None) -> Run:
+        """The teacher's run, or a student's by name."""
+        return self.config.teacher if student is None else self.config.students[student]
+
+    def folder_of(self, student: str | None, seed: int) -> Path:
+        """Where the teacher (None) or a student is kept."""
+        kind = Path("teacher") if student is None else Path("students") / student
+        return self.config.folder / kind / f"seed-{seed}"
+
+    def trained(self, student: str | None, seed: int) -> nn.Module:
+        """A finished network in eval mode."""
+        model = self.build(self.run_of(student))
+        load_model(self.folder_of(student, seed), model)
+        return model.eval()
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The teacher that students learn from: the one of the first seed."""
+        return self.trained(None, self.config.teacher.seeds[0])
+
+    # steps
+
+    def train(self) -> None:
+        """Train the teacher, once for each of its seeds."""
+        for seed in self.config.teacher.seeds:
+            self._fit(None, seed)
+
+    def write_targets(self) -> None:
+        """Write the target store of each student that learns from cached targets."""
+        for student, run in self.config.students.items():
+            if run.method.from_store:
+                self._write_targets(student, run)
+
+    def distill(self) -> None:
+        """Train each student with each of its seeds, on targets that are written first where they are cached."""
+        self.write_targets()
+        barrier()
+        for student, run in self.config.students.items():
+            for seed in run.seeds:
+                self._fit(student, seed)
+
+    def _fit(self, student: str | None, seed: int) -> None:
+        run, folder = self.run_of(student), self.folder_of(student, seed)
+        name = "teacher" if student is None else student
+        method = run.method
+        teacher = self.teacher if method.needs_teacher else None
+        identity = self._identity(run, seed, teacher)
+        if is_finished(folder):
+            found = json.loads((folder / "model.json").read_text())["identity"]
+            if found == identity:
+                if rank() == 0:
+                    print(f"{name}, seed {seed}: already trained, {folder}")
+                return
+            if self.resume:
+                raise CheckpointError(f"{folder} holds a network of other settings: remove it or change name or output")
+        inputs = self._inputs(student, run)
+        torch.manual_seed(derive_seed(seed, "weights"))
+        model = self.build(run)
+        if method.initialize != "scratch":
+            start_from(model, teacher, subset=method.initialize == "subset")
+        fit(
+            model,
+            run,
+            self.config.data,
+            inputs,
+            self.watched_set,
+            folder,
+            seed,
+            identity,
+            teacher=None if method.from_store else teacher,
+            resume=self.resume,
+            name=f"{name}, seed {seed}",
+        )
+        barrier()
+
+    def _identity(self, run: Run, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
+        """JSON values of all that decides what a training ends with."""
+        data = dataclasses.asdict(self.config.data)
+        return {
+            "model": dataclasses.asdict(run.model),
+            "training": json.loads(json.dumps(dataclasses.asdict(run.training))),
+            "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
+            "augmentation": {key: data[key] for key in ("flip", "crop_padding")},
+            "images": self.train_set.fingerprint(),
+            "seed": seed,
+            "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict()),
+        }
+
+    def _inputs(self, student: str | None, run: Run) -> TrainingSet:
+        images = self._images(run)
+        if student is None or not run.method.from_store:
+            return TrainingSet(images, *self.statistics)
+        store = TargetStore(self._target_folder(student), self._target_fingerprint(run))
+        targets = torch.stack([store[image_id]["target"] for image_id in images.ids])
+        return TrainingSet(images, *self.statistics, targets.to(self.device))
+
+    def _images(self, run: Run) -> ImageSet:
+        """What a student of this method sees."""
+        if isinstance(run.method, DropoutDistillation) and run.method.images == "test":
+            return self.test_set
+        extra = self.config.data.unlabelled
+        if extra is None or not run.method.needs_teacher:
+            return self.train_set
+        _, channels, size, _ = self.train_set.images.shape
+        return joined(self.train_set, on_device(unlabelled(extra, size, channels), self.device))
+
+    def _target_folder(self, student: str) -> Path:
+        return self.config.folder / "targets" / student
+
+    def _target_fingerprint(self, run: Run) -> dict[str, Any]:
+        return {
+            "teacher": state_dict_sha256(self.teacher.state_dict()),
+            "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
+            "images": self._images(run).fingerprint(),
+            "seed": 0,
+        }
+
+    def _write_targets(self, student: str, run: Run) -> None:
+        data = self.config.data
+        if data.flip or data.crop_padding:
+            raise ConfigError(
+                f"students.{student}.method.from_store needs the same images in every epoch: "
+                "turn off data.flip and data.crop_padding, or set from_store=false"
+            )
+        images = self._images(run)
+        position = {image_id: row for row, image_id in enumerate(images.ids)}
+        mean, std = self.statistics
+
+        def make(ids: list[int | str]) -> Iterator[dict[str, Tensor]]:
+            for start in range(0, len(ids), TARGET_BATCH):
+                keys = ids[start : start + TARGET_BATCH]
+                batch = to_float(images.images[[position[key] for key in keys]], mean, std)
+                for target in run.method.targets(self.teacher, batch, keys, seed=0):
+                    yield {"target": target}
+
+        write_targets(
+            self._target_folder(student),
+            images.ids,
+            make,
+            self._target_fingerprint(run),
+            TARGET_SHARD,
+            rank(),
+            world_size(),
+            progress=rank() == 0,
+        )
+
+
+def on_device(images: ImageSet, device: torch.device) -> ImageSet:
+    """The same image set with its tensors on `device`."""
+    return dataclasses.replace(images, images=images.images.to(device), labels=images.labels.to(device))
+
+
+def joined(images: ImageSet, extra: ImageSet) -> ImageSet:
+    """`images` followed by `extra`, of the same shape, with the classes of the former."""
+    return dataclasses.replace(
+        images,
+        images=torch.cat((images.images, extra.images)),
+        labels=torch.cat((images.labels, extra.labels)),
+        ids=(*images.ids, *extra.ids),
+    )
+
+
+def start_from(student: nn.Module, teacher: nn.Module, subset: bool = False) -> None:
+    """Copy the teacher's weights into the student's layers of the same name and shape.
+
+    With `subset`, a smaller layer gets the first filters and the first inputs of the teacher's: as good a choice as a
+    random one, and the same in every layer.
+    """
+    theirs = teacher.state_dict()
+    own = student.state_dict()
+    for name, weight in own.items():
+        if name in theirs and (subset or theirs[name].shape == weight.shape):
+            own[name] = theirs[name][tuple(slice(size) for size in weight.shape)]
+    student.load_state_dict(own)

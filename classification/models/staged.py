@@ -1,0 +1,76 @@
+"""What all networks here are made of: a chain of stages.
+
+Shapes: N images, C classes.
+"""
+
+from torch import Tensor, nn
+
+from uncertainty_core.checks import check_positive_int
+
+
+class Staged(nn.Module):
+    """A network that runs its stages one after the other and does nothing else: images (N, channels, H, W) to (N, C).
+
+    Monte-Carlo dropout needs many passes, and the stages before the first one that holds a dropout give the same in
+    each: in a plain chain anyone can split them off and run them once. For the same reason no stage works in place on
+    what it is given.
+
+    Weights start as He et al. 2015 have it for rectifiers (normal, fan in), biases at zero: the deep networks here that
+    have no batch norm do not train from torch's own, smaller weights.
+    """
+
+    def __init__(self, *stages: nn.Module) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*stages)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, C)."""
+        return self.stages(images)
+
+
+class Images(nn.Module):
+    """The first stage: passes on images (N, channels, size, size), any others are a ValueError that says what they are.
+
+    Args:
+        channels: of an image.
+        size: height and width in pixels.
+        or_larger: whether each of the two may be larger.
+    """
+
+    def __init__(self, channels: int, size: int, or_larger: bool = False) -> None:
+        super().__init__()
+        check_positive_int("in_channels", channels)
+        self.channels = channels
+        self.size = size
+        self.or_larger = or_larger
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The same images."""
+        fits = images.dim() == 4 and images.shape[1] == self.channels
+        for pixels in images.shape[2:]:
+            fits = fits and (pixels == self.size or (self.or_larger and pixels > self.size))
+        if not fits:
+            raise ValueError(f"images must have shape (N, {self.extra_repr()}), got {tuple(images.shape)}")
+        return images
+
+    def extra_repr(self) -> str:
+        """Channels, height and width."""
+        pixels = f">= {self.size}" if self.or_larger else self.size
+        return f"{self.channels}, {pixels}, {pixels}"
+
+
+def scaled(units: int, width: float) -> int:
+    """`units` times `width`, rounded, but at least one is left."""
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width must be positive, got {width}")
+    return max(1, round(units * width))
+
+
+def conv_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> tuple[nn.Module, nn.Module]:
+    """A convolution and its rectifier."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU()

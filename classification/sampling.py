@@ -1,0 +1,63 @@
+"""Monte-Carlo sampling of a staged network, as fast as its structure allows.
+
+What runs before the first dropout is the same in every pass and runs once; the rest is sampled in sub-batches small
+enough for the processor's cache.
+
+Shapes: N images, C classes, M draws.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty_core import dropout_modules, mc_mean_std
+
+
+def split_at_dropout(stages: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
+    """The stages before the first one that holds a dropout module, and the rest; both share the original's weights."""
+    first = next((k for k, stage in enumerate(stages) if dropout_modules(stage)), len(stages))
+    return stages[:first], stages[first:]
+
+
+def enumerate_rows(values: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    """Pieces (<= size, ...) of `values` (N, ...), each with the number of its first row."""
+    return ((k * size, piece) for k, piece in enumerate(values.split(size)))
+
+
+@torch.no_grad()
+def mc_outputs(
+    model: nn.Module,
+    images: Tensor,
+    num_samples: int,
+    transform: Callable[[Tensor], Tensor] = lambda logits: logits,
+    seed: int | None = None,
+    keys: Sequence[int | str] | None = None,
+    sub_batch: int = 16,
+) -> Tensor:
+    """Mean over M stochastic passes of the transformed logits (N, C).
+
+    Args:
+        model: in eval mode, with its layers in `model.stages`.
+        images: (N, channels, height, width).
+        num_samples: M.
+        transform: applied to the logits (n, C) of each pass, `lambda z: z.softmax(1)` for mean probabilities.
+        seed, keys: make the draws a function of (seed, key of the image, number of the draw) alone.
+        sub_batch: images that are sampled together; does not change the result of keyed draws.
+    """
+    shared, sampled = split_at_dropout(model.stages)
+    sampled.eval()  # slicing makes a new container, which starts in training mode
+    features = shared(images)
+    keys = range(len(images)) if keys is None and seed is not None else keys
+    means = [
+        mc_mean_std(
+            sampled,
+            part,
+            num_samples=num_samples,
+            transform=transform,
+            seed=seed,
+            keys=None if keys is None else keys[start : start + sub_batch],
+        )[0]
+        for start, part in enumerate_rows(features, sub_batch)
+    ]
+    return torch.cat(means)
