@@ -17,8 +17,9 @@ def blocks(language):
 
 
 def make(*arguments):
-    """Run make on the environment that runs the tests."""
-    environment = {**os.environ, "VENV": sys.prefix}
+    """Run make on the environment that runs the tests, as if no other make had started them."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment["VENV"] = sys.prefix
     return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -1,0 +1,89 @@
+"""What a report is made from, as training and evaluation left it on disk.
+
+Shapes: N test images, C classes.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..checkpoint import CheckpointError
+from ..config import Config
+from ..evaluate import read_evaluation
+
+# what `evaluate` measured by row, once per seed, in the order of the report
+Records = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
+    """(row, seed) of all that `evaluate` measures, in the same order."""
+    evaluation, seeds = config.evaluation, config.teacher.seeds
+    yield "baseline", seeds[0]
+    yield from ((f"MC-{m}", seed) for m in evaluation.mc_samples for seed in range(evaluation.repetitions))
+    if len(seeds) > 1:
+        yield f"ensemble of {len(seeds)}", 0
+    for student, run in config.students.items():
+        for seed in run.seeds:
+            yield student, seed
+            if evaluation.mc_students:
+                yield f"MC-{evaluation.mc_students} {student}", seed
+
+
+def evaluated(config: Config) -> Records:
+    """What `evaluate` wrote for this configuration; what it left behind for others is passed over."""
+    folder = config.folder / "evaluation"
+    try:
+        found = {(record["row"], record["seed"]): record for record in read_evaluation(config.folder)}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{folder} holds a damaged file ({error}): run evaluate again") from None
+    records: dict[str, list[dict[str, Any]]] = {}
+    for row, seed in expected_rows(config):
+        if (row, seed) not in found:
+            raise CheckpointError(f"{folder} holds nothing about {row}, seed {seed}: run evaluate first")
+        _check_settings(found[row, seed], config)
+        records.setdefault(row, []).append(found[row, seed])
+    return records
+
+
+def _check_settings(record: Mapping[str, Any], config: Config) -> None:
+    """Raise CheckpointError unless `evaluate` was asked for the same as `config` asks for."""
+    measured = {
+        "num_bins": len(record["calibration"]["bins"]),
+        "edges": record["calibration"]["edges"],
+        "ood": tuple(record["ood"]),
+        "corruptions": tuple(record["corruptions"]),
+    }
+    for key, value in measured.items():
+        if value != getattr(config.evaluation, key):
+            raise CheckpointError(
+                f"{config.folder / 'evaluation'} was made with another evaluation.{key}: run evaluate again"
+            )
+
+
+def predictions(config: Config, row: str, seed: int, num_images: int) -> Tensor:
+    """Probabilities (N, C) that `evaluate` stored, of so many images."""
+    path = config.folder / "evaluation" / row / f"seed-{seed}.safetensors"
+    try:
+        probabilities = load_file(path)["probabilities"]
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): run evaluate again") from None
+    if len(probabilities) != num_images:
+        raise CheckpointError(
+            f"{path} holds predictions for {len(probabilities)} images, but there are {num_images}: run evaluate again"
+        )
+    return probabilities
+
+
+def logged_accuracies(folder: Path) -> list[float]:
+    """Accuracy after each epoch of the network in `folder`; nothing where there is no log."""
+    path = folder / "log.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [float(row["accuracy"]) for row in csv.DictReader(file)]

@@ -1,0 +1,713 @@
+"""The report is tested as a reader's browser takes it apart: by its elements and their text."""
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from classification.checkpoint import CheckpointError
+from classification.config import Config, ConfigError, Data, Evaluation, Model, Run, load_config
+from classification.data import ImageSet
+from classification.evaluate import predictors
+from classification.experiment import Experiment
+from classification.methods import DDN, KD, DropoutDistillation, Standard
+from classification.report import build_report, write_report
+from classification.report import markup as report_markup
+from classification.report.examples import PER_GROUP, example_groups, examples, histograms
+from classification.report.figures import compression_figure, corruption_figure, training_figure
+from classification.report.introduction import config_yaml, describe, in_words, listed, networks, parameter_counts
+from classification.report.markup import image
+from classification.report.read import evaluated, expected_rows, predictions
+from classification.report.results import (
+    calibration,
+    compression_curves,
+    corruptions,
+    main_table,
+    overlaid_rows,
+    teacher_student_pairs,
+)
+from classification.report.tables import (
+    Column,
+    mean_and_deviation,
+    measurements,
+    metric_table,
+    outlier_columns,
+    outlier_measurements,
+    places,
+)
+from uncertainty_core import CalibrationMetric
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, its texts, and whether every element is closed in its place."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):  # as SVG has it
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, text):
+        self.texts.append(text)
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def table_rows(html):
+    """Cells of the first table, as HTML."""
+    table = re.search(r"<table.*?</table>", html, re.DOTALL)[0]
+    return [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
+
+
+def text_of(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).strip()
+
+
+def headings(html):
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+    monkeypatch.setattr(report_markup, "FIGURE_DPI", 25)  # nobody looks at these
+
+
+# --- a world of twelve images and three classes ------------------------------------------------------------------
+
+CLASSES = ("<b>cat</b>", "$dog$", "bird & co")
+LABELS = torch.arange(12) % 3
+TEST = ImageSet(
+    (torch.arange(12 * 64) % 256).byte().view(12, 1, 8, 8), LABELS, CLASSES, tuple(f"i{k}" for k in range(12)), "t"
+)
+STUDENT = Run(model=Model(), method=DDN())
+
+
+def softmax(row, seed):
+    generator = torch.Generator().manual_seed(len(row) + seed)
+    logits = torch.randn(12, 3, generator=generator) + 1.5 * nn.functional.one_hot(LABELS, 3)
+    return logits.softmax(1)
+
+
+def record_of(config, row, seed, probabilities):
+    """What `evaluate` writes, with made-up numbers beside the calibration."""
+    metric = CalibrationMetric(3, config.evaluation.num_bins, config.evaluation.edges)
+    metric.update(probabilities, LABELS)
+    result = metric.result()
+    return {
+        "row": row,
+        "seed": seed,
+        "passes": int(re.match(r"MC-(\d+)|", row)[1] or 1),
+        "metrics": {"risk": 1 - result.scores["accuracy"], "aurc": 0.1, "mupe": 0.2, "error_auroc": 0.5},
+        "calibration": json.loads(result.to_json()),
+        "ood": {name: {"auroc": 0.9, "aupr": 0.8, "fpr95": 0.3} for name in config.evaluation.ood},
+        "corruptions": {
+            kind: [{"accuracy": 0.5 - 0.1 * k, "ece": 0.1 * k, "nll_true": 1.0} for k in range(5)]
+            for kind in config.evaluation.corruptions
+        },
+    }
+
+
+def world(config):
+    """(records, probabilities, logs) of an experiment."""
+    records, probabilities = {}, {}
+    for row, seed in expected_rows(config):
+        p = softmax(row, seed)
+        probabilities.setdefault(row, p)
+        records.setdefault(row, []).append(record_of(config, row, seed, p))
+    logs = {"teacher": [[0.5, 0.75]]} | {name: [[0.6, 0.8] for _ in run.seeds] for name, run in config.students.items()}
+    return records, probabilities, logs
+
+
+def report(config):
+    return build_report(config, *world(config), TEST)
+
+
+FULL = Config(
+    name="full <experiment>",
+    students={
+        "<i>$x^$": dataclasses.replace(STUDENT, seeds=(0, 1)),
+        "narrow": Run(model=Model(width=0.5), method=KD()),
+        "narrower": Run(model=Model(width=0.25), method=KD()),
+    },
+    evaluation=Evaluation(mc_samples=(2, 5), repetitions=2, ood=("mnist", "folder:a&b"), corruptions=("noise", "blur")),
+    paper={"baseline": {"msce": 0.009676, "risk": 0.1331}, "MC-7": {"ece": 0.0123}},
+)
+
+
+@pytest.fixture(scope="module")
+def full():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_markup, "FIGURE_DPI", 25)
+        return report(FULL)
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 4.5], (2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2))),
+        ([3.0], (3.0, None)),
+        ([1.0, math.inf], (math.inf, None)),
+    ],
+)
+def test_mean_and_sample_deviation(values, expected):
+    assert mean_and_deviation(values) == expected
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf, -math.inf]])
+def test_the_mean_may_be_undefined(values):
+    mean, deviation = mean_and_deviation(values)
+    assert math.isnan(mean)
+    assert deviation is None
+
+
+HIGHER, LOWER, NEITHER = (Column("x", "X", better) for better in ("higher", "lower", None))
+
+
+@pytest.mark.parametrize(
+    ("means", "column", "expected"),
+    [
+        ([0.1, 0.3, 0.2, 0.0], HIGHER, [0, 1, 2, 0]),
+        ([0.1, 0.3, 0.2, 0.0], LOWER, [2, 0, 0, 1]),
+        ([0.1, 0.3, 0.2, 0.0], NEITHER, [0, 0, 0, 0]),
+        ([0.10001, 0.10002, 0.2, 0.2, 0.3], LOWER, [1, 1, 2, 2, 0]),  # what prints alike shares its place
+        ([0.1, 0.1, 0.1], LOWER, [0, 0, 0]),  # nothing is better than anything
+        ([0.1], LOWER, [0]),
+        ([math.nan, 0.2, math.inf, 0.1], LOWER, [0, 2, 0, 1]),
+    ],
+)
+def test_places(means, column, expected):
+    assert places(means, column) == expected
+
+
+def test_table_of_two_seeds_and_a_paper():
+    columns = [Column("passes", "Passes", digits=0), Column("accuracy", "Accuracy", "higher", "%", 2)]
+    columns.append(Column("msce", "MSCE", "lower", "x 100"))
+    rows = {
+        # mean 0.85, sample deviation sqrt((0.05² + 0.05²) / 1) = 0.0707; mean 0.002, deviation 0.001414
+        "student": [{"passes": 1, "accuracy": 0.8, "msce": 0.001}, {"passes": 1, "accuracy": 0.9, "msce": 0.003}],
+        "baseline": [{"passes": 1, "accuracy": 0.75, "msce": 0.001}],
+        "MC-2": [{"passes": 2, "accuracy": math.nan, "msce": math.inf}],
+    }
+    paper = {"baseline": {"msce": 0.009676}, "MC-9": {"accuracy": 0.5}}
+    head, *body = table_rows(metric_table(columns, rows, "Results", paper))
+    assert [text_of(cell) for cell in head] == [
+        "predictor",
+        "Passes",
+        "Accuracy ↑ , higher is better %",
+        "MSCE ↓ , lower is better x 100",
+    ]
+    assert [[text_of(cell) for cell in row] for row in body] == [
+        ["student n = 2", "1", "85.00 ± 7.07", "0.2000 ± 0.1414"],
+        ["baseline", "1", "75.00", "0.1000 paper: 0.9676"],
+        ["MC-2", "2", "undefined", "∞"],
+        ["MC-9", "", "paper: 50.00", ""],  # the paper alone has it
+    ]
+    assert "<strong>85.00</strong>" in body[0][2] and "<u>75.00</u>" in body[1][2]
+    assert "<u>0.2000</u>" in body[0][3] and "<strong>0.1000</strong>" in body[1][3]
+    assert not any("<strong>" in cell or "<u>" in cell for row in body[2:] for cell in row)
+
+
+def test_measurements_of_a_record():
+    config = Config(evaluation=Evaluation(mc_samples=(), ood=("mnist",)))
+    record = record_of(config, "student", 0, torch.tensor([[1.0, 0, 0]] * 6 + [[0, 1.0, 0]] * 6))
+    # sure of class 0 six times and of class 1 six times: each is right twice
+    values = measurements(record)
+    assert values["passes"] == 1
+    assert values["accuracy"] == pytest.approx(1 / 3)
+    assert values["ece"] == pytest.approx(2 / 3)
+    assert values["msce"] == values["mce"] == pytest.approx(4 / 9)
+    assert values["nll_true"] == math.inf  # which JSON keeps as a word
+    assert values["mupe"] == 0.2
+    assert "mupe" not in measurements(record | {"row": "baseline"})
+    assert outlier_measurements(record) == {"mnist auroc": 0.9, "mnist aupr": 0.8, "mnist fpr95": 0.3}
+
+
+def test_outlier_table_has_a_heading_over_each_data_set():
+    rows = {"baseline": [{"a auroc": 0.5, "a aupr": 0.25, "a fpr95": 1.0, "b auroc": 0.75}]}
+    groups, head, body = table_rows(metric_table(outlier_columns(["a", "b"]), rows, "Outliers"))
+    assert [text_of(cell) for cell in groups] == ["", "a", "b"]
+    assert ['colspan="3"' in cell for cell in groups] == [False, True, True]
+    assert text_of(head[3]) == "FPR95 ↓ , lower is better %"
+    assert [text_of(cell) for cell in body] == ["baseline", "50.00", "25.00", "100.00", "75.00", "", ""]
+
+
+def test_a_metric_of_the_paper_must_be_a_column():
+    config = dataclasses.replace(FULL, paper={"baseline": {"msse": 0.1}})
+    with pytest.raises(ConfigError, match=r"^paper.baseline.msse is no column of the report; did you mean msce\?$"):
+        main_table(config, world(config)[0])
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def test_a_full_page_has_all_sections_in_order(full):
+    assert headings(full) == [
+        "Networks",
+        "Results",
+        "Calibration and risk",
+        "Training",
+        "Out-of-distribution images",
+        "Corrupted images",
+        "Where student and baseline differ",
+        "Compression",
+        "Configuration",
+    ]
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(full):
+    page = Page(full)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    sources = [value for _, found in page.elements for key, value in found.items() if key in ("src", "srcset", "data")]
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "url(" not in full and "@import" not in full and "http:" not in full and "https:" not in full
+    assert all(attributes["alt"] for attributes in page.attributes("img"))
+    names = [found["id"] for _, found in page.elements if "id" in found]
+    assert len(names) == len(set(names))
+    assert [link["href"] for link in page.attributes("a")] == [f"#{name}" for name in names]
+    first = base64.b64decode(sources[0].split(",")[1])
+    assert Image.open(io.BytesIO(first)).format == "PNG"
+
+
+def test_names_are_text(full):
+    page = Page(full)
+    assert not {"i", "b", "experiment"} & {tag for tag, _ in page.elements}
+    said = "".join(page.texts)
+    assert "full <experiment>" in said
+    assert "<i>$x^$" in said
+    assert "<b>cat</b>" in said and "bird & co" in said
+    assert "folder:a&b" in said
+
+
+def test_paper_values_stand_below_ours(full):
+    rows = {text_of(row[0]): [text_of(cell) for cell in row] for row in table_rows(full[full.index('id="results"') :])}
+    assert rows["baseline"][3].endswith("paper: 13.31")
+    assert rows["baseline"][5].endswith("paper: 0.9676")
+    assert rows["MC-7"][4] == "paper: 0.0123"
+    assert {
+        "MC-2 n = 2",
+        "MC-5 n = 2",
+        "<i>$x^$ n = 2".replace("<", "&lt;").replace(">", "&gt;"),
+        "narrow",
+    } < rows.keys()
+    assert "what the paper prints" in full and "sample standard deviation" in full
+
+
+PLAIN = Evaluation(mc_samples=())
+
+
+def test_the_same_experiment_gives_the_same_page():
+    assert report(Config(evaluation=PLAIN)) == report(Config(evaluation=PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        (Config(evaluation=PLAIN), {"Where student and baseline differ"}),
+        (Config(evaluation=Evaluation(mc_samples=(2,)), students={"a": STUDENT}), set()),
+        (Config(teacher=Run(seeds=(0, 1)), evaluation=PLAIN), {"Where student and baseline differ"}),
+    ],
+    ids=["baseline alone", "one student", "ensemble"],
+)
+def test_what_is_missing_is_left_out(config, missing):
+    html = report(config)
+    Page(html)
+    always = {"Out-of-distribution images", "Corrupted images", "Compression"}
+    assert not (missing | always) & set(headings(html))
+    assert {"Networks", "Results", "Calibration and risk", "Training", "Configuration"} <= set(headings(html))
+    assert "what the paper prints" not in html and "sample standard deviation" not in html
+    assert "Each student over the teacher" not in html
+
+
+def test_no_log_no_training_section():
+    config = Config(evaluation=PLAIN)
+    records, probabilities, _ = world(config)
+    assert "Training" not in headings(build_report(config, records, probabilities, {"teacher": [[]]}, TEST))
+
+
+def test_undefined_and_infinite_metrics_are_said(full):
+    config = Config(evaluation=PLAIN, students={"a": STUDENT})
+    records, probabilities, logs = world(config)
+    records["a"][0]["metrics"] |= {"aurc": math.nan, "mupe": math.inf}
+    records["a"][0]["calibration"]["metrics"]["nll_true"] = "inf"
+    html = build_report(config, records, probabilities, logs, TEST)
+    (row,) = (row for row in table_rows(html[html.index('id="results"') :]) if text_of(row[0]) == "a")
+    assert [text_of(row[k]) for k in (7, 11, 12)] == ["∞", "undefined", "∞"]
+
+
+# --- which rows are drawn ----------------------------------------------------------------------------------------
+
+
+def test_overlaid_rows_are_as_many_as_colours():
+    students = dict.fromkeys("abc", STUDENT)
+    config = Config(teacher=Run(seeds=(0, 1)), students=students, evaluation=Evaluation(mc_samples=(100, 10)))
+    rows = ["baseline", "MC-100", "MC-10", "ensemble of 2", *students]
+    assert overlaid_rows(config, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "ensemble of 2"]
+    many = dataclasses.replace(config, students=dict.fromkeys("abcdef", STUDENT))
+    assert overlaid_rows(many, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(("count", "heading"), [(2, "Each student"), (7, "The first 6 students")])
+def test_as_many_students_are_drawn_over_the_teacher_as_there_are_colours(count, heading):
+    config = Config(students=dict.fromkeys("abcdefg"[:count], STUDENT), evaluation=PLAIN)
+    records, probabilities, _ = world(config)
+    html = calibration(config, records, probabilities, TEST)
+    assert f"<h3>{heading} over the teacher</h3>" in html
+    assert html.count("Reliability diagram, with") == 1 + min(count, 6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "of_students", "expected"),
+    [
+        ((10, 100), 10, [("MC-10", "MC-10 a"), ("MC-10", "MC-10 b")]),  # alike (Amara)
+        ((10, 100), 50, [("MC-100", "MC-50 a"), ("MC-100", "MC-50 b")]),
+        ((10, 100), 0, [("MC-100", "a"), ("MC-100", "b")]),
+        ((), 0, [("baseline", "a"), ("baseline", "b")]),
+    ],
+)
+def test_a_student_is_drawn_over_its_teacher(samples, of_students, expected):
+    evaluation = Evaluation(mc_samples=samples, mc_students=of_students)
+    assert teacher_student_pairs(Config(students={"a": STUDENT, "b": STUDENT}, evaluation=evaluation)) == expected
+
+
+def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "classification.report.results.corruption_figure",
+        lambda accuracy, ece: drawn.update(accuracy=accuracy, ece=ece) or corruption_figure(accuracy, ece),
+    )
+    config = Config(evaluation=Evaluation(mc_samples=(2,), repetitions=2, corruptions=("noise",)))
+    records = world(config)[0]
+    records["MC-2"][1]["corruptions"]["noise"] = [{"accuracy": 0.1, "ece": 0.5}] * 5
+    html = corruptions(config, records)
+    clean = [measurements(record)["accuracy"] for record in records["MC-2"]]
+    # the mean over two seeds, one of which falls from 0.5 by 0.1 each time
+    assert drawn["accuracy"]["MC-2"] == pytest.approx([sum(clean) / 2, 0.3, 0.25, 0.2, 0.15, 0.1])
+    assert drawn["ece"]["MC-2"][1:] == pytest.approx([0.25, 0.3, 0.35, 0.4, 0.45])
+    assert "at the greatest strength the accuracy is baseline 10.00% and MC-2 10.00%" in html
+
+
+# --- drawings ----------------------------------------------------------------------------------------------------
+
+
+def test_training_lines_share_the_colour_of_their_network():
+    figure = training_figure({"teacher": [[0.5, 0.6]], "a": [[0.1, 0.2], [0.3, 0.4]]}, {"teacher": "#0072b2", "a": "r"})
+    (axes,) = figure.axes
+    assert [to_hex(line.get_color()) for line in axes.lines] == ["#0072b2", "#ff0000", "#ff0000"]
+    np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[1, 0.3], [2, 0.4]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["teacher", "a"]
+
+
+def test_compression_is_drawn_in_percent():
+    figure = compression_figure({"KD": [(0.25, 0.2, 0.05), (1.0, 0.1, None)]}, {"baseline": 0.15})
+    (axes,) = figure.axes
+    baseline, line = sorted(axes.lines, key=lambda line: line.get_label() != "baseline")[:2]
+    np.testing.assert_allclose(baseline.get_ydata(), [15, 15])
+    np.testing.assert_allclose(axes.containers[0].lines[0].get_xydata(), [[25, 20], [100, 10]])
+    (bars,) = axes.containers[0].lines[2]
+    np.testing.assert_allclose(bars.get_segments(), [[[25, 15], [25, 25]], [[100, 10], [100, 10]]])
+    assert line is not None
+
+
+def test_compression_needs_students_that_differ_in_size_alone():
+    quick = Model(name="quick")
+    kd, smaller = KD(), {"width": 0.5}
+    students = {
+        "a": Run(model=dataclasses.replace(quick, **smaller), method=kd),
+        "b": Run(model=quick, method=kd),
+        "labels": Run(model=dataclasses.replace(quick, width=0.25)),
+        "labels, wider": Run(model=dataclasses.replace(quick, width=0.75)),
+        "units": Run(model=dataclasses.replace(quick, penultimate=8), method=kd),
+        "other network": Run(model=Model(name="nin", width=0.1), method=kd),
+        "other method": Run(model=dataclasses.replace(quick, **smaller), method=KD(temperature=3.0)),
+    }
+    config = Config(teacher=Run(model=quick), students=students)
+    sizes = {"teacher": 100, "a": 30, "b": 100, "labels": 10, "labels, wider": 60, "units": 80}
+    risks = {"baseline": [0.2], "a": [0.3, 0.5], "b": [0.1], "labels": [0.6], "labels, wider": [0.4], "units": [0.15]}
+    deviation = math.sqrt(0.1**2 + 0.1**2)
+    curves = compression_curves(config, sizes, risks)
+    assert curves == {
+        # "b" has the 64 units that `quick` has by itself
+        "penultimate": {kd: [(0.8, 0.15, None), (1.0, 0.1, None)]},
+        "width": {
+            kd: [(0.3, pytest.approx(0.4), pytest.approx(deviation)), (1.0, 0.1, None)],
+            # trained as the teacher was, so the baseline is their full size
+            Standard(): [(0.1, 0.6, None), (0.6, 0.4, None), (1.0, 0.2, None)],
+        },
+    }
+    assert compression_curves(Config(students={"a": STUDENT}), {}, {}) == {}
+
+
+# --- examples ----------------------------------------------------------------------------------------------------
+
+
+def by_hand():
+    """(baseline, student, labels) of eight images of class 0, out of three."""
+    pairs = [
+        ([0.90, 0.10, 0.00], [0.60, 0.40, 0.00]),  # 0: both right, the student less sure
+        ([0.90, 0.10, 0.00], [0.50, 0.40, 0.10]),  # 1: the same, more so
+        ([0.80, 0.20, 0.00], [0.90, 0.10, 0.00]),  # 2: both right, the student surer
+        ([0.00, 1.00, 0.00], [0.70, 0.30, 0.00]),  # 3: baseline very sure and wrong, student right
+        ([0.10, 0.60, 0.30], [0.80, 0.20, 0.00]),  # 4: baseline wrong by 0.5
+        ([0.45, 0.55, 0.00], [0.60, 0.40, 0.00]),  # 5: baseline wrong by 0.1
+        ([0.10, 0.90, 0.00], [0.40, 0.60, 0.00]),  # 6: both wrong, the student less so
+        ([0.40, 0.60, 0.00], [0.10, 0.90, 0.00]),  # 7: both wrong, the student more so
+        ([0.70, 0.30, 0.00], [0.20, 0.80, 0.00]),  # 8: baseline right, student wrong
+    ]
+    baseline, student = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    return baseline, student, torch.zeros(len(pairs), dtype=torch.int64)
+
+
+def test_groups_of_examples():
+    groups = example_groups(*by_hand())
+    assert [group.indices.tolist() for group in groups] == [[1, 0], [3], [5, 4], [6], [8]]
+    assert groups[1].title == "Baseline wrong and more than 99% sure, student right"
+
+
+def set_of(labels, channels=1, size=8):
+    images = torch.zeros(len(labels), channels, size, size, dtype=torch.uint8)
+    return ImageSet(images, labels, ("zero", "<one>", "two"), tuple(range(len(labels))), "test")
+
+
+def test_examples_say_how_often_who_is_right():
+    baseline, student, labels = by_hand()
+    html = examples(set_of(labels), baseline, student, "DDN")
+    Page(html)
+    _, right, wrong = [[text_of(cell) for cell in row] for row in table_rows(html)]
+    assert right == ["baseline right", "33.33%", "11.11%"]  # 3 and 1 of 9
+    assert wrong == ["baseline wrong", "33.33%", "22.22%"]  # 3 and 2 of 9
+    assert "On 50% of the images that both get wrong" in html
+    assert html.count('<figure class="card">') == 7
+    assert "2 of 9 test images (22.22%)" in html
+    card = html[html.index("Test image 6,") :]
+    assert text_of(card[: card.index("</figure>")]).endswith("zero student: &lt;one&gt; baseline: &lt;one&gt;")
+
+
+def test_empty_groups_are_left_out():
+    sure = torch.tensor([[0.9, 0.1, 0.0]] * 2)
+    html = examples(set_of(torch.zeros(2, dtype=torch.int64)), sure, sure, "DDN")
+    assert "<h3>" not in html and "card" not in html
+    assert "No image is misclassified by both." in html
+
+
+def test_a_group_shows_a_few_images():
+    labels = torch.zeros(30, dtype=torch.int64)
+    html = examples(set_of(labels), torch.tensor([[0.9, 0.1, 0.0]] * 30), torch.tensor([[0.8, 0.2, 0.0]] * 30), "DDN")
+    assert html.count('<figure class="card">') == PER_GROUP
+    assert "30 of 30 test images (100.00%)" in html
+
+
+def test_histograms_go_up_and_down():
+    svg = Page(histograms(torch.tensor([0.25, 0.75]), torch.tensor([0.0, 1.0]), label=1))
+    truth, *bars = [
+        (rect["class"], *(float(rect[key]) for key in ("x", "y", "width", "height"))) for rect in svg.attributes("rect")
+    ]
+    assert truth == ("truth", 50, 0, 50, 100)
+    # 48 units for a probability of 1, from the middle at 50; what is nearly 0 is not drawn
+    assert bars == [("student", 5, 38, 40, 12), ("student", 55, 14, 40, 36), ("baseline", 55, 50, 40, 48)]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+@pytest.mark.parametrize(("size", "shown"), [(32, 32), (500, 192)])
+def test_images_are_kept_or_shrunk(channels, mode, size, shown):
+    pixels = torch.randint(0, 256, (channels, size, size), generator=torch.Generator().manual_seed(0)).byte()
+    (attributes,) = Page(image(pixels, 'a "7"')).attributes("img")
+    assert attributes["alt"] == 'a "7"'
+    assert ("class" in attributes) == (size < 96)
+    picture = Image.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1])))
+    assert (picture.mode, picture.size) == (mode, (shown, shown))
+    if size == shown:
+        expected = pixels.permute(1, 2, 0).squeeze(2).numpy() if channels == 1 else pixels.permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+
+
+# --- what was done -----------------------------------------------------------------------------------------------
+
+
+def test_the_experiment_in_words():
+    assert in_words(Config(data=Data(name="mnist"), evaluation=PLAIN), TEST) == (
+        "A digits network is trained on mnist (3 classes). "
+        "Measured on 12 test images: the network without dropout (the baseline)."
+    )
+    config = Config(teacher=Run(seeds=(0, 1)), students={"a": STUDENT, "b": STUDENT})
+    assert in_words(config, TEST) == (
+        "A digits network is trained on digits (3 classes). 2 students learn to answer in a single forward pass. "
+        "Measured on 12 test images: the network without dropout (the baseline), "
+        "Monte-Carlo dropout with 10 and 100 samples, an ensemble of 2 and the students."
+    )
+    assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_networks_and_command():
+    students = {"small": Run(model=Model(width=0.5, dropout=0.3), method=KD(temperature=4.0, alpha=0.25), seeds=(0, 2))}
+    html = networks(Config(name="my digits", students=students), TEST)
+    sizes = parameter_counts(Config(students=students), TEST)
+    _, teacher, student = [[text_of(cell) for cell in row] for row in table_rows(html)]
+    assert teacher == ["teacher", "digits", f"{sizes['teacher']:,}", "30", "0", "Labels alone"]
+    assert student[:5] == ["small", "digits, width 0.5, dropout 0.3", f"{sizes['small']:,}", "30", "0, 2"]
+    assert "temperature 4 (weight 0.25) and labels (weight 0.75)" in student[5]
+    assert "python -m classification run --config &#x27;my digits.yaml&#x27;" in html
+
+
+def test_parameter_counts_are_those_of_the_models():
+    students = {"units": Run(model=Model(name="quick", penultimate=8))}
+    images = ImageSet(torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1).long(), tuple("0123456789"), (0,), "cifar10")
+    state = torch.get_rng_state()
+    # as the docstring of `quick` has them
+    assert parameter_counts(Config(teacher=Run(model=Model(name="quick")), students=students), images) == {
+        "teacher": 145_578,
+        "units": 87_618,
+    }
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (Standard(), "Labels alone"),
+        (DDN(mc_samples=7), "mean of 7 stochastic logits"),
+        (DropoutDistillation(images="test"), "unlabelled test images, from the teacher's weights"),
+        (DropoutDistillation(initialize="scratch"), "perturbed training images, from scratch"),
+        (DropoutDistillation(initialize="subset"), "from the teacher's first filters"),
+        (KD(), "temperature 10"),
+    ],
+)
+def test_methods_in_words(method, words):
+    assert words in describe(method)
+
+
+def test_the_printed_configuration_is_the_experiment(tmp_path):
+    students = {
+        "a: b": Run(method=DropoutDistillation(images="test"), seeds=(3, 4)),
+        "c": Run(model=Model(penultimate=8), method=KD(temperature=1e-5)),
+        "d": STUDENT,
+        "e": Run(),
+    }
+    config = dataclasses.replace(FULL, students=students)
+    path = tmp_path / "anything.yaml"
+    path.write_text(config_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+# --- from disk ---------------------------------------------------------------------------------------------------
+
+ON_DISK = Config(
+    name="on disk",
+    students={"a": dataclasses.replace(STUDENT, seeds=(0, 1))},
+    evaluation=Evaluation(mc_samples=(10, 2), mc_students=3),
+)
+
+
+def written(config, folder):
+    """`config`, with all that training and evaluation leave in `folder`."""
+    config = dataclasses.replace(config, output=str(folder))
+    for row, seed in expected_rows(config):
+        place = config.folder / "evaluation" / row
+        place.mkdir(parents=True, exist_ok=True)
+        p = softmax(row, seed)
+        (place / f"seed-{seed}.json").write_text(json.dumps(record_of(config, row, seed, p)))
+        save_file({"probabilities": p}, place / f"seed-{seed}.safetensors")
+    for place in ("teacher/seed-0", "students/a/seed-0"):
+        (config.folder / place).mkdir(parents=True)
+        (config.folder / place / "log.csv").write_text("epoch,loss,accuracy\n1,2.0,0.5\n2,1.0,0.625\n")
+    return config
+
+
+def experiment_of(config):
+    experiment = Experiment(config, torch.device("cpu"))
+    experiment.__dict__["test_set"] = TEST  # in place of a data set
+    return experiment
+
+
+def test_write_report(tmp_path, capsys):
+    config = written(ON_DISK, tmp_path)
+    path = write_report(experiment_of(config))
+    assert path == tmp_path / "on disk" / "report.html"
+    assert capsys.readouterr().out == f"report: {path}\n"
+    html = path.read_text(encoding="utf-8")
+    Page(html)
+    names = [text_of(row[0]) for row in table_rows(html[html.index('id="results"') :])]
+    assert names == ["predictor", "baseline", "MC-10", "MC-2", "a n = 2", "MC-3 a n = 2"]
+    assert "ends at teacher 62.50% and a 62.50%" in html
+    assert [file.name for file in config.folder.glob("report*")] == ["report.html"]
+
+
+@pytest.mark.parametrize("teacher_seeds", [(5,), (5, 6)])
+def test_rows_are_those_that_evaluate_measures(teacher_seeds):
+    evaluation = Evaluation(mc_samples=(10, 2), repetitions=2, mc_students=3)
+    config = dataclasses.replace(ON_DISK, teacher=Run(seeds=teacher_seeds), evaluation=evaluation)
+    experiment = SimpleNamespace(config=config, teacher=nn.Identity(), trained=lambda *_: nn.Identity())
+    assert list(expected_rows(config)) == [(found.row, found.seed) for found in predictors(experiment)]
+
+
+def test_leftovers_of_other_settings_are_passed_over(tmp_path):
+    config = written(ON_DISK, tmp_path)
+    fewer = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, mc_samples=(2,)))
+    assert list(evaluated(config)) == ["baseline", "MC-10", "MC-2", "a", "MC-3 a"]
+    assert list(evaluated(fewer)) == ["baseline", "MC-2", "a", "MC-3 a"]
+    assert [record["seed"] for record in evaluated(fewer)["a"]] == [0, 1]
+
+
+def test_nothing_evaluated_is_said_in_a_sentence(tmp_path):
+    config = dataclasses.replace(ON_DISK, output=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"holds nothing about baseline, seed 0: run evaluate first$"):
+        write_report(experiment_of(config))
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+    config = written(ON_DISK, tmp_path)
+    (config.folder / "evaluation" / "a" / "seed-1.json").unlink()
+    with pytest.raises(CheckpointError, match=r"holds nothing about a, seed 1: run evaluate first$"):
+        evaluated(config)
+
+
+@pytest.mark.parametrize("key", [{"num_bins": 7}, {"edges": "left"}, {"ood": ("mnist",)}, {"corruptions": ("blur",)}])
+def test_an_evaluation_of_other_things_is_refused(key, tmp_path):
+    config = written(ON_DISK, tmp_path)
+    other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **key))
+    (name,) = key
+    with pytest.raises(CheckpointError, match=f"was made with another evaluation.{name}: run evaluate again$"):
+        evaluated(other)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    config = written(ON_DISK, tmp_path)
+    (config.folder / "evaluation" / "a" / "seed-0.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match=r"a/seed-0.safetensors cannot be read .* run evaluate again$"):
+        predictions(config, "a", 0, 12)
+    with pytest.raises(CheckpointError, match=r"predictions for 12 images, but there are 13: run evaluate again$"):
+        predictions(config, "baseline", 0, 13)
+    (config.folder / "evaluation" / "a" / "seed-0.json").write_text('{"row": ')
+    with pytest.raises(CheckpointError, match=r"holds a damaged file .*: run evaluate again$"):
+        evaluated(config)
