@@ -6,18 +6,20 @@ RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
 STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/* tools/bootstrap.py; pwd; } | cksum | tr -c '0-9\n' '-')
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo demo-classification test lint format bench lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 22
 
 setup: $(STAMP)  ## make or repair the environment, nothing else
 
 $(STAMP):
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --stamp $@
 
-demo: $(STAMP)  ## see it work on bundled data: a table and a picture in demo/
-	@$(RUN) tools/demo.py
+demo: demo-classification  ## see it work on bundled data: tables, and pictures in demo/
+
+demo-classification: $(STAMP)  ## the same for image classifiers: three ways to distil uncertainty, on digits
+	@$(RUN) -m classification run --config configs/classification/quick/digits.yaml --threads 1 output=demo
 
 test: $(STAMP)  ## the whole test suite with branch coverage of the core
 	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)

@@ -20,6 +20,8 @@ setup(
         "numpy>=1.24",
         "torchmetrics>=1.5",
         "safetensors>=0.4.3",
+        "pyyaml>=6",
+        "pillow>=9.1",
         "matplotlib>=3.7",
         "scikit-learn>=1.3",
         "tqdm>=4.64",

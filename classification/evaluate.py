@@ -84,7 +84,8 @@ def evaluate(experiment: Experiment) -> None:
     test = experiment.test_set
     outliers = {name: _outliers(experiment, name) for name in experiment.config.evaluation.ood}
     teacher_confidence = None
-    for predictor in predictors(experiment):
+    records = []
+    for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
         probabilities = _predict(experiment, predictor, test, name)
         if teacher_confidence is None:  # the baseline comes first
@@ -108,6 +109,8 @@ def evaluate(experiment: Experiment) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"probabilities": probabilities.cpu()}, folder / f"seed-{predictor.seed}.safetensors")
         (folder / f"seed-{predictor.seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+        records.append(record)
+    print(f"\n{summary(records)}\n")
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:
@@ -170,6 +173,19 @@ def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list
             metrics = _calibration(experiment, probabilities, images.labels).metrics
             measured[kind].append({key: metrics[key] for key in ("accuracy", "ece", "nll_true")})
     return measured
+
+
+SUMMARY = ("accuracy", "ece", "msce", "nll_true", "brier", "aurc")
+
+
+def summary(records: list[dict[str, Any]]) -> str:
+    """A table for the terminal, one line per predictor."""
+    lines = [f"{'':<28}{'passes':>8}" + "".join(f"{name:>10}" for name in SUMMARY)]
+    for record in records:
+        values = record["calibration"]["metrics"] | record["metrics"]
+        name = record["row"] if record["seed"] == 0 else f"{record['row']}, seed {record['seed']}"
+        lines.append(f"{name:<28}{record['passes']:>8}" + "".join(f"{float(values[key]):>10.4f}" for key in SUMMARY))
+    return "\n".join(lines)
 
 
 def read_evaluation(folder: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from .read import Records, evaluated, logged_accuracies, predictions
 
 
 def write_report(experiment: Experiment) -> Path:
-    """Write `<folder>/report.html` and say where it is."""
+    """Write `<folder>/report.html`, and its two main pictures beside it, and say where they are."""
     config, test = experiment.config, experiment.test_set
     records = evaluated(config)
     probabilities = {row: predictions(config, row, found[0]["seed"], len(test)) for row, found in records.items()}
@@ -29,9 +29,14 @@ def write_report(experiment: Experiment) -> Path:
         ]
         for student in (None, *config.students)
     }
+    pictures = results.main_pictures(config, records, probabilities, test)
+    for name, (figure, *_) in zip(("reliability", "risk_coverage"), pictures, strict=True):
+        figure.savefig(config.folder / f"{name}.png")
     path = config.folder / "report.html"
     path.write_text(build_report(config, records, probabilities, logs, test), encoding="utf-8")
-    print(f"report: {path}")
+    print(f"Look at {path}, one page with everything,")
+    print(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
+    print(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")
     return path
 
 

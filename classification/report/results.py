@@ -85,16 +85,21 @@ def teacher_student_pairs(config: Config) -> list[tuple[str, str]]:
 
 def calibration(config: Config, records: Records, probabilities: Mapping[str, Tensor], test: ImageSet) -> str:
     """Reliability and risk-coverage (DDN figures 2 and 3), and each of several students over its teacher (Amara's)."""
-    rows = list(dict.fromkeys(["baseline", teacher_row(config), *list(config.students)[:1]]))
-    content = figures(
-        [_reliability(rows, records), _risk_coverage(overlaid_rows(config, records), probabilities, test)]
-    )
+    content = figures(main_pictures(config, records, probabilities, test))
     pairs = teacher_student_pairs(config)
     if len(pairs) > 1:
         few = len(pairs) <= OVERLAID
         content += f"<h3>{'Each student' if few else f'The first {OVERLAID} students'} over the teacher</h3>\n"
         content += figures(_reliability(pair, records) for pair in pairs[:OVERLAID])
     return content
+
+
+def main_pictures(
+    config: Config, records: Records, probabilities: Mapping[str, Tensor], test: ImageSet
+) -> tuple[Picture, Picture]:
+    """Reliability of baseline, stochastic teacher and students, and the risk-coverage curves of all that fit."""
+    rows = overlaid_rows(config, records)
+    return _reliability(rows, records), _risk_coverage(rows, probabilities, test)
 
 
 def _reliability(rows: Sequence[str], records: Records) -> Picture:

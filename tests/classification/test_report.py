@@ -653,7 +653,10 @@ def test_write_report(tmp_path, capsys):
     config = written(ON_DISK, tmp_path)
     path = write_report(experiment_of(config))
     assert path == tmp_path / "on disk" / "report.html"
-    assert capsys.readouterr().out == f"report: {path}\n"
+    said = capsys.readouterr().out
+    for name in ("report.html", "reliability.png", "risk_coverage.png"):
+        assert str(path.with_name(name)) in said
+        assert path.with_name(name).stat().st_size > 5000
     html = path.read_text(encoding="utf-8")
     Page(html)
     names = [text_of(row[0]) for row in table_rows(html[html.index('id="results"') :])]
