@@ -1,4 +1,4 @@
-"""Speed and memory of the streaming metrics against torchmetrics and netcal, as ratios.
+"""Speed and memory as ratios: metrics against torchmetrics and netcal, sampling and distillation against plain ones.
 
 Contenders take turns within one process, so that a machine whose speed drifts slows all of them; what is printed is the
 median time of each and the median over rounds of its ratio to ours. Memory is the growth of a fresh process's peak.
@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
-from uncertainty_core import CalibrationMetric, ConfidenceCalibration, confusion_by_uncertainty, sparsification
+from classification.methods import DDN, Standard
+from classification.models import build_model
+from classification.sampling import mc_outputs
+from uncertainty_core import (
+    CalibrationMetric,
+    ConfidenceCalibration,
+    confusion_by_uncertainty,
+    mc_mean_std,
+    sparsification,
+)
 
 BATCH = 2**16
 REMOVED = [k / 20 for k in range(20)]
@@ -71,6 +80,49 @@ def sorted_sparsification(prediction: Tensor, label: Tensor, uncertainty: Tensor
         union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
         ious.append((confusion.diagonal() / union).nanmean().item())
     return statistics.mean(ious)
+
+
+def sampling(network: str, draws: int) -> dict[str, Contender]:
+    """Ways to take Monte-Carlo passes of a network."""
+    model = build_model(network).eval()
+
+    def naive(images: Tensor) -> float:
+        return mc_mean_std(model, images, num_samples=draws)[0].mean().item()
+
+    def staged(images: Tensor) -> float:
+        return mc_outputs(model, images, draws).mean().item()
+
+    def staged_keyed(images: Tensor) -> float:
+        return mc_outputs(model, images, draws, seed=0).mean().item()
+
+    def staged_bfloat16(images: Tensor) -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            return mc_outputs(model, images, draws).float().mean().item()
+
+    return {
+        "ours": staged,
+        "ours, a seed per image": staged_keyed,
+        "ours, bfloat16 autocast": staged_bfloat16,
+        "passes of whole batches": naive,
+    }
+
+
+def training_steps(network: str, targets: Tensor) -> dict[str, Contender]:
+    """A step of training on labels alone, and one on cached targets as well."""
+    contenders = {}
+    for name, method in {"on cached targets": DDN(), "on labels alone": Standard()}.items():
+        model = build_model(network)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+        def step(images: Tensor, labels: Tensor, model=model, optimizer=optimizer, method=method) -> float:
+            loss = method.loss(model(images), targets, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        contenders[name] = step
+    return contenders
 
 
 def peak_growth(contender: Contender, millions: int) -> float:
@@ -144,8 +196,18 @@ def main() -> None:
 
     uncertainty, prediction = probabilities.max(1)
     flat = (prediction.flatten(), labels.flatten(), 1 - uncertainty.flatten())
+    del probabilities
     curves = {"ours, 1000 bins": ours_sparsification, "full sort": sorted_sparsification}
     compare("Sparsification of the same image", curves, flat, min(args.rounds, 5))
+
+    torch.manual_seed(0)
+    for network, size, draws in (("densenet40", 32, 2), ("lenet", 28, 20)):
+        images = torch.randn(64, 3 if size == 32 else 1, size, size)
+        title = f"{draws} Monte-Carlo passes of 64 images, {network}"
+        compare(title, sampling(network, draws), (images,), min(args.rounds, 5))
+
+    batch = torch.randn(64, 1, 28, 28), torch.randint(10, (64,))
+    compare("A training step of 64 images, lenet_all", training_steps("lenet_all", torch.randn(64, 10)), batch, 51)
 
 
 if __name__ == "__main__":
