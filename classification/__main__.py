@@ -1,7 +1,8 @@
 """Train, distil, evaluate and report an experiment that a YAML file describes.
 
     python -m classification run --config configs/classification/quick/ddn_digits.yaml
-    python -m classification train --config ... --resume teacher.training.epochs=20
+    python -m classification train --config ... teacher.training.epochs=20
+    python -m classification train --config ... teacher.training.epochs=20 --resume
 
 Commands, each of which finds what the ones before it left behind:
 

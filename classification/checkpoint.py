@@ -53,7 +53,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             states.setdefault(int(index), {})[key] = tensor
     _load_weights(model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, found[-1])
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads((found[-1] / "state.json").read_text())
+    return _read_record(found[-1] / "state.json")
 
 
 def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
@@ -61,7 +61,8 @@ def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "model.json.part").write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(folder / "model.json.part", folder / "model.json")
 
 
 def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:
@@ -69,12 +70,24 @@ def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:
     if not (folder / "model.json").exists():
         raise CheckpointError(f"{folder} holds no finished network: train it first")
     _load_weights(model, _load(folder / "model.safetensors"), folder)
-    return json.loads((folder / "model.json").read_text())
+    return read_model_record(folder)
+
+
+def read_model_record(folder: Path) -> dict[str, Any]:
+    """The record of finished weights."""
+    return _read_record(folder / "model.json")
 
 
 def is_finished(folder: Path) -> bool:
     """Whether `save_model` completed there."""
     return (folder / "model.json").exists()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import yaml
 
+from uncertainty_core.checks import check_positive_int
+
 from .methods import METHODS, Method, Standard
 
 
@@ -28,11 +30,15 @@ class Data:
     root: str = "data"  # where torchvision keeps its data sets
     image_size: int | None = None  # pixels; None for the images' own
     validation: float = 0.1  # share of the training split that is set aside, by class
-    limit: int | None = None  # train on the first so many images only
+    limit: int | None = None  # train on so many of the images only
     flip: bool = False  # mirror half of the images
     crop_padding: int = 0  # pad by so many pixels and crop at random
     bad_images: Literal["stop", "skip"] = "stop"  # what to do with an image that cannot be read
     unlabelled: str | None = None  # folder of extra images without labels, for `ddn`
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            check_positive_int("limit", self.limit)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Training:
     weight_decay: float = 0.0  # the paper's γ
     milestones: tuple[int, ...] = ()  # epochs after which the rate is divided by ten
 
+    def __post_init__(self) -> None:
+        check_positive_int("epochs", self.epochs)
+        check_positive_int("batch_size", self.batch_size)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -67,6 +77,10 @@ class Run:
     training: Training = field(default_factory=Training)
     method: Method = field(default_factory=Standard)
     seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one number, got none")
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,12 @@ class Evaluation:
     num_bins: int = 15
     edges: Literal["right", "left"] = "right"
     ood: tuple[str, ...] = ()  # data sets of other things
-    corruptions: tuple[str, ...] = ()  # noise, blur, rotation: each at five strengths
+    corruptions: tuple[Literal["noise", "blur", "rotation"], ...] = ()  # each at five strengths
+
+    def __post_init__(self) -> None:
+        check_positive_int("num_bins", self.num_bins)
+        for num_samples in self.mc_samples:
+            check_positive_int("mc_samples", num_samples)
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,12 @@ class Config:
     teacher: Run = field(default_factory=Run)
     students: dict[str, Run] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row -> metric -> the value it prints
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row -> metric -> its value, a plain fraction
+
+    def __post_init__(self) -> None:
+        for student in self.students:  # they name folders, and rows of a table that has others
+            if student in ("", "baseline") or student.startswith((".", "MC-", "ensemble of ")) or "/" in student:
+                raise ValueError(f"students cannot be called {student!r}")
 
     @property
     def folder(self) -> Path:
@@ -107,7 +131,7 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not a {type(content).__name__}")
@@ -123,9 +147,11 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is no override: write key=value, for example teacher.training.epochs=3")
     *parents, last = key.split(".")
     for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
+        child = content.get(parent)
+        if not isinstance(child, dict | None):
             raise ConfigError(f"{key} goes through {parent}, which is a value and has no keys")
+        # a copy: to YAML, what an anchor stands for is one object at all its places, and only one of them is meant
+        content[parent] = content = dict(child or {})
     try:
         content[last] = yaml.safe_load(value)
     except yaml.YAMLError:
@@ -172,14 +198,21 @@ def _build_record(kind: type, value: Any, where: str) -> Any:
     for key in value:
         if key not in known:
             raise ConfigError(f"there is no key {prefix}{key}{suggest(str(key), known)}")
-    return kind(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
+    try:
+        return kind(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
+    except ConfigError:
+        raise
+    except ValueError as error:  # the record's own, which begins with the name of the field
+        raise ConfigError(f"{prefix}{error}") from None
 
 
 def _build_method(value: Any, where: str) -> Method:
     """`ddn`, or `{name: ddn, dd_weight: 0.5}`."""
-    value = {"name": value} if isinstance(value, str) else dict(value or {})
+    value = {"name": value} if isinstance(value, str) else value or {}
+    _expect(isinstance(value, dict), where, "the name of a method, or keys and values", value)
+    value = dict(value)
     name = value.pop("name", None)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"{where} must name a method, got {name!r}{suggest(str(name), METHODS)}")
     return _build_record(METHODS[name], value, where)
 

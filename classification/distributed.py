@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .config import ConfigError
+
 
 def rank() -> int:
     """This process's number."""
@@ -69,5 +71,5 @@ def share_batch_norm(model: nn.Module) -> nn.Module:
     if world_size() == 1 or not has_batch_norm:
         return model
     if not torch.cuda.is_available():
-        raise ValueError("a network with batch norm needs GPUs to be trained by several processes (SyncBatchNorm)")
+        raise ConfigError("a network with batch norm needs GPUs to be trained by several processes (SyncBatchNorm)")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -7,6 +7,7 @@ Shapes: N images, C classes, B images of a batch.
 """
 
 import csv
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, dropout_modules, masks_of_shard
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
-from .config import Data, Run, Training
+from .config import ConfigError, Data, Run, Training
 from .data import ImageSet, drop_pixels, random_crop, random_flip, to_float
 from .distributed import my_rows, rank, share_batch_norm, sum_gradients, sum_over_ranks
 from .methods import UNLABELLED, DropoutDistillation
@@ -149,6 +150,8 @@ def fit(
             start = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": learning_rate(run.training, epoch)}
             row["loss"] = _train_epoch(model, optimizer, run, data, inputs, epoch, seed, teacher)
+            if not math.isfinite(row["loss"]):
+                raise ConfigError(f"{name} diverged, its loss is {row['loss']} in epoch {epoch + 1}: lower its lr")
             row |= monitor(model, watched, inputs.mean, inputs.std, num_classes)
             row["seconds"] = round(time.perf_counter() - start, 3)
             rows.append(row)

@@ -36,12 +36,16 @@ STRENGTHS = range(1, 6)
 
 @dataclass(frozen=True)
 class Predictor:
-    """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes."""
+    """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes.
+
+    A student's confidence is compared with that of the teacher at as many passes, the teacher's with its baseline's.
+    """
 
     row: str
     seed: int
     passes: int
     probabilities: Callable[[Tensor, list[int | str]], Tensor]
+    is_student: bool = False
 
 
 def predictors(experiment: Experiment) -> Iterator[Predictor]:
@@ -59,10 +63,10 @@ def predictors(experiment: Experiment) -> Iterator[Predictor]:
     for student, run in config.students.items():
         for seed in run.seeds:
             model = experiment.trained(student, seed)
-            yield Predictor(student, seed, 1, _deterministic(model))
+            yield Predictor(student, seed, 1, _deterministic(model), is_student=True)
             if num_samples := evaluation.mc_students:
                 row = f"MC-{num_samples} {student}"
-                yield Predictor(row, seed, num_samples, _monte_carlo(model, num_samples, seed))
+                yield Predictor(row, seed, num_samples, _monte_carlo(model, num_samples, seed), is_student=True)
 
 
 def _deterministic(model: nn.Module) -> Callable[[Tensor, list], Tensor]:
@@ -83,16 +87,17 @@ def evaluate(experiment: Experiment) -> None:
     """Measure every predictor and write `<folder>/evaluation/<row>/seed-<k>.json` and its predictions beside it."""
     test = experiment.test_set
     outliers = {name: _outliers(experiment, name) for name in experiment.config.evaluation.ood}
-    teacher_confidence = None
+    teacher_confidence: dict[int, Tensor] = {}  # by number of passes
     records = []
     for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
         probabilities = _predict(experiment, predictor, test, name)
-        if teacher_confidence is None:  # the baseline comes first
-            teacher_confidence = probabilities.amax(1)
+        confidence = probabilities.amax(1)
+        teacher_confidence.setdefault(predictor.passes, confidence)  # the teacher comes before its students
+        twin = teacher_confidence[predictor.passes if predictor.is_student else 1]
         result = _calibration(experiment, probabilities, test.labels)
         metrics = error_metrics(probabilities, test.labels)
-        metrics["mupe"] = mupe(teacher_confidence, probabilities.amax(1)).item()
+        metrics["mupe"] = mupe(twin, confidence).item()
         record = {
             "row": predictor.row,
             "seed": predictor.seed,
@@ -108,7 +113,9 @@ def evaluate(experiment: Experiment) -> None:
         folder = experiment.config.folder / "evaluation" / predictor.row
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"probabilities": probabilities.cpu()}, folder / f"seed-{predictor.seed}.safetensors")
-        (folder / f"seed-{predictor.seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+        part = folder / "record.part"
+        part.write_text(json.dumps(record, indent=1) + "\n")
+        part.replace(folder / f"seed-{predictor.seed}.json")
         records.append(record)
     print(f"\n{summary(records)}\n")
 

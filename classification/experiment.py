@@ -8,7 +8,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
 
-from .checkpoint import CheckpointError, is_finished, load_model
+from .checkpoint import CheckpointError, is_finished, load_model, read_model_record
 from .config import Config, ConfigError, Run
 from .data import ImageSet, channel_statistics, load, to_float, unlabelled
 from .distributed import barrier, rank, world_size
@@ -56,7 +56,7 @@ class Experiment:
             progress=rank() == 0,
         )
         if split == "train" and data.limit is not None:
-            images = images.subset(torch.arange(min(data.limit, len(images))))
+            images = images.subset(chosen(images.ids, data.limit))
         return on_device(images, self.device)
 
     @cached_property
@@ -94,6 +94,7 @@ class Experiment:
                 dropout=run.model.dropout,
                 penultimate=run.model.penultimate,
             )
+            model.stages[0](self.train_set.images[:1])  # says now, not in training, that the images do not fit
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return model.to(self.device)
@@ -146,8 +147,7 @@ class Experiment:
         teacher = self.teacher if method.needs_teacher else None
         identity = self._identity(run, seed, teacher)
         if is_finished(folder):
-            found = json.loads((folder / "model.json").read_text())["identity"]
-            if found == identity:
+            if read_model_record(folder)["identity"] == identity:
                 if rank() == 0:
                     print(f"{name}, seed {seed}: already trained, {folder}")
                 return
@@ -181,7 +181,8 @@ class Experiment:
             "training": json.loads(json.dumps(dataclasses.asdict(run.training))),
             "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
             "augmentation": {key: data[key] for key in ("flip", "crop_padding")},
-            "images": self.train_set.fingerprint(),
+            "images": self.train_set.fingerprint(),  # they give the normalisation, too
+            "seen": self._images(run).fingerprint(),
             "seed": seed,
             "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict()),
         }
@@ -202,7 +203,8 @@ class Experiment:
         if extra is None or not run.method.needs_teacher:
             return self.train_set
         _, channels, size, _ = self.train_set.images.shape
-        return joined(self.train_set, on_device(unlabelled(extra, size, channels), self.device))
+        more = unlabelled(extra, size, channels, self.config.data.bad_images, progress=rank() == 0)
+        return joined(self.train_set, on_device(more, self.device))
 
     def _target_folder(self, student: str) -> Path:
         return self.config.folder / "targets" / student
@@ -243,6 +245,11 @@ class Experiment:
             world_size(),
             progress=rank() == 0,
         )
+
+
+def chosen(ids: Sequence[int | str], count: int) -> list[int]:
+    """Positions of `count` of the ids, in rising order; hashes choose, since folders list one class after another."""
+    return sorted(sorted(range(len(ids)), key=lambda position: derive_seed("limit", ids[position]))[:count])
 
 
 def on_device(images: ImageSet, device: torch.device) -> ImageSet:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation, mc_dropout
+from uncertainty_core.checks import check_positive_int
 
 from .sampling import mc_outputs
 
@@ -63,6 +64,9 @@ class DDN(Method):
     gt_weight: float = 1.0  # of the cross-entropy, the λ of eq. 7
     mc_samples: int = 100  # M
     from_store: bool = True
+
+    def __post_init__(self) -> None:
+        check_positive_int("mc_samples", self.mc_samples)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Mean of M stochastic logits."""

@@ -45,6 +45,8 @@ def mc_outputs(
         seed, keys: make the draws a function of (seed, key of the image, number of the draw) alone.
         sub_batch: images that are sampled together; does not change the result of keyed draws.
     """
+    if model.training:
+        raise ValueError("model must be in eval mode: in training mode batch statistics would change, too")
     shared, sampled = split_at_dropout(model.stages)
     sampled.eval()  # slicing makes a new container, which starts in training mode
     features = shared(images)

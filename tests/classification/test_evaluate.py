@@ -1,0 +1,177 @@
+"""What is measured of each predictor."""
+
+import pytest
+import torch
+from experiments import TINY, command
+from safetensors.torch import load_file
+
+from classification.config import load_config
+from classification.data import to_float
+from classification.evaluate import error_metrics, outlier_metrics, predictors, read_evaluation
+from classification.experiment import Experiment
+from uncertainty_core import derive_seed, mc_dropout
+
+STUDENTS = list(TINY["students"])
+
+
+@pytest.fixture(scope="module")
+def experiment(finished):
+    return Experiment(load_config(finished / "tiny.yaml"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def records(finished):
+    return {(record["row"], record["seed"]): record for record in read_evaluation(finished / "out/tiny")}
+
+
+def probabilities_of(finished, row, seed=0):
+    return load_file(finished / f"out/tiny/evaluation/{row}/seed-{seed}.safetensors")["probabilities"]
+
+
+def two_classes(*confidences):
+    """Probabilities (N, 2) that predict class 0 with these confidences."""
+    first = torch.tensor(confidences, dtype=torch.float64)
+    return torch.stack([first, 1 - first], 1)
+
+
+# --- metrics by hand
+
+
+def test_error_metrics_by_hand():
+    # by confidence: right, wrong, right, wrong
+    metrics = error_metrics(two_classes(0.9, 0.8, 0.7, 0.6), torch.tensor([0, 1, 0, 1]))
+    assert metrics == pytest.approx(
+        {
+            "risk": 1 / 2,
+            "aurc": (0 + 1 / 2 + 1 / 3 + 2 / 4) / 4,  # error rates among the first 1, 2, 3, 4
+            # of the four pairs (error, hit) all but (0.8, 0.7) have the error less confident
+            "error_auroc": 3 / 4,
+            # from the least confident on, precision 1 at the first error and 2/3 at the second
+            "error_aupr": (1 + 2 / 3) / 2,
+            "error_fpr95": 1 / 2,  # to find both errors, one of the two hits is called an error
+        }
+    )
+
+
+def test_error_metrics_without_information():
+    metrics = error_metrics(two_classes(0.7, 0.7, 0.7, 0.7), torch.tensor([0, 1, 1, 1]))
+    assert metrics["risk"] == 3 / 4
+    assert metrics["error_auroc"] == 1 / 2
+    assert metrics["error_aupr"] == pytest.approx(3 / 4)
+
+
+def test_outlier_metrics_by_hand():
+    # uncertainties 0.1 and 0.2 inside, 0.4 and 0.15 outside: of the four pairs (0.15, 0.2) is in the wrong order
+    metrics = outlier_metrics(two_classes(0.9, 0.8), two_classes(0.6, 0.85))
+    assert metrics == pytest.approx({"auroc": 3 / 4, "aupr": (1 + 2 / 3) / 2, "fpr95": 1 / 2})
+
+
+def test_sure_outliers_are_told_apart_perfectly():
+    metrics = outlier_metrics(two_classes(0.9, 0.95, 0.99), two_classes(0.5, 0.6))
+    assert metrics == {"auroc": 1, "aupr": 1, "fpr95": 0}
+    swapped = outlier_metrics(two_classes(0.5, 0.6), two_classes(0.9, 0.95, 0.99))
+    assert (swapped["auroc"], swapped["fpr95"]) == (0, 1)
+
+
+# --- predictors
+
+
+def test_rows_come_in_the_order_of_the_report_with_their_cost(experiment):
+    expected = [("baseline", 0, 1), ("MC-3", 0, 3), ("MC-3", 1, 3), ("ensemble of 2", 0, 2)]
+    for student in STUDENTS:
+        expected += [(student, 0, 1), (f"MC-2 {student}", 0, 2)]
+    assert [(p.row, p.seed, p.passes) for p in predictors(experiment)] == expected
+
+
+def test_every_row_has_a_record(records, experiment):
+    assert records.keys() == {(p.row, p.seed) for p in predictors(experiment)}
+    for predictor in predictors(experiment):
+        assert records[predictor.row, predictor.seed]["passes"] == predictor.passes
+
+
+def test_the_baseline_is_the_plain_teacher(finished, experiment):
+    images = to_float(experiment.test_set.images, *experiment.statistics)
+    with torch.no_grad():
+        expected = experiment.teacher(images).softmax(1)
+    torch.testing.assert_close(probabilities_of(finished, "baseline"), expected)
+
+
+def test_mc_rows_are_plain_full_passes_keyed_by_their_seed(finished, experiment):
+    test = experiment.test_set.subset(range(20))
+    images, model = to_float(test.images, *experiment.statistics), experiment.teacher
+    for seed in (0, 1):
+        total = torch.zeros(20, 10)
+        for draw in range(3):
+            with torch.no_grad(), mc_dropout(model, seeds=[derive_seed(seed, key, draw) for key in test.ids]):
+                total += model(images).softmax(1)
+        measured = probabilities_of(finished, "MC-3", seed)[:20]
+        torch.testing.assert_close(measured, total / 3, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(probabilities_of(finished, "MC-3"), probabilities_of(finished, "MC-3", 1))
+
+
+def test_the_ensemble_is_the_mean_of_its_members(finished, experiment):
+    images = to_float(experiment.test_set.images, *experiment.statistics)
+    with torch.no_grad():
+        members = [experiment.trained(None, seed)(images).softmax(1) for seed in (0, 1)]
+    assert not torch.allclose(*members)
+    torch.testing.assert_close(probabilities_of(finished, "ensemble of 2"), sum(members) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_is_reproducible(copied):
+    def written():
+        return {p.relative_to(copied): p.read_bytes() for p in (copied / "out/tiny/evaluation").rglob("seed-*")}
+
+    before = written()
+    assert command("evaluate", "--config", copied / "tiny.yaml").code == 0
+    assert written() == before
+
+
+# --- records
+
+
+def test_mupe_compares_with_the_baseline(records, finished):
+    assert records["baseline", 0]["metrics"]["mupe"] == 0
+    baseline = probabilities_of(finished, "baseline").amax(1).double()
+    for row in ("KD", "MC-3"):
+        expected = (baseline - probabilities_of(finished, row).amax(1).double()).square().mean().item()
+        assert records[row, 0]["metrics"]["mupe"] == pytest.approx(expected)
+        assert expected > 0
+
+
+def test_records_agree_with_the_predictions_beside_them(records, finished, experiment):
+    labels = experiment.test_set.labels
+    for (row, seed), record in records.items():
+        probabilities = probabilities_of(finished, row, seed)
+        assert probabilities.shape == (797, 10)
+        accuracy = (probabilities.argmax(1) == labels).double().mean().item()
+        assert record["calibration"]["metrics"]["accuracy"] == pytest.approx(accuracy)
+        assert record["metrics"]["risk"] == pytest.approx(1 - accuracy)
+
+
+def test_outliers_of_the_same_images_cannot_be_told_apart(records):
+    for record in records.values():
+        assert record["ood"].keys() == {"digits"}
+        assert record["ood"]["digits"]["auroc"] == pytest.approx(0.5)
+        assert record["ood"]["digits"]["aupr"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_corruptions_have_five_strengths_that_hurt_more_and_more(records):
+    for record in records.values():
+        noise = record["corruptions"]["noise"]
+        assert [entry.keys() for entry in noise] == [{"accuracy", "ece", "nll_true"}] * 5
+    baseline = records["baseline", 0]
+    accuracies = [baseline["calibration"]["metrics"]["accuracy"]]
+    accuracies += [entry["accuracy"] for entry in baseline["corruptions"]["noise"]]
+    assert accuracies[0] > 0.6  # there is something to lose
+    assert accuracies[5] < accuracies[3] < accuracies[0]
+
+
+def test_no_outliers_and_corruptions_unless_asked_for(copied):
+    options = ["evaluation.ood=[]", "evaluation.corruptions=[]", "evaluation.mc_samples=[]", "evaluation.mc_students=0"]
+    (folder,) = copied.glob("out/*")
+    for path in (folder / "evaluation").rglob("seed-*"):
+        path.unlink()
+    assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
+    records = read_evaluation(folder)
+    assert {record["row"] for record in records} == {"baseline", "ensemble of 2", *STUDENTS}
+    assert all(record["ood"] == {} and record["corruptions"] == {} for record in records)
