@@ -3,13 +3,7 @@
 Knows torch and no framework. `uncertainty_core.plots` is imported on its own: it alone needs matplotlib.
 """
 
-from .accumulators import (
-    CalibrationMetric,
-    ConfidenceCalibration,
-    GroupMean,
-    Sparsification,
-    UncertaintyRanking,
-)
+from .accumulators import CalibrationMetric, ConfidenceCalibration, GroupMean
 from .calibration import (
     BinStatistics,
     CalibrationResult,
@@ -47,4 +41,5 @@ from .selective import (
     risk_coverage,
     sparsification,
 )
+from .selective_accumulators import Sparsification, UncertaintyRanking
 from .targets import TargetStore, TargetStoreError, file_sha256, state_dict_sha256, write_targets

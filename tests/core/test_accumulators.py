@@ -17,16 +17,10 @@ from hypothesis import strategies as st
 from strategies import DTYPES, EDGES, bin_numbers, binned, edge_rules, predicted
 from torchmetrics import MetricCollection
 
-from uncertainty_core.accumulators import (
-    SCORES,
-    CalibrationMetric,
-    ConfidenceCalibration,
-    GroupMean,
-    Sparsification,
-    UncertaintyRanking,
-)
+from uncertainty_core.accumulators import SCORES, CalibrationMetric, ConfidenceCalibration, GroupMean
 from uncertainty_core.calibration import BIN_METRICS, CalibrationResult, bin_statistics
 from uncertainty_core.selective import ranking
+from uncertainty_core.selective_accumulators import Sparsification, UncertaintyRanking
 
 CLOSE = {"rel": 1e-12, "abs": 1e-13}
 NAN = math.nan
