@@ -149,14 +149,14 @@ def fit(
         for epoch in range(first_epoch, run.training.epochs):
             start = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": learning_rate(run.training, epoch)}
-            row["loss"] = _train_epoch(model, optimizer, run, data, inputs, epoch, seed, teacher)
+            row["loss"], row["train_accuracy"] = _train_epoch(model, optimizer, run, data, inputs, epoch, seed, teacher)
             if not math.isfinite(row["loss"]):
                 raise ConfigError(f"{name} diverged, its loss is {row['loss']} in epoch {epoch + 1}: lower its lr")
             row |= monitor(model, watched, inputs.mean, inputs.std, num_classes)
             row["seconds"] = round(time.perf_counter() - start, 3)
             rows.append(row)
             if writer is not None:
-                for key in ("lr", "loss", "accuracy", "nll", "ece"):
+                for key in ("lr", "loss", "train_accuracy", "accuracy", "nll", "ece"):
                     writer.add_scalar(key, row[key], epoch + 1)
                 save_checkpoint(folder, epoch + 1, model, optimizer, {"identity": identity, "log": rows})
                 _write_log(folder / "log.csv", rows)
@@ -176,8 +176,8 @@ def _train_epoch(
     epoch: int,
     seed: int,
     teacher: nn.Module | None,
-) -> float:
-    """One pass over the training images; the mean loss."""
+) -> tuple[float, float]:
+    """One pass over the training images: the mean loss, and the accuracy on the way, dropout as it is in training."""
     method = run.method
     device = inputs.mean.device
     model.train()
@@ -187,7 +187,7 @@ def _train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(run.training, epoch)
     shuffle = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    totals = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right ones, labelled ones
     for step, batch in enumerate(torch.randperm(len(inputs.data), generator=shuffle).split(run.training.batch_size)):
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "augment", epoch, step))
         mine = my_rows(len(batch))
@@ -211,8 +211,10 @@ def _train_epoch(
         loss.backward()
         sum_gradients(model)
         optimizer.step()
-        total += loss.detach() * len(batch)
-    return sum_over_ranks(total).item() / len(inputs.data)
+        right = (logits.argmax(1) == labels).sum()
+        totals += torch.stack((loss.detach() * len(batch), right, (labels != UNLABELLED).sum()))
+    loss_sum, right, labelled = sum_over_ranks(totals).tolist()
+    return loss_sum / len(inputs.data), right / labelled if labelled else math.nan
 
 
 def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -386,6 +386,7 @@ def test_training_learns_the_digits(tmp_path):
     fit(model, run, Data(), inputs, watched, tmp_path, 0, {})
     rows = log_of(tmp_path)
     assert float(rows[-1]["accuracy"]) > 0.8
+    assert 0.8 < float(rows[-1]["train_accuracy"]) <= 1
     assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
 
 
