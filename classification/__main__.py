@@ -1,6 +1,6 @@
 """Train, distil, evaluate and report an experiment that a YAML file describes.
 
-    python -m classification run --config configs/classification/quick/ddn_digits.yaml
+    python -m classification run --config configs/classification/quick/digits.yaml
     python -m classification train --config ... teacher.training.epochs=20
     python -m classification train --config ... teacher.training.epochs=20 --resume
 
