@@ -38,7 +38,8 @@ STRENGTHS = range(1, 6)
 class Predictor:
     """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes.
 
-    A student's confidence is compared with that of the teacher at as many passes, the teacher's with its baseline's.
+    A student's confidence is compared with that of the teacher at as many passes, if that was measured, and otherwise
+    with the baseline's, as the teacher's own is.
     """
 
     row: str
@@ -93,8 +94,10 @@ def evaluate(experiment: Experiment) -> None:
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
         probabilities = _predict(experiment, predictor, test, name)
         confidence = probabilities.amax(1)
-        teacher_confidence.setdefault(predictor.passes, confidence)  # the teacher comes before its students
-        twin = teacher_confidence[predictor.passes if predictor.is_student else 1]
+        if not predictor.is_student:  # the teacher comes first, and its baseline before all
+            teacher_confidence.setdefault(predictor.passes, confidence)
+        baseline = teacher_confidence[1]
+        twin = teacher_confidence.get(predictor.passes, baseline) if predictor.is_student else baseline
         result = _calibration(experiment, probabilities, test.labels)
         metrics = error_metrics(probabilities, test.labels)
         metrics["mupe"] = mupe(twin, confidence).item()
