@@ -16,7 +16,7 @@ from .calibration import (
 )
 from .ensemble import EnsemblePrediction, ensemble
 from .frozen import Frozen
-from .losses import cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle
+from .losses import cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle, squared_distance
 from .mc_dropout import (
     derive_seed,
     drawn_dropout,
@@ -25,6 +25,7 @@ from .mc_dropout import (
     masks_of_shard,
     mc_dropout,
     mc_mean_std,
+    split_at_dropout,
 )
 from .moments import RunningMoments
 from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label

@@ -29,6 +29,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return _mean(losses, (labels != IGNORE_INDEX).sum())
 
 
+def squared_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean over samples of ||f(x_i) - z_i||², of `student_logits` f and `teacher_logits` z (N, C): DDN eq. 8."""
+    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
+    distance = (at_least_float32(student_logits) - at_least_float32(teacher_logits.detach())).square().sum(1)
+    return _mean(distance, len(distance))
+
+
 def ddn_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, dd_weight: float = 1.0, gt_weight: float = 1.0
 ) -> Tensor:
@@ -44,9 +51,9 @@ def ddn_loss(
         dd_weight: weight of the distillation term.
         gt_weight: weight of the cross-entropy.
     """
-    check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
-    distance = (at_least_float32(student_logits) - at_least_float32(teacher_logits.detach())).square().sum(1)
-    return dd_weight * _mean(distance, len(distance)) + gt_weight * cross_entropy(student_logits, labels)
+    return dd_weight * squared_distance(student_logits, teacher_logits) + gt_weight * cross_entropy(
+        student_logits, labels
+    )
 
 
 def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:

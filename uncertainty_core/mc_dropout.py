@@ -25,6 +25,18 @@ def dropout_modules(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _DROPOUT)]
 
 
+def split_at_dropout(stages: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
+    """The stages before the first one that holds a dropout module, and the rest; both share the original's weights.
+
+    The former give the same in every pass, and need to run only once. Both come in the mode of `stages`.
+    """
+    first = next((k for k, stage in enumerate(stages) if dropout_modules(stage)), len(stages))
+    parts = stages[:first], stages[first:]
+    for part in parts:
+        part.training = stages.training  # slicing makes new containers, which start in training mode
+    return parts
+
+
 def derive_seed(*key: int | str) -> int:
     """A seed in [0, 2**63) that depends on `key` alone: the same on every machine, in every order of work."""
     parts = [part if isinstance(part, str) else operator.index(part) for part in key]
@@ -36,17 +48,25 @@ def derive_seed(*key: int | str) -> int:
 DrawMask = Callable[[Tensor, float], Tensor]
 
 
-def masks_by_row(seeds: Sequence[int]) -> DrawMask:
-    """Masks whose rows come each from a generator of its own, whatever the rest of the batch and the global state."""
+def masks_by_row(seeds: Sequence[int], counts: Sequence[int] | None = None) -> DrawMask:
+    """Masks whose rows come each from a generator of its own, whatever the rest of the batch and the global state.
+
+    Args:
+        seeds: one per row, or per block of rows that share a generator (the boxes of an image).
+        counts: rows of each block; None for one each.
+    """
+    counts = [1] * len(seeds) if counts is None else list(counts)
+    if len(counts) != len(seeds):
+        raise ValueError(f"counts must hold one count per seed: {len(counts)} counts for {len(seeds)} seeds")
     generators: dict[torch.device, list[torch.Generator]] = {}
 
     def draw(mask: Tensor, keep: float) -> Tensor:
-        if len(mask) != len(seeds):
-            raise ValueError(f"seeds must hold one seed per row: {len(seeds)} seeds for {len(mask)} rows")
+        if len(mask) != sum(counts):
+            raise ValueError(f"seeds must hold one seed per row: {sum(counts)} seeds for {len(mask)} rows")
         if mask.device not in generators:  # shared by all modules: a row's masks follow one another
             generators[mask.device] = [torch.Generator(mask.device).manual_seed(seed) for seed in seeds]
-        for row, generator in zip(mask, generators[mask.device], strict=True):
-            row.bernoulli_(keep, generator=generator)
+        for rows, generator in zip(mask.split(counts), generators[mask.device], strict=True):
+            rows.bernoulli_(keep, generator=generator)
         return mask
 
     return draw
@@ -101,7 +121,12 @@ def _drawn_forward(module: nn.Module, draw: DrawMask) -> Callable[[Tensor], Tens
 
 
 @contextmanager
-def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int] | None = None) -> Iterator[None]:
+def mc_dropout(
+    model: nn.Module,
+    rate: float | None = None,
+    seeds: Sequence[int] | None = None,
+    counts: Sequence[int] | None = None,
+) -> Iterator[None]:
     """Turn on the dropout modules of an eval model, and only them; on exit each gets back what it had.
 
     Frameworks call `.eval()` in their own inference loops: enter this inside forward, not around the loop.
@@ -109,7 +134,8 @@ def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int]
     Args:
         model: in eval mode, with at least one dropout module.
         rate: probability of dropping for all of them; None keeps each module's own.
-        seeds: one per row of the batch, see `masks_by_row`; None leaves the drawing as it is, from the global state.
+        seeds, counts: one seed per row of the batch, or per `counts` rows, see `masks_by_row`; None leaves the drawing
+            as it is, from the global state.
     """
     modules = dropout_modules(model)
     if not modules:
@@ -123,7 +149,7 @@ def mc_dropout(model: nn.Module, rate: float | None = None, seeds: Sequence[int]
         for module in modules:
             module.training = True
             module.p = module.p if rate is None else rate
-        with nullcontext() if seeds is None else drawn_dropout(model, masks_by_row(seeds)):
+        with nullcontext() if seeds is None else drawn_dropout(model, masks_by_row(seeds, counts)):
             yield
     finally:
         for module, (training, p) in zip(modules, before, strict=True):
