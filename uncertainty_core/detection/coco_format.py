@@ -1,0 +1,248 @@
+"""COCO ground truth and COCO results: read, checked, and laid out as flat arrays.
+
+Shapes: I images, C categories, G ground-truth boxes, D detections. A box is (left, top, width, height) in pixels.
+
+Images and categories are numbered by their sorted ids, so ids may have gaps. Both structures are sorted by image, then
+category; within these, ground truth keeps the order of the file and detections come with the highest score first.
+"""
+
+import json
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class CocoFormatError(ValueError):
+    """Not what the COCO format asks for; says where and what to do about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Images, categories and annotated boxes.
+
+    image_ids, category_ids: as in the file, sorted (I,), (C,); category_names: (C,).
+    image_size: width and height of each image (I, 2).
+    image, category: indices (G,) into the ids; box (G, 4), area (G,), float64; crowd (G,), bool.
+    """
+
+    image_ids: list[Hashable]
+    category_ids: list[Hashable]
+    category_names: list[str]
+    image_size: np.ndarray
+    image: np.ndarray
+    category: np.ndarray
+    box: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+
+    @property
+    def num_categories(self) -> int:
+        """C."""
+        return len(self.category_ids)
+
+    @property
+    def group(self) -> np.ndarray:
+        """Number (G,) of the (image, category) pair of each box, ascending."""
+        return self.image * self.num_categories + self.category
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Scored boxes: image and category indices (D,), box (D, 4) and score (D,), float64."""
+
+    image: np.ndarray
+    category: np.ndarray
+    box: np.ndarray
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, index: np.ndarray) -> "Detections":
+        """Those at `index`, in its order."""
+        return Detections(*(values[index] for values in vars(self).values()))
+
+
+def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
+    """Check the COCO ground truth in a file, or already read from one."""
+    content, name = _load(source, "ground truth")
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
+        raise CocoFormatError(
+            f"{name} must hold an object with 'images', 'annotations' and 'categories'; "
+            "is it a results file, or a test set without annotations?"
+        )
+    images, categories, annotations = (
+        _Entries(content[key], f"{name}: {key}") for key in ("images", "categories", "annotations")
+    )
+    for entries in (images, categories, annotations):
+        entries.unique("id")
+    if not categories.entries:
+        raise CocoFormatError(f"{name} has no categories; list those that the annotations speak of")
+    image_ids, category_ids = images.sorted_ids(), categories.sorted_ids()
+    image = annotations.lookup("image_id", image_ids, "image", "remove the annotation or add the image")
+    category = annotations.lookup("category_id", category_ids, "category", "remove the annotation or add the category")
+    box = annotations.boxes()
+    area = annotations.numbers("area", default=lambda entry: entry["bbox"][2] * entry["bbox"][3])
+    crowd = annotations.numbers("iscrowd", default=lambda entry: 0) != 0
+
+    names = dict(zip(categories.column("id"), categories.column("name"), strict=True))
+    size = np.stack((images.numbers("width"), images.numbers("height")), 1)
+    images.refuse_where((size <= 0).any(1), "has no extent", "give its width and height in pixels")
+    in_order = np.lexsort((category, image))
+    position = {image_id: k for k, image_id in enumerate(images.column("id"))}
+    return GroundTruth(
+        image_ids=image_ids,
+        category_ids=category_ids,
+        category_names=[str(names[category_id]) for category_id in category_ids],
+        image_size=size[[position[image_id] for image_id in image_ids]].reshape(-1, 2),
+        image=image[in_order],
+        category=category[in_order],
+        box=box[in_order],
+        area=area[in_order],
+        crowd=crowd[in_order],
+    )
+
+
+def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
+    """Check COCO results, in a file or already read from one, against the ground truth they are for."""
+    content, name = _load(source, "detections")
+    if not isinstance(content, list):
+        raise CocoFormatError(f"{name} must hold a list of detections; are ground truth and detections swapped?")
+    entries = _Entries(content, f"{name}: detections")
+    return check_detections(
+        entries.lookup(
+            "image_id", ground_truth.image_ids, "image", "evaluate against the ground truth the detections are for"
+        ),
+        entries.lookup(
+            "category_id",
+            ground_truth.category_ids,
+            "category",
+            "map the detector's class numbers back to the category ids of the ground truth",
+        ),
+        entries.boxes(),
+        entries.numbers("score"),
+        entries,
+    )
+
+
+def check_detections(
+    image: np.ndarray, category: np.ndarray, box: np.ndarray, score: np.ndarray, entries: "_Entries | None" = None
+) -> Detections:
+    """Detections from indices (D,), (D,), boxes (D, 4) and scores (D,) in any order; `entries` name them in errors."""
+    entries = entries or _Entries([], "detections")
+    entries.refuse_boxes(box)
+    entries.refuse_where(
+        ~((score >= 0) & (score <= 1)),
+        lambda k: f"has the score {score[k]}",
+        "scores must be probabilities in [0, 1]; apply softmax or sigmoid to logits",
+    )
+    in_order = np.lexsort((-score, category, image))
+    return Detections(image, category, box.astype(np.float64), score.astype(np.float64)).take(in_order)
+
+
+def _load(source: Any, what: str) -> tuple[Any, str]:
+    """Content, and a name for it."""
+    if not isinstance(source, str | Path):
+        return source, what
+    try:
+        return json.loads(Path(source).read_bytes()), str(source)
+    except OSError as error:
+        raise CocoFormatError(f"{source} cannot be read ({error.strerror}); give the path of a JSON file") from None
+    except ValueError as error:  # malformed JSON, or not even text
+        raise CocoFormatError(f"{source} is not valid JSON ({error}); write it again, it may be cut short") from None
+
+
+class _Entries:
+    """The dicts of one list of a COCO file, asked for column by column; the first bad one is named."""
+
+    def __init__(self, entries: Any, name: str) -> None:
+        if not isinstance(entries, list):
+            raise CocoFormatError(f"{name} must be a list, got {type(entries).__name__}; see the COCO data format")
+        self.entries, self.name = entries, name
+
+    def refuse(self, k: int, what: str, remedy: str) -> NoReturn:
+        raise CocoFormatError(f"{self.name}[{k}] {what}; {remedy}")
+
+    def refuse_where(self, bad: np.ndarray, what: Any, remedy: str) -> None:
+        if bad.any():
+            k = int(bad.argmax())
+            self.refuse(k, what(k) if callable(what) else what, remedy)
+
+    def column(self, key: str, default: Any = None) -> list[Any]:
+        """The values of `key`; where there is none, `default(entry)`."""
+        try:
+            return [entry[key] for entry in self.entries]
+        except (KeyError, TypeError, IndexError):
+            return [self._value(k, key, default) for k in range(len(self.entries))]
+
+    def _value(self, k: int, key: str, default: Any) -> Any:
+        entry = self.entries[k]
+        if not isinstance(entry, dict):
+            self.refuse(k, f"is {entry!r}", "it must be an object")
+        if key not in entry and default is None:
+            self.refuse(k, f"has no {key!r}", "the COCO format asks for it")
+        return entry[key] if key in entry else default(entry)
+
+    def numbers(self, key: str, shape: tuple[int, ...] = (), default: Any = None) -> np.ndarray:
+        """The finite values of `key`, float64 (n, *shape)."""
+        values = self.column(key, default)
+        if not values:
+            return np.zeros((0, *shape))
+        array = _as_numbers(values, shape)
+        if array is None:
+            k = next(k for k, value in enumerate(values) if _as_numbers([value], shape) is None)
+            expected = f"{shape[0]} numbers" if shape else "a number"
+            self.refuse(k, f"has {key!r} {values[k]!r}", f"it must be {expected}")
+        bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+        self.refuse_where(bad, lambda k: f"has {key!r} {values[k]}", "it must be finite; find out what made it diverge")
+        return array
+
+    def boxes(self) -> np.ndarray:
+        """Boxes (n, 4), none of negative size."""
+        boxes = self.numbers("bbox", (4,))
+        self.refuse_boxes(boxes)
+        return boxes
+
+    def refuse_boxes(self, boxes: np.ndarray) -> None:
+        self.refuse_where(
+            ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)),
+            lambda k: f"has the box {boxes[k].tolist()}",
+            "a box must be finite [left, top, width, height] with no negative size, not corners",
+        )
+
+    def unique(self, key: str) -> None:
+        seen = set()
+        for k, value in enumerate(self.column(key)):
+            if not isinstance(value, int | str):
+                self.refuse(k, f"has {key!r} {value!r}", "it must be an integer or a string")
+            if value in seen:
+                self.refuse(k, f"has {key!r} {value!r}, as one before it has", "number them anew")
+            seen.add(value)
+
+    def sorted_ids(self) -> list[Hashable]:
+        try:
+            return sorted(self.column("id"))
+        except TypeError:
+            raise CocoFormatError(f"{self.name} have both numbers and strings as 'id'; use one of them") from None
+
+    def lookup(self, key: str, ids: list[Hashable], what: str, remedy: str) -> np.ndarray:
+        """The position (n,) in `ids` of each value of `key`."""
+        index = {value: k for k, value in enumerate(ids)}
+        values = self.column(key)
+        try:
+            return np.array([index[value] for value in values], dtype=np.int64)
+        except (KeyError, TypeError):  # unknown, or a list
+            k = next(k for k, value in enumerate(values) if not isinstance(value, Hashable) or value not in index)
+            self.refuse(k, f"has {key!r} {values[k]!r}, which is no {what} of the ground truth", remedy)
+
+
+def _as_numbers(values: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
+    """float64 (n, *shape) of numbers or nested lists of them, None of anything else."""
+    try:
+        array = np.array(values)
+    except ValueError:  # lists of several lengths
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "iuf" and array.shape[1:] == shape else None

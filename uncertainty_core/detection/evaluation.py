@@ -1,0 +1,228 @@
+"""From ground truth and detections to every score: match once, then count.
+
+Images may be divided among processes: `match_images` works on any of them, and `merge` puts the parts together.
+
+Shapes: D detections, C categories, T COCO's ten IoU thresholds, S those of calibration.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..calibration import CalibrationResult, Edges, check_edges
+from ..checks import check_positive_int
+from . import average_precision, matching
+from .average_precision import PrecisionRecall
+from .calibration import DetectionCalibration, box_geometry
+from .coco_format import Detections, GroundTruth
+
+# Metrics at threshold 0 that are of use: the localisation-aware ones need no threshold to tell good boxes from bad.
+WITHOUT_THRESHOLD = ("laece", "laace")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what the calibration metrics mean.
+
+    iou_thresholds: from which on a detection is a true positive, each in (0, 1).
+    num_bins: K, of the score.
+    edges: which edge belongs to a bin.
+    score_threshold: detections below it do not count; the DDN paper's 0.05.
+    """
+
+    iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
+    num_bins: int = 15
+    edges: Edges = "right"
+    score_threshold: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "iou_thresholds", tuple(float(t) for t in self.iou_thresholds))
+        for t in self.iou_thresholds:
+            if not 0 < t < 1:
+                raise ValueError(f"iou_thresholds must lie in (0, 1), got {t}")
+        if len(set(self.iou_thresholds)) != len(self.iou_thresholds):
+            raise ValueError(f"iou_thresholds must differ, got {self.iou_thresholds}")
+        check_positive_int("num_bins", self.num_bins)
+        check_edges(self.edges)
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in [0, 1], got {self.score_threshold}")
+
+    @property
+    def all_iou_thresholds(self) -> tuple[float, ...]:
+        """S: 0 for any overlap, then those asked for."""
+        return (0.0, *self.iou_thresholds)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedDetections:
+    """Detections, and what they found.
+
+    detections: sorted by image, category and falling score; what comes after the best 100 of an image and category is
+        ignored.
+    rank: of each among those of its image and category (D,).
+    outcome: at COCO's thresholds in each area range, uint8 (T, D).
+    calibration_outcome: at the thresholds of calibration, uint8 (S, D).
+    iou: with the box found, 0 for none; float64 (S, D).
+    """
+
+    detections: Detections
+    rank: np.ndarray
+    outcome: dict[str, np.ndarray]
+    calibration_outcome: np.ndarray
+    iou: np.ndarray
+
+
+def match_images(ground_truth: GroundTruth, detections: Detections, settings: Settings) -> MatchedDetections:
+    """Match detections of whole images, as pycocotools does."""
+    rank = matching.rank_in_group(detections.image * ground_truth.num_categories + detections.category)
+    pairs = matching.overlapping_pairs(ground_truth, detections)
+    area = detections.box[:, 2] * detections.box[:, 3]
+
+    def match(area_range: str, iou_thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        ignored = _ignored(ground_truth, area_range)
+        partner = matching.match(pairs, len(detections), ground_truth.crowd, ignored, iou_thresholds)
+        out_of_range = matching.outside(area, matching.AREA_RANGES[area_range]) | (rank >= matching.MAX_DETECTIONS)
+        return partner, matching.outcome(partner, ignored, out_of_range)
+
+    partner, calibration_outcome = match("all", settings.all_iou_thresholds)
+    at, found = np.nonzero(calibration_outcome == matching.TRUE_POSITIVE)
+    truth = partner[at, found]
+    iou = np.zeros(partner.shape)
+    exact = matching.box_iou(detections.box[found], ground_truth.box[truth], ground_truth.crowd[truth])
+    iou[at, found] = np.minimum(exact, 1)  # that of equal boxes may be off by a rounding error
+    outcome = {name: match(name, average_precision.IOU_THRESHOLDS)[1] for name in matching.AREA_RANGES}
+    return MatchedDetections(detections, rank, outcome, calibration_outcome, iou)
+
+
+def merge(parts: Sequence[MatchedDetections]) -> MatchedDetections:
+    """All of `parts`, which have no image in common, as if matched at once."""
+    detections = Detections(
+        *(np.concatenate(columns) for columns in zip(*(vars(p.detections).values() for p in parts), strict=True))
+    )
+    in_order = np.argsort(detections.image, kind="stable")
+
+    def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(arrays, axis=-1)[..., in_order]
+
+    return MatchedDetections(
+        detections=detections.take(in_order),
+        rank=join([part.rank for part in parts]),
+        outcome={name: join([part.outcome[name] for part in parts]) for name in matching.AREA_RANGES},
+        calibration_outcome=join([part.calibration_outcome for part in parts]),
+        iou=join([part.iou for part in parts]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationAt:
+    """Calibration at one IoU threshold.
+
+    metrics: over all categories, by name; per_category: of each category, lists of length C.
+    result: with every bin of the score.
+    """
+
+    iou_threshold: float
+    metrics: dict[str, float]
+    per_category: dict[str, list[float]]
+    result: CalibrationResult
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionEvaluation:
+    """Every score: average precision and recall in percent, calibration in plain values.
+
+    precision: COCO's twelve numbers, by name; precision_per_category: AP and AR100, lists of length C.
+    calibration: at each threshold of the settings.
+    any_overlap: at threshold 0, whose laece and laace are LaECE0 and LaACE0.
+    """
+
+    settings: Settings
+    ground_truth: GroundTruth
+    precision: dict[str, float]
+    precision_per_category: dict[str, list[float]]
+    calibration: list[CalibrationAt]
+    any_overlap: CalibrationAt
+
+    @property
+    def calibration_metrics(self) -> dict[str, float]:
+        """Over all categories, flat: "ece@50" is ece at the IoU threshold 0.5, and laece0, laace0 need none."""
+        return {
+            **{f"{name}@{100 * at.iou_threshold:g}": v for at in self.calibration for name, v in at.metrics.items()},
+            **{f"{name}0": self.any_overlap.metrics[name] for name in WITHOUT_THRESHOLD},
+        }
+
+    @property
+    def calibration_per_category(self) -> dict[str, list[float]]:
+        """The same of each category, lists of length C."""
+        return {
+            **{
+                f"{name}@{100 * at.iou_threshold:g}": v
+                for at in self.calibration
+                for name, v in at.per_category.items()
+            },
+            **{f"{name}0": self.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD},
+        }
+
+
+def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings) -> DetectionEvaluation:
+    """Count what `match_images` found. Images without detections count with all they hold as missed."""
+    of_area = precision_recall_by_area(ground_truth, matched)
+    any_overlap, *calibration = (
+        _calibration_at(ground_truth, matched, settings, k) for k in range(len(settings.all_iou_thresholds))
+    )
+    return DetectionEvaluation(
+        settings=settings,
+        ground_truth=ground_truth,
+        precision=average_precision.summarize(of_area),
+        precision_per_category=average_precision.per_category(of_area["all"]),
+        calibration=calibration,
+        any_overlap=any_overlap,
+    )
+
+
+def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetections) -> dict[str, PrecisionRecall]:
+    """Precision and recall at COCO's thresholds in each area range."""
+    detections = matched.detections
+    return {
+        name: average_precision.precision_recall(
+            outcome, detections.score, detections.category, matched.rank, _num_ground_truth(ground_truth, name)
+        )
+        for name, outcome in matched.outcome.items()
+    }
+
+
+def _calibration_at(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int) -> CalibrationAt:
+    iou_threshold = settings.all_iou_thresholds[k]
+    # not synchronised: what other processes found is in `matched` already
+    metric = DetectionCalibration(
+        ground_truth.num_categories, iou_threshold, settings.num_bins, settings.edges, sync_on_compute=False
+    )
+    counted = (matched.calibration_outcome[k] != matching.IGNORED) & (
+        matched.detections.score >= settings.score_threshold
+    )
+    detections = matched.detections.take(counted)
+    metric.update(
+        torch.from_numpy(detections.score),
+        torch.from_numpy(matched.iou[k, counted]),
+        torch.from_numpy(detections.category),
+        box_geometry(torch.from_numpy(detections.box), torch.from_numpy(ground_truth.image_size[detections.image])),
+        torch.from_numpy(_num_ground_truth(ground_truth, "all")),
+    )
+    return CalibrationAt(
+        iou_threshold=iou_threshold,
+        metrics={name: value.item() for name, value in metric.compute().items()},
+        per_category={name: values.tolist() for name, values in metric.per_category().items()},
+        result=metric.result(),
+    )
+
+
+def _ignored(ground_truth: GroundTruth, area_range: str) -> np.ndarray:
+    return ground_truth.crowd | matching.outside(ground_truth.area, matching.AREA_RANGES[area_range])
+
+
+def _num_ground_truth(ground_truth: GroundTruth, area_range: str) -> np.ndarray:
+    """Boxes that count in each category, int64 (C,)."""
+    counted = ground_truth.category[~_ignored(ground_truth, area_range)]
+    return np.bincount(counted, minlength=ground_truth.num_categories)

@@ -1,0 +1,144 @@
+"""What an evaluation looks like: tables for people, files for programs, pictures for papers."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from .average_precision import IOU_THRESHOLDS, RANKS
+from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
+from .evaluation import WITHOUT_THRESHOLD, CalibrationAt, DetectionEvaluation
+from .matching import AREA_RANGES, MAX_DETECTIONS
+
+
+def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
+    """Readable tables of all scores over all categories, and on demand of each."""
+    settings = evaluation.settings
+    blocks = [
+        "Average precision and recall, percent",
+        _columns(evaluation.precision, 6),
+        f"Calibration, plain values: scores >= {settings.score_threshold:g}, {settings.num_bins} bins",
+        _by_threshold(evaluation),
+    ]
+    if per_category:
+        blocks += ["Of each category", _by_category(evaluation)]
+    return "\n".join(blocks)
+
+
+def write_report(evaluation: DetectionEvaluation, folder: str | Path) -> list[Path]:
+    """Write into `folder` calibration.json, and for each IoU threshold the bins as JSON and the reliability diagram."""
+    from ..plots import reliability_diagram
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "calibration.json"]
+    written[0].write_text(to_json(evaluation), encoding="utf-8")
+    for at in evaluation.calibration:
+        stem = f"reliability_iou{100 * at.iou_threshold:g}"
+        written += [folder / f"{stem}.json", folder / f"{stem}.png"]
+        written[-2].write_text(at.result.to_json(), encoding="utf-8")
+        figure = reliability_diagram(at.result, "msce", f"true positives: IoU >= {at.iou_threshold:g}")
+        figure.savefig(written[-1])
+    return written
+
+
+def to_json(evaluation: DetectionEvaluation) -> str:
+    """Strict JSON of every score beside its settings; a number that JSON lacks (NaN, infinity) is a string."""
+    without_threshold = {
+        "metrics": {f"{name}0": evaluation.any_overlap.metrics[name] for name in WITHOUT_THRESHOLD},
+        "per_category": {f"{name}0": evaluation.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD},
+    }
+    content = {
+        "categories": [
+            {"id": category_id, "name": name}
+            for category_id, name in zip(
+                evaluation.ground_truth.category_ids, evaluation.ground_truth.category_names, strict=True
+            )
+        ],
+        "bbox": {
+            "unit": "percent",
+            "settings": {
+                "iou_thresholds": IOU_THRESHOLDS.round(2).tolist(),
+                "max_detections": list(RANKS),
+                "area_ranges": AREA_RANGES,
+            },
+            "metrics": evaluation.precision,
+            "per_category": evaluation.precision_per_category,
+        },
+        "calibration": [
+            {
+                "unit": "1",
+                "settings": _settings(evaluation, at),
+                "num_detections": at.result.num_samples,
+                "metrics": at.metrics,
+                "per_category": at.per_category,
+            }
+            for at in evaluation.calibration
+        ]
+        + [
+            {
+                "unit": "1",
+                "settings": _settings(evaluation, evaluation.any_overlap),
+                "num_detections": evaluation.any_overlap.result.num_samples,
+                **without_threshold,
+            }
+        ],
+    }
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def _settings(evaluation: DetectionEvaluation, at: CalibrationAt) -> dict[str, Any]:
+    return {
+        "iou_threshold": at.iou_threshold,
+        "score_threshold": evaluation.settings.score_threshold,
+        "num_bins": evaluation.settings.num_bins,
+        "laece_bins": LOCALISATION_BINS,
+        "d_ece_box_bins_per_dimension": GEOMETRY_BINS,
+        "edges": evaluation.settings.edges,
+        "max_detections": MAX_DETECTIONS,
+    }
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _columns(values: dict[str, float], width: int) -> str:
+    """Names above numbers, `width` of them in a row."""
+    names = list(values)
+    lines = []
+    for row in (names[k : k + width] for k in range(0, len(names), width)):
+        lines += ["".join(f"{name:>9}" for name in row), "".join(f"{values[name]:>9.3f}" for name in row)]
+    return "\n".join(lines)
+
+
+def _by_threshold(evaluation: DetectionEvaluation) -> str:
+    lines = [f"{'':<12}" + "".join(f"{f'IoU {at.iou_threshold:g}':>12}" for at in evaluation.calibration)]
+    lines[0] += f"{'any overlap':>14}"
+    for name in evaluation.any_overlap.metrics:
+        line = f"{name:<12}" + "".join(f"{at.metrics[name]:>12.5f}" for at in evaluation.calibration)
+        if name in WITHOUT_THRESHOLD:
+            line += f"{evaluation.any_overlap.metrics[name]:>14.5f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _by_category(evaluation: DetectionEvaluation) -> str:
+    """A table of average precision and what needs no threshold, and one of each IoU threshold."""
+    general = {f"{name}0": evaluation.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD}
+    blocks = {"": evaluation.precision_per_category | general}
+    blocks |= {f"IoU {at.iou_threshold:g}": at.per_category for at in evaluation.calibration}
+    names = evaluation.ground_truth.category_names
+    length = max(map(len, [*names, *blocks]))
+    lines = []
+    for title, columns in blocks.items():
+        lines.append(f"{title:<{length}}" + "".join(f"{column:>10}" for column in columns))
+        lines += [
+            f"{name:<{length}}" + "".join(f"{values[k]:>10.4f}" for values in columns.values())
+            for k, name in enumerate(names)
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""Temperature scaling of detection scores: the post-hoc rival of distillation, one number fitted on a validation set.
+
+A score s becomes sigmoid(logit(s) / T). The order of the detections stays, and with it every AP.
+
+Shapes: D detections.
+"""
+
+import torch
+from torch import Tensor
+
+from ..checks import check_same_shape, check_unit_interval
+from .coco_format import Detections, GroundTruth
+from .evaluation import Settings, match_images
+from .matching import IGNORED, TRUE_POSITIVE
+
+# 1/T lies between these; where the scores know nothing, or everything, no finite T is the best one.
+_LIMITS = 1e-3, 1e3
+
+
+def scale_scores(score: Tensor, temperature: float) -> Tensor:
+    """The scores (D,) with their log-odds divided by `temperature`."""
+    check_unit_interval("score", score)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    return (score.double().logit() / temperature).sigmoid().to(score.dtype)
+
+
+def fit_temperature(score: Tensor, success: Tensor) -> float:
+    """The T with the least negative log-likelihood of `success` (D,) bool, given `score` (D,).
+
+    The likelihood is that of a logistic regression on the log-odds alone: convex in 1/T, so its derivative changes sign
+    once, and bisection finds where.
+    """
+    check_same_shape("score", score, "success", success)
+    if not len(score):
+        raise ValueError("score is empty: there are no detections to fit a temperature to")
+    eps = torch.finfo(torch.float64).eps
+    log_odds, label = score.double().logit(eps), success.double()
+    low, high = (torch.tensor(limit, dtype=torch.float64).log() for limit in _LIMITS)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = (((log_odds * middle.exp()).sigmoid() - label) * log_odds).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return (-(low + high) / 2).exp().item()
+
+
+def fit_to_detections(
+    ground_truth: GroundTruth, detections: Detections, iou_threshold: float = 0.5, score_threshold: float = 0.05
+) -> float:
+    """The T for which scores say best whether a detection is a true positive at `iou_threshold`."""
+    settings = Settings((iou_threshold,), score_threshold=score_threshold)
+    matched = match_images(ground_truth, detections, settings)
+    score, outcome = matched.detections.score, matched.calibration_outcome[1]
+    counts = (outcome != IGNORED) & (score >= score_threshold)
+    return fit_temperature(torch.from_numpy(score[counts]), torch.from_numpy(outcome[counts] == TRUE_POSITIVE))
