@@ -1,0 +1,82 @@
+"""Checkpoints that can do nothing but hold weights, and that have to fit."""
+
+import io
+import pickle
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that must not or cannot be loaded; the message says in one sentence why."""
+
+
+# Whatever numpy arrays in a pickle of the model zoo are made of, under the old and the new name of numpy's module.
+_NUMPY_PARTS = {
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module, name):
+        if (module, name) not in _NUMPY_PARTS:
+            raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
+        return super().find_class(module, name)
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """`DetectionCheckpointer` that loads weights only, whoever made the file, and says what does not fit.
+
+    Args:
+        strict: a CheckpointError where the model has weights of another shape, or none at all, in the file.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self.strict = strict
+
+    def load(self, path, *args, **kwargs):
+        """As `DetectionCheckpointer`."""
+        try:
+            return super().load(path, *args, **kwargs)
+        except AssertionError as error:  # how Detectron2 says that there is no such file
+            raise CheckpointError(str(error)) from None
+
+    def _load_file(self, filename):
+        try:
+            if filename.endswith(".pkl"):
+                with open(filename, "rb") as file:
+                    # checked first, then read by Detectron2, which knows the file's dialects
+                    _ArraysOnly(io.BytesIO(file.read()), encoding="latin1").load()
+            else:
+                torch.load(filename, map_location="meta", weights_only=True)
+            return super()._load_file(filename)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{filename} is not a checkpoint of weights alone, or is damaged: {reason}") from None
+
+    def _load_model(self, checkpoint):
+        incompatible = super()._load_model(checkpoint)
+        if self.strict:
+            self._refuse_misfits(incompatible)
+        return incompatible
+
+    def _refuse_misfits(self, incompatible) -> None:
+        for name, found, wanted in incompatible.incorrect_shapes:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: {name} has shape {tuple(found)} there and {tuple(wanted)} "
+                "here (another number of classes, or another architecture)"
+            )
+        parameters = dict(self.model.named_parameters())  # buffers that old files lack are made from the config
+        missing = [name for name in incompatible.missing_keys if name in parameters]
+        if missing:
+            raise CheckpointError(
+                f"the checkpoint does not fit the model: it lacks {len(missing)} of its {len(parameters)} weights, "
+                f"among them {missing[0]}"
+            )

@@ -1,0 +1,129 @@
+"""Every key of `cfg.MODEL.DDN`, with the symbol it has in the DDN paper (Gurau 2018), and the checks across keys."""
+
+from detectron2.config import CfgNode
+
+
+class ConfigError(ValueError):
+    """A config or command line that cannot work; the message says in one sentence why."""
+
+
+def add_ddn_config(cfg: CfgNode) -> None:
+    """Add `cfg.MODEL.DDN`."""
+    ddn = cfg.MODEL.DDN = CfgNode()
+
+    # Weight of the distance between the student's logits and the teacher's: λ in section V, 1 in eq. 7.
+    ddn.DD_WEIGHT = 0.5
+    # Weight of the cross-entropy with the ground truth: 1 in section V, λ in eq. 7.
+    ddn.GT_WEIGHT = 1.0
+    # What stays as it is beside the backbone and the proposal generator, which always do:
+    # any of "mask_head", "keypoint_head", "box_regression".
+    ddn.FREEZE = ("mask_head", "keypoint_head")
+
+    ddn.DROPOUT = CfgNode()
+    # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8).
+    ddn.DROPOUT.RATE = 0.2
+    # After which layers of the box head: "conv1", ..., "fc1", ... (Standard- and CascadeROIHeads), "block1", "block2"
+    # (Res5ROIHeads), or "predictor" for right before the predictor. () is before the last hidden layer, or before the
+    # predictor where there is one hidden layer only.
+    ddn.DROPOUT.POSITIONS = ()
+
+    ddn.TARGETS = CfgNode()
+    # "online": the teacher runs beside the student; "store": read what tools/generate_targets.py wrote.
+    ddn.TARGETS.SOURCE = "online"
+    # Folder of the store.
+    ddn.TARGETS.STORE = ""
+    # "gt_iou": for each ground-truth box the teacher's detections that overlap it (the paper);
+    # "per_proposal": the teacher's word on each sampled proposal, background included.
+    ddn.TARGETS.MATCH = "gt_iou"
+    # Overlap from which on a detection belongs to a ground-truth box; the paper tries 0.3, 0.5 and 0.7.
+    ddn.TARGETS.IOU = 0.5
+    # Score from which on the teacher's detections count.
+    ddn.TARGETS.SCORE_THRESH = 0.05
+    # What is averaged over the passes: "logits" (eq. 10) or "probs", whose mean is less confident.
+    ddn.TARGETS.AVERAGE = "logits"
+    # Number of stochastic passes: M.
+    ddn.TARGETS.MC_SAMPLES = 10
+    # Dropout masks of stored targets depend on (SEED, image id, number of the pass) alone.
+    ddn.TARGETS.SEED = 0
+    # An image that the store lacks: "error", or "ground_truth" to train on its labels alone.
+    ddn.TARGETS.MISSING = "error"
+
+    ddn.TEACHER = CfgNode()
+    # (): Monte-Carlo dropout of the network in MODEL.WEIGHTS. Otherwise the checkpoints of a deep ensemble.
+    ddn.TEACHER.WEIGHTS = ()
+
+    ddn.TEST = CfgNode()
+    # Average this many stochastic passes (MC-M of the paper's tables); 0 for one pass without dropout.
+    # Adds `score_std` to the detections.
+    ddn.TEST.MC_SAMPLES = 0
+    # Dropout masks depend on (SEED, number of the pass) alone, hence results do not depend on order or batch.
+    ddn.TEST.SEED = 0
+    # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
+    ddn.TEST.CLASS_PROBS = False
+    # Divide the log-odds of the final scores by this, see tools/fit_temperature.py; 1 leaves them.
+    ddn.TEST.TEMPERATURE = 1.0
+
+
+FREEZABLE = ("mask_head", "keypoint_head", "box_regression")
+_CHOICES = {
+    "TARGETS.SOURCE": ("online", "store"),
+    "TARGETS.MATCH": ("gt_iou", "per_proposal"),
+    "TARGETS.AVERAGE": ("logits", "probs"),
+    "TARGETS.MISSING": ("error", "ground_truth"),
+}
+
+
+def box_head_layers(cfg: CfgNode) -> tuple[str, ...]:
+    """Names of the hidden layers of the box head, in order."""
+    if "Res5" in cfg.MODEL.ROI_HEADS.NAME:
+        return "block1", "block2", "block3"
+    head = cfg.MODEL.ROI_BOX_HEAD
+    return (*(f"conv{k + 1}" for k in range(head.NUM_CONV)), *(f"fc{k + 1}" for k in range(head.NUM_FC)))
+
+
+def dropout_positions(cfg: CfgNode) -> tuple[str, ...]:
+    """`DROPOUT.POSITIONS`, or the default, in the order of the layers; checked."""
+    hidden = box_head_layers(cfg)
+    valid = (*hidden[:-1], "predictor")
+    if not cfg.MODEL.DDN.DROPOUT.POSITIONS:
+        return valid[-2:-1] or valid
+    positions = tuple(cfg.MODEL.DDN.DROPOUT.POSITIONS)
+    for position in positions:
+        if position in hidden[-1:]:
+            raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS: after {position!r} comes the predictor, say 'predictor'")
+        if position not in valid:
+            raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS must be among {valid} for this box head, got {position!r}")
+    return tuple(position for position in valid if position in positions)
+
+
+def check_ddn_config(cfg: CfgNode) -> None:
+    """Raise ConfigError where keys contradict each other or the model; says which and what to do."""
+    ddn = cfg.MODEL.DDN
+    for key, choices in _CHOICES.items():
+        section, name = key.split(".")
+        if ddn[section][name] not in choices:
+            raise ConfigError(f"MODEL.DDN.{key} must be one of {choices}, got {ddn[section][name]!r}")
+    for part in ddn.FREEZE:
+        if part not in FREEZABLE:
+            raise ConfigError(f"MODEL.DDN.FREEZE must name some of {FREEZABLE}, got {part!r}")
+    if not 0 < ddn.DROPOUT.RATE < 1:
+        raise ConfigError(f"MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got {ddn.DROPOUT.RATE}")
+    if not ddn.TEST.TEMPERATURE > 0:
+        raise ConfigError(f"MODEL.DDN.TEST.TEMPERATURE must be positive, got {ddn.TEST.TEMPERATURE}")
+    if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
+        raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
+    if cfg.MODEL.ROI_BOX_HEAD.get("USE_SIGMOID_CE", False):
+        raise ConfigError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE has no distribution over classes to distil: turn it off")
+    if dropout_positions(cfg) == ("predictor",) and ddn.TARGETS.AVERAGE == "logits" and not ddn.TEACHER.WEIGHTS:
+        raise ConfigError(
+            "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "
+            "what it says without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
+        )
+    if ddn.TARGETS.SOURCE == "store":
+        if not ddn.TARGETS.STORE:
+            raise ConfigError("MODEL.DDN.TARGETS.STORE must name the folder that tools/generate_targets.py wrote")
+        if ddn.TARGETS.MATCH != "gt_iou":
+            raise ConfigError(
+                "MODEL.DDN.TARGETS.SOURCE 'store' goes with MATCH 'gt_iou': proposals are sampled anew in each step, "
+                "so targets per proposal have to come from the online teacher"
+            )

@@ -1,0 +1,169 @@
+"""The whole way, step by step: a trained detector, its targets, its student, and both of them measured.
+
+<output>/baseline/          the detector to distil, where it is trained here
+<output>/targets/           what its Monte-Carlo passes say about the training set
+<output>/student/           the student
+<output>/rows/<name>/       each predictor's detections, calibration and reliability diagrams
+<output>/comparison.json    the table of all rows; reliability.png: their curves
+
+A step that an earlier run finished is not repeated, and one that was interrupted goes on.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+
+from uncertainty_core.detection import (
+    DetectionEvaluation,
+    Settings,
+    evaluate,
+    match_images,
+    read_detections,
+    read_ground_truth,
+)
+from uncertainty_core.detection.report import write_report
+from uncertainty_core.detection.temperature import fit_to_detections, scale_scores
+from uncertainty_core.plots import reliability_diagram
+
+from .calibration_evaluator import COCOCalibrationEvaluator, json_file
+from .generate import generate_targets
+from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
+
+RESULTS = "coco_instances_results.json"
+logger = logging.getLogger("detectron2.ddn")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A predictor of the comparison.
+
+    passes: of the box head, for one image.
+    """
+
+    passes: int
+    evaluation: DetectionEvaluation
+
+
+def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
+    """A frozen copy of `cfg` with other values; "A__B" stands for the key "A.B"."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([item for key, value in values.items() for item in (key.replace("__", "."), value)])
+    cfg.freeze()
+    return cfg
+
+
+def train(cfg: CfgNode, folder: Path) -> str:
+    """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights."""
+    final = folder / "model_final.pth"
+    marker = folder / "last_checkpoint"  # written after the file that it names
+    if not (marker.exists() and marker.read_text().strip() == final.name):
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = DDNTrainer(with_settings(cfg, OUTPUT_DIR=str(folder), DATASETS__TEST=()))
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+    comm.synchronize()
+    return str(final)
+
+
+def distil(cfg: CfgNode, output: Path) -> str:
+    """Write the targets of the detector in `MODEL.WEIGHTS` and train a student on them; returns its weights' path."""
+    cfg = with_settings(cfg, MODEL__DDN__TARGETS__SOURCE="store", MODEL__DDN__TARGETS__STORE=str(output / "targets"))
+    model = build_with_teacher(cfg, build_model(cfg))
+    generate_targets(cfg, model, training_dicts(cfg))
+    comm.synchronize()
+    return train(cfg, output / "student")
+
+
+def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
+    """Run the detector with `weights` over a data set; detections, numbers and pictures go into `folder`."""
+    cfg = with_settings(cfg, DATASETS__TEST=(dataset,), **settings)
+    model = build_model(cfg)
+    load_weights(cfg, model, weights)
+    evaluator = COCOCalibrationEvaluator(dataset, output_dir=folder)
+    DDNTrainer.test(cfg, model, [evaluator])
+    return evaluator.evaluation
+
+
+def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
+    """The same detections with their scores scaled, measured like the others."""
+    results = json.loads(detections.read_text(encoding="utf-8"))
+    scores = scale_scores(torch.tensor([result["score"] for result in results], dtype=torch.float64), temperature)
+    results = [result | {"score": score} for result, score in zip(results, scores.tolist(), strict=True)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+    settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
+    matched = match_images(ground_truth, read_detections(results, ground_truth), settings)
+    evaluation = evaluate(ground_truth, matched, settings)
+    write_report(evaluation, folder)
+    return evaluation
+
+
+def compare(cfg: CfgNode, baseline: str, student: str, output: Path, fit_on: str | None) -> dict[str, Row]:
+    """Measure baseline, Monte-Carlo dropout, temperature scaling and student on `DATASETS.TEST`.
+
+    Args:
+        cfg: of the student.
+        baseline, student: paths of weights.
+        output: gets a folder for each row.
+        fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
+    """
+    (dataset,) = cfg.DATASETS.TEST
+    rows, passes = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES
+    table = {
+        "baseline": Row(1, measure(cfg, baseline, dataset, rows / "baseline")),
+        f"MC-{passes}": Row(
+            passes, measure(cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes)
+        ),
+    }
+    if fit_on is not None:
+        measure(cfg, baseline, fit_on, output / "fit")
+        ground_truth = read_ground_truth(json_file(fit_on))
+        temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
+        logger.info("Temperature fitted on %s: %.4f", fit_on, temperature)
+        evaluation = scaled(dataset, rows / "baseline" / RESULTS, temperature, rows / "temperature")
+        table[f"temperature {temperature:.2f}"] = Row(1, evaluation)
+    table["DDN"] = Row(1, measure(cfg, student, dataset, rows / "DDN"))
+    return table
+
+
+def numbers(row: Row, iou: int = 50) -> dict[str, float]:
+    """The columns of the table: AP and AR in percent, calibration at one IoU threshold in plain values."""
+    precision, calibration = row.evaluation.precision, row.evaluation.calibration_metrics
+    columns = {"passes": row.passes, "AP": precision["AP"], "AP50": precision["AP50"], "AR": precision["AR100"]}
+    names = ("msce", "mce", "nll_pred", "nll", "brier", "d_ece", "laece")
+    return columns | {name: calibration[f"{name}@{iou}"] for name in names}
+
+
+def table_text(rows: Mapping[str, Row], iou: int = 50) -> str:
+    """A Markdown table of all rows."""
+    columns = {name: numbers(row, iou) for name, row in rows.items()}
+    header = ["", *next(iter(columns.values()))]
+    lines = [header, ["---"] * len(header)]
+    for name, values in columns.items():
+        cells = [str(values["passes"]), *(f"{values[key]:.2f}" for key in ("AP", "AP50", "AR"))]
+        cells += [f"{value:.4f}" for value in list(values.values())[4:]]
+        lines.append([name, *cells])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    return "\n".join("| " + " | ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def write_comparison(rows: Mapping[str, Row], output: Path, iou: int = 50) -> None:
+    """comparison.json and reliability.png."""
+    content = {"iou_threshold": iou / 100, "rows": {name: numbers(row, iou) for name, row in rows.items()}}
+    (output / "comparison.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    results = {
+        name: at.result
+        for name, row in rows.items()
+        for at in row.evaluation.calibration
+        if round(100 * at.iou_threshold) == iou
+    }
+    figure = reliability_diagram(results, "msce", f"true positives: IoU >= {iou / 100:g}")
+    figure.savefig(output / "reliability.png")

@@ -1,0 +1,100 @@
+"""What the command-line tools share: arguments, the config they end in, and errors in one sentence."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser, default_setup
+
+from uncertainty_core import TargetStoreError
+
+from .checkpoint import CheckpointError
+from .config import ConfigError, add_ddn_config, check_ddn_config
+from .data import DatasetError, check_num_classes, register_coco_format, register_scenes
+from .zoo import is_ddn, to_ddn
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ddn"
+# Data sets of one's own, and what they replace; the test set, where there is one, is evaluated in the place of val.
+SPLITS = {"train": "TRAIN", "val": "TEST", "test": "TEST"}
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """Detectron2's own flags, plus --ddn and data sets of one's own."""
+    parser = default_argument_parser(epilog=description)
+    parser.add_argument("--ddn", action="store_true", help="turn the config into its distilled form")
+    for split in SPLITS:
+        parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
+        parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as custom_{split}")
+    return parser
+
+
+def find_config(name: str) -> str:
+    """A path as it is, a name in configs/ddn/, or a name of Detectron2's model zoo."""
+    for path in (Path(name), CONFIGS / name):
+        if path.is_file():
+            return str(path)
+    try:
+        return model_zoo.get_config_file(name)
+    except RuntimeError:
+        known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+        raise ConfigError(
+            f"--config-file {name!r} is neither a file, nor in the model zoo, nor one of {', '.join(known)}"
+        ) from None
+
+
+def read_config(name: str) -> CfgNode:
+    """Detectron2's defaults, this package's keys, and the file that `find_config` finds."""
+    cfg = get_cfg()
+    add_ddn_config(cfg)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.merge_from_file(find_config(name))
+    return cfg
+
+
+def build_config(args: argparse.Namespace) -> CfgNode:
+    """The config that the command line asks for, with its data sets registered."""
+    cfg = read_config(args.config_file)
+    if args.ddn:
+        cfg = to_ddn(cfg)
+    register_scenes()
+    for split, key in SPLITS.items():
+        json_file, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+        if (json_file is None) != (images is None):
+            raise ConfigError(f"--{split}-json and --{split}-images go together")
+        if json_file is not None:
+            register_coco_format(f"custom_{split}", json_file, images)
+            cfg.DATASETS[key] = (f"custom_{split}",)
+    try:
+        cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError, ValueError) as error:  # unknown keys, odd numbers of words, wrong types
+        raise ConfigError(f"in the options at the end of the command line: {error}") from None
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """`build_config`, checked, and Detectron2's usual set-up of logs and seeds."""
+    cfg = build_config(args)
+    if is_ddn(cfg):
+        check_ddn_config(cfg)
+    names = cfg.DATASETS.TEST if getattr(args, "eval_only", False) else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    cfg.freeze()
+    args.config_file = find_config(args.config_file)  # which Detectron2 copies into its log
+    default_setup(cfg, args)
+    return cfg
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """What a user can mend ends the program with one sentence and exit code 2."""
+    try:
+        yield
+    except (ConfigError, CheckpointError, DatasetError, TargetStoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

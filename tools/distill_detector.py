@@ -1,0 +1,59 @@
+"""Distil a detector and compare: baseline, Monte-Carlo dropout, temperature scaling, and the student.
+
+    python tools/distill_detector.py --config-file quick/ddn_small.yaml --baseline-config quick/baseline_small.yaml \\
+        --fit-on scenes_val OUTPUT_DIR demo/detection
+    python tools/distill_detector.py --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
+        --val-json val.json --val-images val/ --test-json test.json --test-images test/ --fit-on custom_val \\
+        MODEL.WEIGHTS my_detector.pth OUTPUT_DIR distilled
+
+Without --baseline-config, MODEL.WEIGHTS is distilled. Finished steps are not repeated: start it again after a crash.
+"""
+
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+from detectron2.engine import launch
+
+from ddn_detectron2.calibration_evaluator import json_file
+from ddn_detectron2.config import ConfigError
+from ddn_detectron2.distill import RESULTS, compare, distil, table_text, train, with_settings, write_comparison
+from ddn_detectron2.setup import argument_parser, one_sentence_errors, read_config, setup
+from ddn_detectron2.visualizer import draw_changes
+from ddn_detectron2.zoo import is_ddn
+
+
+def main(args):
+    """Run the steps that are missing, print the table."""
+    cfg = setup(args)
+    output = Path(cfg.OUTPUT_DIR)
+    if not is_ddn(cfg):
+        raise ConfigError("the config describes a plain detector: add --ddn, or take one of the ddn_* configs")
+    if len(cfg.DATASETS.TEST) != 1 or args.fit_on in cfg.DATASETS.TEST:
+        raise ConfigError("DATASETS.TEST must name one data set, and not the one of --fit-on: it is what is reported")
+    if args.baseline_config:
+        baseline = with_settings(read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED)
+        cfg = with_settings(cfg, MODEL__WEIGHTS=train(baseline, output / "baseline"))
+    student = distil(cfg, output)
+    rows = compare(cfg, cfg.MODEL.WEIGHTS, student, output, args.fit_on)
+    write_comparison(rows, output)
+    dataset = cfg.DATASETS.TEST[0]
+    draw_changes(
+        Path(json_file(dataset)),
+        Path(MetadataCatalog.get(dataset).image_root),
+        output / "rows" / "baseline" / RESULTS,
+        output / "rows" / "DDN" / RESULTS,
+        output / "pictures",
+        top=args.pictures,
+    )
+    print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5, plain values. See {output / 'reliability.png'}, and in")
+    print(f"{output / 'pictures'} the images whose scores changed most; numbers: {output / 'comparison.json'}")
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
+    parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
+    parser.add_argument("--pictures", type=int, default=12, help="how many images to draw (default: %(default)s)")
+    args = parser.parse_args()
+    with one_sentence_errors():
+        launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
