@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
@@ -189,6 +189,8 @@ def json_file(dataset_name: str, output_dir: Path | None) -> str:
     """Path of the COCO ground truth of a registered data set, which is made if there is none."""
     metadata = MetadataCatalog.get(dataset_name)
     if hasattr(metadata, "json_file"):
+        if not PathManager.exists(metadata.json_file):
+            DatasetCatalog.get(dataset_name)  # the drawn scenes are made when they are first loaded
         return PathManager.get_local_path(metadata.json_file)
     if output_dir is None:
         raise ValueError(f"data set {dataset_name!r} has no COCO json file; give an output_dir, where one can be made")

@@ -32,15 +32,15 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TARGETS.SOURCE = "online"
     # Folder of the store.
     ddn.TARGETS.STORE = ""
-    # "gt_iou": for each ground-truth box the teacher's detections that overlap it (the paper);
-    # "per_proposal": the teacher's word on each sampled proposal, background included.
-    ddn.TARGETS.MATCH = "gt_iou"
+    # "per_proposal": the teacher's word on each sampled proposal, background included;
+    # "gt_iou": for each ground-truth box the teacher's detections that overlap it (the paper).
+    ddn.TARGETS.MATCH = "per_proposal"
     # Overlap from which on a detection belongs to a ground-truth box; the paper tries 0.3, 0.5 and 0.7.
     ddn.TARGETS.IOU = 0.5
     # Score from which on the teacher's detections count.
     ddn.TARGETS.SCORE_THRESH = 0.05
-    # What is averaged over the passes: "logits" (eq. 10) or "probs", whose mean is less confident.
-    ddn.TARGETS.AVERAGE = "logits"
+    # What is averaged over the passes: "probs", or "logits" (eq. 10), whose mean is nearly as sure as one pass.
+    ddn.TARGETS.AVERAGE = "probs"
     # Number of stochastic passes: M.
     ddn.TARGETS.MC_SAMPLES = 10
     # Dropout masks of stored targets depend on (SEED, image id, number of the pass) alone.

@@ -1,8 +1,8 @@
 """The whole way, step by step: a trained detector, its targets, its student, and both of them measured.
 
 <output>/baseline/          the detector to distil, where it is trained here
-<output>/targets/           what its Monte-Carlo passes say about the training set
-<output>/student/           the student
+<output>/<student>/         a student
+<output>/<student>-targets/ what it learns from, where that is stored
 <output>/rows/<name>/       each predictor's detections, calibration and reliability diagrams
 <output>/comparison.json    the table of all rows; reliability.png: their curves
 
@@ -10,7 +10,6 @@ A step that an earlier run finished is not repeated, and one that was interrupte
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 
 from uncertainty_core.detection import (
     DetectionEvaluation,
@@ -37,7 +37,6 @@ from .generate import generate_targets
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
 
 RESULTS = "coco_instances_results.json"
-logger = logging.getLogger("detectron2.ddn")
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ def train(cfg: CfgNode, folder: Path) -> str:
     marker = folder / "last_checkpoint"  # written after the file that it names
     if not (marker.exists() and marker.read_text().strip() == final.name):
         folder.mkdir(parents=True, exist_ok=True)
+        if cfg.SEED >= 0:  # whatever was drawn by the steps before, or was not because they were finished
+            seed_all_rng(cfg.SEED + comm.get_rank())
         trainer = DDNTrainer(with_settings(cfg, OUTPUT_DIR=str(folder), DATASETS__TEST=()))
         trainer.resume_or_load(resume=True)
         trainer.train()
@@ -73,13 +74,19 @@ def train(cfg: CfgNode, folder: Path) -> str:
     return str(final)
 
 
-def distil(cfg: CfgNode, output: Path) -> str:
-    """Write the targets of the detector in `MODEL.WEIGHTS` and train a student on them; returns its weights' path."""
-    cfg = with_settings(cfg, MODEL__DDN__TARGETS__SOURCE="store", MODEL__DDN__TARGETS__STORE=str(output / "targets"))
-    model = build_with_teacher(cfg, build_model(cfg))
-    generate_targets(cfg, model, training_dicts(cfg))
-    comm.synchronize()
-    return train(cfg, output / "student")
+def distil(cfg: CfgNode, folder: Path) -> str:
+    """Train a student of the detector in `MODEL.WEIGHTS` in `folder`; returns its weights' path.
+
+    Where the config has `TARGETS.SOURCE` "store", the store is written first, beside `folder` unless it has a place.
+    """
+    targets = cfg.MODEL.DDN.TARGETS
+    if targets.SOURCE == "store":
+        store = targets.STORE or str(folder.with_name(f"{folder.name}-targets"))
+        cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=store)
+        model = build_with_teacher(cfg, build_model(cfg))
+        generate_targets(cfg, model, training_dicts(cfg))
+        comm.synchronize()
+    return train(cfg, folder)
 
 
 def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
@@ -106,32 +113,29 @@ def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> 
     return evaluation
 
 
-def compare(cfg: CfgNode, baseline: str, student: str, output: Path, fit_on: str | None) -> dict[str, Row]:
-    """Measure baseline, Monte-Carlo dropout, temperature scaling and student on `DATASETS.TEST`.
+def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None) -> dict[str, Row]:
+    """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
 
     Args:
-        cfg: of the student.
-        baseline, student: paths of weights.
+        cfg: of any of the students; the baseline is in `MODEL.WEIGHTS`.
+        students: paths of weights by name.
         output: gets a folder for each row.
         fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
     """
     (dataset,) = cfg.DATASETS.TEST
-    rows, passes = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES
+    rows, passes, baseline = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
+    sampled = measure(cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes)
     table = {
         "baseline": Row(1, measure(cfg, baseline, dataset, rows / "baseline")),
-        f"MC-{passes}": Row(
-            passes, measure(cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes)
-        ),
+        f"MC-{passes}": Row(passes, sampled),
     }
     if fit_on is not None:
         measure(cfg, baseline, fit_on, output / "fit")
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        logger.info("Temperature fitted on %s: %.4f", fit_on, temperature)
         evaluation = scaled(dataset, rows / "baseline" / RESULTS, temperature, rows / "temperature")
         table[f"temperature {temperature:.2f}"] = Row(1, evaluation)
-    table["DDN"] = Row(1, measure(cfg, student, dataset, rows / "DDN"))
-    return table
+    return table | {name: Row(1, measure(cfg, path, dataset, rows / name)) for name, path in students.items()}
 
 
 def numbers(row: Row, iou: int = 50) -> dict[str, float]:

@@ -12,10 +12,11 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 
 from uncertainty_core import TargetStoreError
+from uncertainty_core.detection import CocoFormatError
 
 from .checkpoint import CheckpointError
 from .config import ConfigError, add_ddn_config, check_ddn_config
-from .data import DatasetError, check_num_classes, register_coco_format, register_scenes
+from .data import DatasetError, check_num_classes, check_same_categories, register_coco_format, register_scenes
 from .zoo import is_ddn, to_ddn
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ddn"
@@ -84,6 +85,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_ddn_config(cfg)
     names = cfg.DATASETS.TEST if getattr(args, "eval_only", False) else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    check_same_categories(names)
     cfg.freeze()
     args.config_file = find_config(args.config_file)  # which Detectron2 copies into its log
     default_setup(cfg, args)
@@ -95,6 +97,6 @@ def one_sentence_errors() -> Iterator[None]:
     """What a user can mend ends the program with one sentence and exit code 2."""
     try:
         yield
-    except (ConfigError, CheckpointError, DatasetError, TargetStoreError) as error:
+    except (ConfigError, CheckpointError, CocoFormatError, DatasetError, TargetStoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

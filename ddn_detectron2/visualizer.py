@@ -5,6 +5,7 @@ Detections here are those of one image; categories are numbered as in uncertaint
 Shapes: N boxes of one image, A and B of two sets, P pairs, H rows, W columns.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
-from uncertainty_core.detection.coco_format import Detections, GroundTruth
+from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
+
+from .data import check_images
 
 PANEL = 420  # pixels of the longer side of an image as it is drawn
 LINE = 20  # pixels from one line of text to the next
@@ -210,3 +214,52 @@ def contact_sheet(strips: Sequence[Image.Image], columns: int = 2) -> Image.Imag
         row, column = divmod(number, columns)
         sheet.paste(half, (column * width, row * height))
     return sheet
+
+
+def draw_changes(
+    gt_file: Path,
+    image_root: Path,
+    baseline_file: Path,
+    student_file: Path,
+    output: Path,
+    top: int = 20,
+    score_threshold: float = 0.5,
+    iou_threshold: float = 0.5,
+) -> int:
+    """Compare all images of a data set and draw the first ones; returns how many.
+
+    Args:
+        gt_file: COCO instances.
+        image_root: what its file names start from.
+        baseline_file, student_file: COCO results.
+        output: gets a picture for each, and index.png with all of them.
+        top: how many images to draw.
+        score_threshold, iou_threshold: see `compare`.
+    """
+    ground_truth = read_ground_truth(gt_file)
+    images = json.loads(gt_file.read_bytes())["images"]
+    check_images(gt_file, images, image_root)
+    file_names = {image["id"]: image["file_name"] for image in images}
+    baseline, student = (read_detections(path, ground_truth) for path in (baseline_file, student_file))
+    output.mkdir(parents=True, exist_ok=True)
+
+    comparisons = {
+        image: compare(
+            truth_of_image(ground_truth, image),
+            detections_of_image(baseline, image),
+            detections_of_image(student, image),
+            score_threshold,
+            iou_threshold,
+        )
+        for image in tqdm(range(len(file_names)), desc="compare", unit="image")
+    }
+    strips = []
+    for rank, image in enumerate(tqdm(rank_images(comparisons)[:top], desc="draw", unit="image"), start=1):
+        comparison, image_id = comparisons[image], ground_truth.image_ids[image]
+        title = f"{rank}. {file_names[image_id]} (image {image_id}): largest change {comparison.largest_change:+.2f}"
+        with Image.open(image_root / file_names[image_id]) as picture:
+            strip = draw_strip(picture.convert("RGB"), comparison, ground_truth.category_names, title, iou_threshold)
+        strip.save(output / f"{rank:03d}_{Path(file_names[image_id]).stem}.png")
+        strips.append(strip)
+    contact_sheet(strips).save(output / "index.png")
+    return len(strips)

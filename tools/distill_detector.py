@@ -9,6 +9,7 @@
 Without --baseline-config, MODEL.WEIGHTS is distilled. Finished steps are not repeated: start it again after a crash.
 """
 
+import argparse
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
@@ -17,7 +18,7 @@ from detectron2.engine import launch
 from ddn_detectron2.calibration_evaluator import json_file
 from ddn_detectron2.config import ConfigError
 from ddn_detectron2.distill import RESULTS, compare, distil, table_text, train, with_settings, write_comparison
-from ddn_detectron2.setup import argument_parser, one_sentence_errors, read_config, setup
+from ddn_detectron2.setup import argument_parser, build_config, one_sentence_errors, read_config, setup
 from ddn_detectron2.visualizer import draw_changes
 from ddn_detectron2.zoo import is_ddn
 
@@ -26,22 +27,29 @@ def main(args):
     """Run the steps that are missing, print the table."""
     cfg = setup(args)
     output = Path(cfg.OUTPUT_DIR)
-    if not is_ddn(cfg):
-        raise ConfigError("the config describes a plain detector: add --ddn, or take one of the ddn_* configs")
     if len(cfg.DATASETS.TEST) != 1 or args.fit_on in cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST must name one data set, and not the one of --fit-on: it is what is reported")
+    configs = {Path(args.config_file).stem: cfg}
+    for name in args.more_students:
+        configs[Path(name).stem] = build_config(argparse.Namespace(**vars(args) | {"config_file": name}))
+    for student in configs.values():
+        if not is_ddn(student):
+            raise ConfigError("a config describes a plain detector: add --ddn, or take one of the ddn_* configs")
+    weights = cfg.MODEL.WEIGHTS
     if args.baseline_config:
         baseline = with_settings(read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED)
-        cfg = with_settings(cfg, MODEL__WEIGHTS=train(baseline, output / "baseline"))
-    student = distil(cfg, output)
-    rows = compare(cfg, cfg.MODEL.WEIGHTS, student, output, args.fit_on)
+        weights = train(baseline, output / "baseline")
+    configs = {name: with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
+    students = {name: distil(student, output / name) for name, student in configs.items()}
+    first = next(iter(configs))
+    rows = compare(configs[first], students, output, args.fit_on)
     write_comparison(rows, output)
     dataset = cfg.DATASETS.TEST[0]
     draw_changes(
         Path(json_file(dataset)),
         Path(MetadataCatalog.get(dataset).image_root),
         output / "rows" / "baseline" / RESULTS,
-        output / "rows" / "DDN" / RESULTS,
+        output / "rows" / first / RESULTS,
         output / "pictures",
         top=args.pictures,
     )
@@ -52,6 +60,9 @@ def main(args):
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
+    parser.add_argument(
+        "--more-students", nargs="+", default=[], metavar="FILE", help="configs of more students to compare with"
+    )
     parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
     parser.add_argument("--pictures", type=int, default=12, help="how many images to draw (default: %(default)s)")
     args = parser.parse_args()

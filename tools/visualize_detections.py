@@ -8,23 +8,12 @@ Magenta: objects. Blue: detections that overlap an object of their class. Orange
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from PIL import Image
-from tqdm import tqdm
-
-from ddn_detectron2.data import DatasetError, check_images
-from ddn_detectron2.visualizer import (
-    compare,
-    contact_sheet,
-    detections_of_image,
-    draw_strip,
-    rank_images,
-    truth_of_image,
-)
-from uncertainty_core.detection.coco_format import CocoFormatError, read_detections, read_ground_truth
+from ddn_detectron2.data import DatasetError
+from ddn_detectron2.visualizer import draw_changes
+from uncertainty_core.detection import CocoFormatError
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,35 +47,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Compare all images, draw the first ones."""
-    ground_truth = read_ground_truth(args.gt)
-    images = json.loads(args.gt.read_bytes())["images"]
-    check_images(args.gt, images, args.images)
-    file_names = {image["id"]: image["file_name"] for image in images}
-    baseline, student = (read_detections(path, ground_truth) for path in (args.baseline, args.student))
-    args.output.mkdir(parents=True, exist_ok=True)
-
-    comparisons = {
-        image: compare(
-            truth_of_image(ground_truth, image),
-            detections_of_image(baseline, image),
-            detections_of_image(student, image),
-            args.score_threshold,
-            args.iou_threshold,
-        )
-        for image in tqdm(range(len(file_names)), desc="compare", unit="image")
-    }
-    strips = []
-    for rank, image in enumerate(tqdm(rank_images(comparisons)[: args.top], desc="draw", unit="image"), start=1):
-        comparison, image_id = comparisons[image], ground_truth.image_ids[image]
-        title = f"{rank}. {file_names[image_id]} (image {image_id}): largest change {comparison.largest_change:+.2f}"
-        with Image.open(args.images / file_names[image_id]) as picture:
-            strip = draw_strip(
-                picture.convert("RGB"), comparison, ground_truth.category_names, title, args.iou_threshold
-            )
-        strip.save(args.output / f"{rank:03d}_{Path(file_names[image_id]).stem}.png")
-        strips.append(strip)
-    contact_sheet(strips).save(args.output / "index.png")
-    print(f"{len(strips)} images and index.png in {args.output}")
+    drawn = draw_changes(
+        args.gt,
+        args.images,
+        args.baseline,
+        args.student,
+        args.output,
+        args.top,
+        args.score_threshold,
+        args.iou_threshold,
+    )
+    print(f"{drawn} images and index.png in {args.output}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """One drawn scene: small, and hard enough for real mistakes.
 
-A scene is a function of (seed, split, index) alone, the same on every machine. It holds shapes of several classes that
-overlap, leave the image, hide in texture, noise or low contrast, or are too small; shapes between two classes, labelled
-by a draw with the probability of their mix; wrong labels; blots of no class; heaps that count as a crowd.
+A scene is a function of (seed, split, index) alone, the same on every machine. It holds bright shapes of several
+classes on darker ground that overlap, leave the image, hide in texture, noise or low contrast, or are too small; shapes
+between two classes, labelled by a draw with the probability of their mix; wrong labels; blots of no class; heaps that
+count as a crowd. Colours hint at classes, but those of neighbouring classes overlap.
 
 Boxes and polygons are those of the whole shape inside the image, with the part that others hide.
 
@@ -17,7 +18,7 @@ from uncertainty_core import derive_seed
 
 from .shapes import CLASSES, SUBPIXELS, area, clip, coverage, outline, place
 
-VERSION = 1  # raise it when a scene changes
+VERSION = 2  # raise it when a scene changes
 CATEGORY_IDS = (1, 2, 4, 5, 7, 11)  # with gaps, as COCO's own
 LONG_SIDE, SHORT_SIDE = 128, 96
 MAX_OBJECTS = 7
@@ -27,7 +28,7 @@ SHARE_EMPTY = 0.05  # of images
 SHARE_CROWD = 0.06
 SHARE_MORPHED = 0.3  # of shapes
 SHARE_MISLABELLED = 0.04
-SHARE_FAINT = 0.25
+SHARE_FAINT = 0.2
 
 Random = np.random.RandomState  # its streams are frozen for ever, those of numpy's Generator are not
 
@@ -47,17 +48,20 @@ def _below(random: Random, limit: int) -> int:
     return int(random.uniform() * limit)
 
 
-def _colour(random: Random) -> np.ndarray:
-    return random.uniform(20, 236, 3)
+def _bright(random: Random, hue: float) -> np.ndarray:
+    """A colour of that hue, in sixths of a turn, pale or strong."""
+    pure = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
+    strength = random.uniform(0.3, 1)
+    return random.uniform(180, 240) * (1 - strength + strength * pure)
 
 
 def _background(random: Random, height: int, width: int) -> np.ndarray:
     """A gradient between two tones, under stripes, checks, clouds or nothing (H, W, 3)."""
     y, x = np.mgrid[:height, :width]
-    tone = _colour(random)
-    slope = random.uniform(-40, 40, 3)
+    tone = random.uniform(20, 110, 3)
+    slope = random.uniform(-30, 30, 3)
     image = tone + slope * (x / width + y / height - 1)[..., None]
-    strength = random.uniform(-30, 30, 3)
+    strength = random.uniform(-25, 25, 3)
     texture = _below(random, 4)
     period = 3 + _below(random, 12)
     along = (_below(random, 5) - 2, _below(random, 5) - 2)
@@ -85,11 +89,11 @@ def _paint(image: np.ndarray, covered: np.ndarray, colour: np.ndarray) -> None:
     image += share * (colour - image)
 
 
-def _fill(random: Random, image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """A colour for what is painted on `covered` (H, W), in some places hardly another than what is there."""
+def _fill(random: Random, image: np.ndarray, covered: np.ndarray, hue: float) -> None:
+    """Paint `covered` (H, W) in that hue, sometimes hardly another colour than what is there."""
     under = image[np.unravel_index(covered.argmax(), covered.shape)]
-    contrast = random.uniform(0.1, 0.25) if _chance(random, SHARE_FAINT) else random.uniform(0.5, 1)
-    return under + contrast * (_colour(random) - under)
+    contrast = random.uniform(0.2, 0.4) if _chance(random, SHARE_FAINT) else random.uniform(0.7, 1)
+    _paint(image, covered, under + contrast * (_bright(random, hue) - under))
 
 
 def _blot(random: Random, height: int, width: int) -> np.ndarray:
@@ -148,7 +152,7 @@ def _draw_crowd(random: Random, image: np.ndarray) -> dict[str, Any]:
     for _ in range(8 + _below(random, 7)):
         at = x + random.uniform(-20, 20), y + random.uniform(-20, 20)
         covered = coverage(place(corners, *at, random.uniform(3, 6), random.uniform(0, 360)), height, width)
-        _paint(image, covered, _colour(random))
+        _paint(image, covered, _bright(random, random.uniform(0, 6)))
         mask |= covered >= SUBPIXELS**2 // 2
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     left, top = int(columns[0]), int(rows[0])
@@ -169,8 +173,8 @@ def _draw_objects(random: Random, image: np.ndarray, wanted: int) -> list[dict[s
     for _ in range(wanted):
         first, second, mix = _draw_class(random)
         at = random.uniform(0, width), random.uniform(0, height)
-        size = 5 * 5 ** random.uniform()  # 5 to 25 pixels, each doubling as likely as the next
-        turn, stretch = random.uniform(0, 360), random.uniform(0.75, 1.33)
+        size = 5.5 * 4 ** random.uniform()  # up to 22 pixels, each doubling as likely as the next
+        turn, stretch = random.uniform(-30, 30), random.uniform(0.75, 1.33)
         polygon = place(outline(first, second, mix), *at, size, turn, stretch)
         covered = coverage(polygon, height, width)
         after = [(np.minimum(seen, SUBPIXELS**2 - covered), whole) for seen, whole in drawn]
@@ -178,7 +182,9 @@ def _draw_objects(random: Random, image: np.ndarray, wanted: int) -> list[dict[s
         if any(seen.sum() < MIN_VISIBLE * SUBPIXELS**2 * whole for seen, whole in after):
             continue
         drawn = after
-        _paint(image, covered, _fill(random, image, covered))
+        # classes have hues round the circle in their order, which spread as far as the next but one
+        hue = CLASSES.index(first) + mix + random.uniform(-1, 1) + random.uniform(-1, 1)
+        _fill(random, image, covered, hue)
         probabilities = label_probabilities(first, second, mix)
         category = int(np.searchsorted(np.cumsum(probabilities)[:-1], random.uniform(), side="right"))
         annotation = _annotation(clip(polygon, height, width), category)
@@ -193,10 +199,10 @@ def draw_scene(seed: int, split: str, index: int) -> Scene:
     height, width = (SHORT_SIDE, LONG_SIDE) if _chance(random, 0.6) else (LONG_SIDE, SHORT_SIDE)
     image = _background(random, height, width)
     annotations = [_draw_crowd(random, image)] if _chance(random, SHARE_CROWD) else []
-    for _ in range(_below(random, 4)):
+    for _ in range(_below(random, 3)):
         covered = coverage(_blot(random, height, width), height, width)
-        _paint(image, covered, _fill(random, image, covered))
+        _fill(random, image, covered, random.uniform(0, 6))
     if not _chance(random, SHARE_EMPTY):
         annotations += _draw_objects(random, image, 1 + _below(random, MAX_OBJECTS))
-    noise = random.uniform(2, 40) * random.uniform(-1, 1, image.shape)
+    noise = random.uniform(2, 20) * random.uniform(-1, 1, image.shape)
     return Scene(np.clip(np.rint(image + noise), 0, 255).astype(np.uint8), annotations)
