@@ -51,15 +51,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+def usable_device(name: str) -> torch.device:
+    """The device called `name`, after a try."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise ConfigError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
 def main(args: argparse.Namespace) -> None:
     """Run the command."""
     overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
     config = load_config(args.config, overrides)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = usable_device(args.device)
     with process_group():
-        experiment = Experiment(config, torch.device(device), download=args.download, resume=args.resume)
+        experiment = Experiment(config, device, download=args.download, resume=args.resume)
         steps = {
             "train": experiment.train,
             "targets": experiment.write_targets,

@@ -385,6 +385,9 @@ def test_records_say_what_was_trained(finished):
         "dd_weight": 1.0,
         "gt_weight": 1.0,
         "mc_samples": 3,
+        "average": "logits",
+        "precision": "float32",
+        "channels_last": False,
         "from_store": True,
     }
     assert record["training"]["lr"] == 0.005
