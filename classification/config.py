@@ -142,8 +142,20 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too."""
+    """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too.
+
+    A file may name another one, relative to itself, as its `base` and hold only what differs: keys below keys are
+    merged, null takes a key of the base away, and anything else replaces what the base has.
+    """
     path = Path(path)
+    content = {"name": path.stem} | _read(path)
+    for override in overrides:
+        _override(content, override)
+    return _build(Config, content, "")
+
+
+def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a YAML file upon that of its base; `heirs` are the files whose base it is."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -152,10 +164,27 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not a {type(content).__name__}")
-    content = {"name": path.stem} | content
-    for override in overrides:
-        _override(content, override)
-    return _build(Config, content, "")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    _expect(isinstance(base, str), f"base of {path}", "the name of a file", base)
+    heirs = (*heirs, path.resolve())
+    if (path.parent / base).resolve() in heirs:
+        raise ConfigError(f"{path} is a base of itself, through base: {base}")
+    return _merged(_read(path.parent / base, heirs), content)
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """`change` upon `base`, as RFC 7396 merges JSON."""
+    if not isinstance(change, dict):
+        return change
+    merged = dict(base) if isinstance(base, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -40,7 +40,7 @@ STRENGTHS = range(1, 6)
 class Predictor:
     """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes.
 
-    Its confidence is compared with that of its `twin`, a row of the teacher, or of the baseline if that was not measured.
+    Its confidence is compared with that of its `twin`, a row of the teacher; if there is no such row, the baseline's.
     """
 
     row: str
@@ -71,10 +71,9 @@ def predictors(experiment: Experiment) -> Iterator[Predictor]:
             model = experiment.trained(student, seed)
             yield Predictor(student, seed, 1, ((student, seed),), _deterministic(model))
             if num_samples := evaluation.mc_students:
-                row = f"MC-{num_samples} {student}"
-                yield Predictor(
-                    row, seed, num_samples, ((student, seed),), sample(model, num_samples, seed), f"MC-{num_samples}"
-                )
+                twin = f"MC-{num_samples}"
+                sampled = sample(model, num_samples, seed)
+                yield Predictor(f"{twin} {student}", seed, num_samples, ((student, seed),), sampled, twin)
 
 
 def _deterministic(model: nn.Module) -> Callable[[Tensor, list], Tensor]:
@@ -102,9 +101,9 @@ def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
 
 def evaluate(experiment: Experiment) -> None:
     """Measure every predictor and write its record, see `records`."""
-    test, folder = experiment.test_set, experiment.config.folder
+    config, test, folder = experiment.config, experiment.test_set, experiment.config.folder
     sha256 = cache(network_sha256)
-    outliers = {name: _outliers(experiment, name) for name in experiment.config.evaluation.ood}
+    outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
     records = []
     for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
@@ -124,6 +123,8 @@ def evaluate(experiment: Experiment) -> None:
             "seed": predictor.seed,
             "passes": predictor.passes,
             "networks": {place.relative_to(folder).as_posix(): sha256(place) for place in places},
+            "precision": config.evaluation.precision,
+            "channels_last": config.evaluation.channels_last,
             "metrics": metrics,
             "calibration": json.loads(result.to_json()),
             "ood": {

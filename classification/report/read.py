@@ -66,6 +66,8 @@ def _check_settings(record: Mapping[str, Any], config: Config) -> None:
         "edges": record["calibration"]["edges"],
         "ood": tuple(record["ood"]),
         "corruptions": tuple(record["corruptions"]),
+        "precision": record["precision"],
+        "channels_last": record["channels_last"],
     }
     for key, value in measured.items():
         if value != getattr(config.evaluation, key):

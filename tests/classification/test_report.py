@@ -126,6 +126,8 @@ def record_of(config, row, seed, probabilities):
         "seed": seed,
         "passes": int(re.match(r"MC-(\d+)|", row)[1] or 1),
         "networks": {},
+        "precision": config.evaluation.precision,
+        "channels_last": config.evaluation.channels_last,
         "metrics": {"risk": 1 - result.scores["accuracy"], "aurc": 0.1, "mupe": 0.2, "error_auroc": 0.5},
         "calibration": json.loads(result.to_json()),
         "ood": {name: {"auroc": 0.9, "aupr": 0.8, "fpr95": 0.3} for name in config.evaluation.ood},
@@ -714,7 +716,17 @@ def test_a_part_that_is_missing_is_named(tmp_path):
         evaluated(config)
 
 
-@pytest.mark.parametrize("key", [{"num_bins": 7}, {"edges": "left"}, {"ood": ("mnist",)}, {"corruptions": ("blur",)}])
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"num_bins": 7},
+        {"edges": "left"},
+        {"ood": ("mnist",)},
+        {"corruptions": ("blur",)},
+        {"precision": "bfloat16"},
+        {"channels_last": True},
+    ],
+)
 def test_an_evaluation_of_other_things_is_refused(key, tmp_path):
     config = written(ON_DISK, tmp_path)
     other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **key))
