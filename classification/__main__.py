@@ -52,13 +52,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device called `name`, after a try."""
+    """The device called `name`, after a try; of several GPUs the one that is this process's."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.zeros(1, device=name).device
+        device = torch.device(name)
+        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         raise ConfigError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def main(args: argparse.Namespace) -> None:
@@ -67,8 +69,8 @@ def main(args: argparse.Namespace) -> None:
     config = load_config(args.config, overrides)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = usable_device(args.device)
     with process_group():
+        device = usable_device(args.device)
         experiment = Experiment(config, device, download=args.download, resume=args.resume)
         steps = {
             "train": experiment.train,

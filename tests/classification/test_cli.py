@@ -238,7 +238,6 @@ def test_a_network_that_cannot_be_is_refused(tmp_path, override, words):
         assert word in message
 
 
-@pytest.mark.parametrize("step", ["targets", "distill", "evaluate"])
 @pytest.mark.parametrize("device", ["gpu", "cuda:77", "cpu:x"])
 def test_a_device_that_is_not_there_is_refused(tmp_path, device):
     message = refused(tmp_path, "train", "--config", write_config(tmp_path), "--device", device)
@@ -249,7 +248,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, device):
     ("model", "words"),
     [
         ("{name: digits, width: 1.0}", "stages.1.weight is (32, 1, 3, 3) and the teacher's is (16, 1, 3, 3)"),
-        ("{name: nin, width: 0.1}", "the teacher has none"),
+        ("{name: densenet40, width: 0.1}", "the teacher has none"),
     ],
 )
 def test_a_student_that_is_no_part_of_its_teacher_is_refused_as_one(copied, model, words):
@@ -260,6 +259,7 @@ def test_a_student_that_is_no_part_of_its_teacher_is_refused_as_one(copied, mode
     assert words in message
 
 
+@pytest.mark.parametrize("step", ["targets", "distill", "evaluate"])
 def test_steps_before_training_are_refused(tmp_path, step):
     message = refused(tmp_path, step, "--config", write_config(tmp_path))
     assert "teacher/seed-0 holds no finished network: train it first" in message
