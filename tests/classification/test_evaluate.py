@@ -16,6 +16,7 @@ from classification.records import read_evaluation, write_record
 from uncertainty_core import derive_seed, mc_dropout, state_dict_sha256
 
 STUDENTS = list(TINY["students"])
+TEST_IMAGES_ALONE = ["evaluation.ood=[]", "evaluation.corruptions=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +199,14 @@ def test_a_network_that_was_trained_again_must_be_measured_again(copied, part):
     assert f"tiny/{part}/seed-0 holds another network than the one" in outcome.err
     assert outcome.err.endswith(": run evaluate again\n")
     if part != "teacher":  # whose students have to be distilled again
-        assert command("evaluate", "--config", config, other).code == 0
-        assert command("report", "--config", config, other).code == 0
+        for step in ("evaluate", "report"):
+            assert command(step, "--config", config, other, *TEST_IMAGES_ALONE).code == 0
 
 
 def test_a_student_that_is_gone_is_no_longer_reported(copied):
     config = write_config(copied, students={"KD": TINY["students"]["KD"]})
-    for step in ("report", "evaluate", "report"):
-        outcome = command(step, "--config", config)
+    for step, *options in (["report"], ["evaluate", *TEST_IMAGES_ALONE], ["report", *TEST_IMAGES_ALONE]):
+        outcome = command(step, "--config", config, *options)
         assert outcome.code == 0, outcome.err
         assert "distilled" not in outcome.out
         assert "distilled" not in (copied / "out/tiny/report.html").read_text()
@@ -215,12 +216,27 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
     # without such a row of the teacher, against the baseline, not against the ensemble of as many; what one pass
     # gives, always against the baseline
     for samples, twin in (("[2]", "MC-2"), ("[3]", "baseline")):
-        assert command("evaluate", "--config", copied / "tiny.yaml", f"evaluation.mc_samples={samples}").code == 0
+        options = [f"evaluation.mc_samples={samples}", "evaluation.repetitions=1", *TEST_IMAGES_ALONE]
+        assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
         found = {(record["row"], record["seed"]): record for record in read_evaluation(copied / "out/tiny")}
         for row, reference in (("MC-2 KD", twin), ("KD", "baseline"), ("DDN", "baseline")):
             ours, theirs = (probabilities_of(copied, name).amax(1).double() for name in (row, reference))
             assert found[row, 0]["metrics"]["mupe"] == pytest.approx((ours - theirs).square().mean().item(), abs=1e-12)
             assert found[row, 0]["metrics"]["mupe"] > 1e-6
+
+
+def test_precision_is_of_the_draws_alone(copied, finished):
+    options = ["evaluation.precision=bfloat16", "evaluation.channels_last=true"]
+    assert command("evaluate", "--config", copied / "tiny.yaml", *options, *TEST_IMAGES_ALONE).code == 0
+    for row in ("baseline", "KD", "ensemble of 2"):
+        assert torch.equal(probabilities_of(copied, row), probabilities_of(finished, row))
+    for row in ("MC-3", "MC-2 KD"):
+        fast, exact = probabilities_of(copied, row), probabilities_of(finished, row)
+        assert not torch.equal(fast, exact)
+        torch.testing.assert_close(fast, exact, rtol=0, atol=0.05)
+    outcome = command("report", "--config", copied / "tiny.yaml", *TEST_IMAGES_ALONE)
+    assert outcome.code == 2
+    assert "was made with another evaluation.precision: run evaluate again" in outcome.err
 
 
 def test_mupe_compares_with_the_baseline(records, finished):
