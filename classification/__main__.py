@@ -51,15 +51,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
+def usable_device(name: str) -> torch.device:
+    """The device called `name`, after a try; of several GPUs the one that is this process's."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise ConfigError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
 def main(args: argparse.Namespace) -> None:
     """Run the command."""
     overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
     config = load_config(args.config, overrides)
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     with process_group():
-        experiment = Experiment(config, torch.device(device), download=args.download, resume=args.resume)
+        device = usable_device(args.device)
+        experiment = Experiment(config, device, download=args.download, resume=args.resume)
         steps = {
             "train": experiment.train,
             "targets": experiment.write_targets,

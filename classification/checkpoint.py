@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from uncertainty_core import state_dict_sha256
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one sentence."""
@@ -76,6 +78,11 @@ def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:
 def read_model_record(folder: Path) -> dict[str, Any]:
     """The record of finished weights."""
     return _read_record(folder / "model.json")
+
+
+def network_sha256(folder: Path) -> str:
+    """What tells finished weights from all others."""
+    return state_dict_sha256(_load(folder / "model.safetensors"))
 
 
 def is_finished(folder: Path) -> bool:

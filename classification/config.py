@@ -16,6 +16,7 @@ import yaml
 from uncertainty_core.checks import check_positive_int
 
 from .methods import METHODS, Method, Standard
+from .sampling import Precision
 
 
 class ConfigError(ValueError):
@@ -67,6 +68,11 @@ class Training:
     def __post_init__(self) -> None:
         check_positive_int("epochs", self.epochs)
         check_positive_int("batch_size", self.batch_size)
+        for name in ("lr", "momentum", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum: set one, or nesterov=false")
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ class Evaluation:
     mc_samples: tuple[int, ...] = (10, 100)  # M of each Monte-Carlo row of the teacher
     mc_students: int = 0  # M of the same for the students, 0 for none
     repetitions: int = 1  # of each Monte-Carlo row, with seeds 0, 1, ...
+    precision: Precision = "float32"  # of all Monte-Carlo draws, see `mc_outputs`
+    channels_last: bool = False  # likewise
     num_bins: int = 15
     edges: Literal["right", "left"] = "right"
     ood: tuple[str, ...] = ()  # data sets of other things
@@ -117,6 +125,15 @@ class Config:
         for student in self.students:  # they name folders, and rows of a table that has others
             if student in ("", "baseline") or student.startswith((".", "MC-", "ensemble of ")) or "/" in student:
                 raise ValueError(f"students cannot be called {student!r}")
+        if self.teacher.method.needs_teacher:
+            raise ValueError("teacher.method must be standard: a teacher has none of its own")
+        if self.data.flip or self.data.crop_padding:
+            for student, run in self.students.items():
+                if run.method.from_store:
+                    raise ValueError(
+                        f"students.{student}.method.from_store needs the same images in every epoch: "
+                        "turn off data.flip and data.crop_padding, or set from_store=false"
+                    )
 
     @property
     def folder(self) -> Path:
@@ -125,8 +142,20 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
-    """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too."""
+    """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too.
+
+    A file may name another one, relative to itself, as its `base` and hold only what differs: keys below keys are
+    merged, null takes a key of the base away, and anything else replaces what the base has.
+    """
     path = Path(path)
+    content = {"name": path.stem} | _read(path)
+    for override in overrides:
+        _override(content, override)
+    return _build(Config, content, "")
+
+
+def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a YAML file upon that of its base; `heirs` are the files whose base it is."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -135,10 +164,27 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not a {type(content).__name__}")
-    content = {"name": path.stem} | content
-    for override in overrides:
-        _override(content, override)
-    return _build(Config, content, "")
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    _expect(isinstance(base, str), f"base of {path}", "the name of a file", base)
+    heirs = (*heirs, path.resolve())
+    if (path.parent / base).resolve() in heirs:
+        raise ConfigError(f"{path} is a base of itself, through base: {base}")
+    return _merged(_read(path.parent / base, heirs), content)
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """`change` upon `base`, as RFC 7396 merges JSON."""
+    if not isinstance(change, dict):
+        return change
+    merged = dict(base) if isinstance(base, dict) else {}
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -26,7 +26,7 @@ from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_
 from .config import ConfigError, Data, Run, Training
 from .data import ImageSet, drop_pixels, random_crop, random_flip, to_float
 from .distributed import my_rows, rank, share_batch_norm, sum_gradients, sum_over_ranks
-from .methods import UNLABELLED, DropoutDistillation
+from .methods import UNLABELLED, DropoutDistillation, Share
 
 PERTURBATION = 0.2  # share of the pixels that the dropout distillation paper sets to zero
 
@@ -129,7 +129,8 @@ def fit(
         watched: what to report accuracy on after each epoch; nothing depends on it.
         folder: gets log.csv, tensorboard/, epoch-*/ and at the end model.safetensors and model.json.
         seed: of everything random.
-        identity: JSON values that say what is trained; a checkpoint of anything else is refused.
+        identity: JSON values that say what is trained, all but the number of epochs; a checkpoint of anything else is
+            refused.
         teacher: in eval mode, for methods that need one.
         resume: go on from the newest checkpoint.
         name: beside the progress bar.
@@ -141,6 +142,10 @@ def fit(
     record = load_checkpoint(folder, model, optimizer) if resume else None
     if record is not None and record["identity"] != identity:
         raise CheckpointError(f"{folder} holds a checkpoint of other settings: train into another folder")
+    if record is not None and record["epoch"] > run.training.epochs:
+        raise CheckpointError(
+            f"{folder} holds a checkpoint of epoch {record['epoch']}, more than epochs={run.training.epochs}"
+        )
     first_epoch = 0 if record is None else record["epoch"]
     rows = [] if record is None else record["log"]
     num_classes = len(inputs.data.classes)
@@ -164,7 +169,7 @@ def fit(
             bar.update()
     if writer is not None:
         writer.close()
-        save_model(folder, model, {"identity": identity})
+        save_model(folder, model, {"identity": identity, "epochs": run.training.epochs})
 
 
 def _train_epoch(
@@ -193,8 +198,10 @@ def _train_epoch(
         mine = my_rows(len(batch))
         images = augment(inputs.data.images[batch], data, method, generator)[mine]
         images = to_float(images, inputs.mean, inputs.std)
-        labels = inputs.data.labels[batch[mine]]
-        labels = labels.where(labels >= 0, UNLABELLED)
+        labels = inputs.data.labels[batch]
+        labelled = labels >= 0
+        share = Share((mine.stop - mine.start) / len(batch), labelled[mine].sum() / labelled.sum().clamp(min=1))
+        labels = labels.where(labelled, UNLABELLED)[mine]
         if inputs.targets is not None:
             targets = inputs.targets[batch[mine]]
         elif teacher is not None:
@@ -205,8 +212,7 @@ def _train_epoch(
         masks = masks_of_shard(derive_seed(seed, "dropout", epoch, step), mine.start, len(batch))
         with drawn_dropout(model, masks):
             logits = model(images)
-        # a mean over this process's rows, weighted so that the sum over processes is the mean over the batch
-        loss = method.loss(logits, targets, labels) * (len(labels) / len(batch))
+        loss = method.loss(logits, targets, labels, share)
         optimizer.zero_grad()
         loss.backward()
         sum_gradients(model)

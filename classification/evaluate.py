@@ -6,11 +6,10 @@ Shapes: N images, C classes, M draws.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from uncertainty_core import (
@@ -25,10 +24,13 @@ from uncertainty_core import (
     ranking,
 )
 
+from .checkpoint import network_sha256
+from .config import Evaluation
 from .corruptions import corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
+from .records import write_record
 from .sampling import mc_outputs
 
 STRENGTHS = range(1, 6)
@@ -38,45 +40,58 @@ STRENGTHS = range(1, 6)
 class Predictor:
     """A row of the report: `probabilities(images, ids)` gives (N, C) at the cost of so many forward passes.
 
-    A student's confidence is compared with that of the teacher at as many passes, if that was measured, and otherwise
-    with the baseline's, as the teacher's own is.
+    Its confidence is compared with that of its `twin`, a row of the teacher; if there is no such row, the baseline's.
     """
 
     row: str
     seed: int
     passes: int
+    networks: tuple[tuple[str | None, int], ...]  # whose they are: student (None for the teacher) and seed
     probabilities: Callable[[Tensor, list[int | str]], Tensor]
-    is_student: bool = False
+    twin: str = "baseline"
 
 
 def predictors(experiment: Experiment) -> Iterator[Predictor]:
     """Baseline, Monte-Carlo dropout, ensemble and students of an experiment, in the order of the report."""
     config = experiment.config
     evaluation = config.evaluation
+    sample = partial(_monte_carlo, evaluation)
     teacher, seeds = experiment.teacher, config.teacher.seeds
-    yield Predictor("baseline", seeds[0], 1, _deterministic(teacher))
+    first = ((None, seeds[0]),)
+    yield Predictor("baseline", seeds[0], 1, first, _deterministic(teacher))
     for num_samples in evaluation.mc_samples:
         for seed in range(evaluation.repetitions):
-            yield Predictor(f"MC-{num_samples}", seed, num_samples, _monte_carlo(teacher, num_samples, seed))
+            yield Predictor(f"MC-{num_samples}", seed, num_samples, first, sample(teacher, num_samples, seed))
     if len(seeds) > 1:
         members = [experiment.trained(None, seed) for seed in seeds]
-        yield Predictor(f"ensemble of {len(seeds)}", 0, len(seeds), _ensemble(members))
+        networks = tuple((None, seed) for seed in seeds)
+        yield Predictor(f"ensemble of {len(seeds)}", 0, len(seeds), networks, _ensemble(members))
     for student, run in config.students.items():
         for seed in run.seeds:
             model = experiment.trained(student, seed)
-            yield Predictor(student, seed, 1, _deterministic(model), is_student=True)
+            yield Predictor(student, seed, 1, ((student, seed),), _deterministic(model))
             if num_samples := evaluation.mc_students:
-                row = f"MC-{num_samples} {student}"
-                yield Predictor(row, seed, num_samples, _monte_carlo(model, num_samples, seed), is_student=True)
+                twin = f"MC-{num_samples}"
+                sampled = sample(model, num_samples, seed)
+                yield Predictor(f"{twin} {student}", seed, num_samples, ((student, seed),), sampled, twin)
 
 
 def _deterministic(model: nn.Module) -> Callable[[Tensor, list], Tensor]:
     return lambda images, _: model(images).softmax(1)
 
 
-def _monte_carlo(model: nn.Module, num_samples: int, seed: int) -> Callable[[Tensor, list], Tensor]:
+def _monte_carlo(
+    evaluation: Evaluation, model: nn.Module, num_samples: int, seed: int
+) -> Callable[[Tensor, list], Tensor]:
     return lambda images, ids: mc_outputs(
-        model, images, num_samples, transform=lambda logits: logits.softmax(1), seed=seed, keys=ids
+        model,
+        images,
+        num_samples,
+        transform=lambda logits: logits.softmax(1),
+        seed=seed,
+        keys=ids,
+        precision=evaluation.precision,
+        channels_last=evaluation.channels_last,
     )
 
 
@@ -85,26 +100,31 @@ def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
 
 
 def evaluate(experiment: Experiment) -> None:
-    """Measure every predictor and write `<folder>/evaluation/<row>/seed-<k>.json` and its predictions beside it."""
-    test = experiment.test_set
-    outliers = {name: _outliers(experiment, name) for name in experiment.config.evaluation.ood}
-    teacher_confidence: dict[int, Tensor] = {}  # by number of passes
+    """Measure every predictor and write its record, see `records`."""
+    config, test, folder = experiment.config, experiment.test_set, experiment.config.folder
+    sha256 = cache(network_sha256)
+    outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
+    confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
     records = []
     for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
         probabilities = _predict(experiment, predictor, test, name)
         confidence = probabilities.amax(1)
-        if not predictor.is_student:  # the teacher comes first, and its baseline before all
-            teacher_confidence.setdefault(predictor.passes, confidence)
-        baseline = teacher_confidence[1]
-        twin = teacher_confidence.get(predictor.passes, baseline) if predictor.is_student else baseline
+        confidences.setdefault(predictor.row, confidence)
+        twin = confidences.get(predictor.twin, confidences["baseline"])  # which come before all that have twins
         result = _calibration(experiment, probabilities, test.labels)
         metrics = error_metrics(probabilities, test.labels)
         metrics["mupe"] = mupe(twin, confidence).item()
+        if predictor.passes == 1:  # of the others it would take more passes than all else together
+            metrics |= _other_accuracies(experiment, predictor)
+        places = [experiment.folder_of(*network) for network in predictor.networks]
         record = {
             "row": predictor.row,
             "seed": predictor.seed,
             "passes": predictor.passes,
+            "networks": {place.relative_to(folder).as_posix(): sha256(place) for place in places},
+            "precision": config.evaluation.precision,
+            "channels_last": config.evaluation.channels_last,
             "metrics": metrics,
             "calibration": json.loads(result.to_json()),
             "ood": {
@@ -113,18 +133,23 @@ def evaluate(experiment: Experiment) -> None:
             },
             "corruptions": _corruptions(experiment, predictor),
         }
-        folder = experiment.config.folder / "evaluation" / predictor.row
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({"probabilities": probabilities.cpu()}, folder / f"seed-{predictor.seed}.safetensors")
-        part = folder / "record.part"
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        part.replace(folder / f"seed-{predictor.seed}.json")
+        write_record(folder, record, probabilities)
         records.append(record)
     print(f"\n{summary(records)}\n")
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:
     return predict(predictor.probabilities, images, *experiment.statistics, progress=name)
+
+
+def _other_accuracies(experiment: Experiment, predictor: Predictor) -> dict[str, float]:
+    """Accuracy on the training images, and on the validation images if there are any."""
+    accuracies = {}
+    for split, images in (("train", experiment.train_set), ("val", experiment.validation_set)):
+        if len(images):
+            picked = _predict(experiment, predictor, images, f"{predictor.row}, {split}").argmax(1)
+            accuracies[f"{split}_accuracy"] = (picked == images.labels).double().mean().item()
+    return accuracies
 
 
 def _calibration(experiment: Experiment, probabilities: Tensor, labels: Tensor) -> CalibrationResult:
@@ -196,8 +221,3 @@ def summary(records: list[dict[str, Any]]) -> str:
         name = record["row"] if record["seed"] == 0 else f"{record['row']}, seed {record['seed']}"
         lines.append(f"{name:<28}{record['passes']:>8}" + "".join(f"{float(values[key]):>10.4f}" for key in SUMMARY))
     return "\n".join(lines)
-
-
-def read_evaluation(folder: Path) -> list[dict[str, Any]]:
-    """All records that `evaluate` wrote under an experiment's folder."""
-    return [json.loads(path.read_text()) for path in sorted((folder / "evaluation").glob("*/seed-*.json"))]

@@ -65,15 +65,29 @@ class Experiment:
         return self.load("train")
 
     @cached_property
+    def extended_set(self) -> ImageSet:
+        """The images to train on, and after them those without labels, if there are any."""
+        data = self.config.data
+        if data.unlabelled is None:
+            return self.train_set
+        _, channels, size, _ = self.train_set.images.shape
+        more = unlabelled(data.unlabelled, size, channels, data.bad_images, progress=rank() == 0)
+        return joined(self.train_set, on_device(more, self.device))
+
+    @cached_property
     def test_set(self) -> ImageSet:
         """The images that nothing is ever chosen by."""
         return self.load("test")
 
     @cached_property
+    def validation_set(self) -> ImageSet:
+        """The images that are set aside, perhaps none."""
+        return self.load("val")
+
+    @cached_property
     def watched_set(self) -> ImageSet:
         """What the log reports: the validation images, or the test images where none are set aside."""
-        validation = self.load("val")
-        return validation if len(validation) else self.test_set
+        return self.validation_set if len(self.validation_set) else self.test_set
 
     @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
@@ -147,11 +161,14 @@ class Experiment:
         teacher = self.teacher if method.needs_teacher else None
         identity = self._identity(run, seed, teacher)
         if is_finished(folder):
-            if read_model_record(folder)["identity"] == identity:
+            record = read_model_record(folder)
+            same, epochs = record["identity"] == identity, run.training.epochs
+            if same and record["epochs"] == epochs:
                 if rank() == 0:
                     print(f"{name}, seed {seed}: already trained, {folder}")
                 return
-            if self.resume:
+            # rates and draws are functions of the epoch: more epochs go on where a finished training ended
+            if self.resume and not (same and record["epochs"] < epochs):
                 raise CheckpointError(f"{folder} holds a network of other settings: remove it or change name or output")
         inputs = self._inputs(student, run)
         torch.manual_seed(derive_seed(seed, "weights"))
@@ -174,15 +191,17 @@ class Experiment:
         barrier()
 
     def _identity(self, run: Run, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
-        """JSON values of all that decides what a training ends with."""
+        """JSON values of all that decides what a training ends with, but the number of its epochs."""
         data = dataclasses.asdict(self.config.data)
+        training = json.loads(json.dumps(dataclasses.asdict(run.training)))
+        del training["epochs"]
         return {
             "model": dataclasses.asdict(run.model),
-            "training": json.loads(json.dumps(dataclasses.asdict(run.training))),
+            "training": training,
             "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
             "augmentation": {key: data[key] for key in ("flip", "crop_padding")},
-            "images": self.train_set.fingerprint(),  # they give the normalisation, too
-            "seen": self._images(run).fingerprint(),
+            "images": self.train_set.fingerprint,  # they give the normalisation, too
+            "seen": self._images(run).fingerprint,
             "seed": seed,
             "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict()),
         }
@@ -199,12 +218,7 @@ class Experiment:
         """What a student of this method sees."""
         if isinstance(run.method, DropoutDistillation) and run.method.images == "test":
             return self.test_set
-        extra = self.config.data.unlabelled
-        if extra is None or not run.method.needs_teacher:
-            return self.train_set
-        _, channels, size, _ = self.train_set.images.shape
-        more = unlabelled(extra, size, channels, self.config.data.bad_images, progress=rank() == 0)
-        return joined(self.train_set, on_device(more, self.device))
+        return self.extended_set if run.method.needs_teacher else self.train_set
 
     def _target_folder(self, student: str) -> Path:
         return self.config.folder / "targets" / student
@@ -213,17 +227,11 @@ class Experiment:
         return {
             "teacher": state_dict_sha256(self.teacher.state_dict()),
             "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
-            "images": self._images(run).fingerprint(),
+            "images": self._images(run).fingerprint,
             "seed": 0,
         }
 
     def _write_targets(self, student: str, run: Run) -> None:
-        data = self.config.data
-        if data.flip or data.crop_padding:
-            raise ConfigError(
-                f"students.{student}.method.from_store needs the same images in every epoch: "
-                "turn off data.flip and data.crop_padding, or set from_store=false"
-            )
         images = self._images(run)
         position = {image_id: row for row, image_id in enumerate(images.ids)}
         mean, std = self.statistics
@@ -267,6 +275,11 @@ def joined(images: ImageSet, extra: ImageSet) -> ImageSet:
     )
 
 
+def fits_into(small: Tensor, large: Tensor) -> bool:
+    """Whether `small` has no dimension more, and in none more entries, than `large`."""
+    return small.dim() == large.dim() and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+
+
 def start_from(student: nn.Module, teacher: nn.Module, subset: bool = False) -> None:
     """Copy the teacher's weights into the student's layers of the same name and shape.
 
@@ -276,6 +289,12 @@ def start_from(student: nn.Module, teacher: nn.Module, subset: bool = False) -> 
     theirs = teacher.state_dict()
     own = student.state_dict()
     for name, weight in own.items():
+        if subset and not (name in theirs and fits_into(weight, theirs[name])):
+            have = f"the teacher's is {tuple(theirs[name].shape)}" if name in theirs else "the teacher has none"
+            raise ConfigError(
+                f"initialize=subset needs a student that is part of its teacher, but its {name} is "
+                f"{tuple(weight.shape)} and {have}: make it smaller, or choose initialize=teacher or scratch"
+            )
         if name in theirs and (subset or theirs[name].shape == weight.shape):
             own[name] = theirs[name][tuple(slice(size) for size in weight.shape)]
     student.load_state_dict(own)

@@ -3,10 +3,11 @@
 Shapes: N images, C classes, M draws.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,20 @@ from torch import Tensor, nn
 from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation, mc_dropout
 from uncertainty_core.checks import check_positive_int
 
-from .sampling import mc_outputs
+from .sampling import Precision, mc_outputs
 
 # The label of an image without one, which is what the losses ignore.
 UNLABELLED = -100
+
+
+class Share(NamedTuple):
+    """How much of a batch a process holds: of its rows, and of those with a label."""
+
+    rows: Tensor | float = 1.0
+    labels: Tensor | float = 1.0
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,12 @@ class Method(ABC):
         return None
 
     @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
-        """What the student minimises, a scalar, given its `logits` (N, C), `targets` (N, C) and `labels` (N,)."""
+    def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor, share: Share = WHOLE) -> Tensor:
+        """What the student minimises, a scalar, given its `logits` (N, C), `targets` (N, C) and `labels` (N,).
+
+        Each term is a mean over the N images, or over those with a label, times this process's `share` of them: the
+        sum over processes is then what one process computes, however the labels are spread.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,30 +66,45 @@ class Standard(Method):
 
     needs_teacher: ClassVar[bool] = False
 
-    def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """Cross-entropy."""
-        return cross_entropy(logits, labels)
+        return share.labels * cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True)
 class DDN(Method):
-    """Distilled Dropout Network (Gurau 2018): an identical network learns the mean of M stochastic logits."""
+    """Distilled Dropout Network (Gurau 2018): an identical network learns the mean of M stochastic logits.
+
+    Where little but linear layers follows the dropout, that mean is nearly the logits of one plain pass: an empty
+    lesson. `average="probs"` averages after the softmax, as Monte-Carlo dropout itself does, and so keeps what makes it
+    less sure. The target is then the logarithm of the mean, which the student's logits have to meet up to a constant
+    per image that no softmax sees; it is chosen so that the target sums to zero.
+    """
 
     dd_weight: float = 1.0  # of the distance to the teacher's logits
     gt_weight: float = 1.0  # of the cross-entropy, the λ of eq. 7
     mc_samples: int = 100  # M
+    average: Literal["logits", "probs"] = "logits"  # the paper's is logits
+    precision: Precision = "float32"  # of the draws, see `mc_outputs`
+    channels_last: bool = False  # likewise
     from_store: bool = True
 
     def __post_init__(self) -> None:
         check_positive_int("mc_samples", self.mc_samples)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
-        """Mean of M stochastic logits."""
-        return mc_outputs(teacher, images, self.mc_samples, seed=seed, keys=keys)
+        """Mean of M stochastic logits, or centred logarithm of the mean of M stochastic probabilities."""
+        options = {"seed": seed, "keys": keys, "precision": self.precision, "channels_last": self.channels_last}
+        if self.average == "logits":
+            return mc_outputs(teacher, images, self.mc_samples, **options)
+        # in float64 no class is so improbable that it becomes 0, whose logarithm nothing could reach
+        means = mc_outputs(teacher, images, self.mc_samples, lambda logits: logits.double().softmax(1), **options)
+        logs = means.clamp(min=torch.finfo(means.dtype).tiny).log()
+        return (logs - logs.mean(1, keepdim=True)).float()
 
-    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """Squared distance to the target logits, and cross-entropy where there is a label."""
-        return ddn_loss(logits, targets, labels, self.dd_weight, self.gt_weight)
+        return ddn_loss(logits, targets, labels, self.dd_weight * share.rows, self.gt_weight * share.labels)
 
 
 @dataclass(frozen=True)
@@ -92,9 +122,9 @@ class DropoutDistillation(Method):
         with torch.no_grad(), mc_dropout(teacher, seeds=[derive_seed(seed, key) for key in keys]):
             return teacher(images).softmax(1)
 
-    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """KL(teacher || student), whose gradient is unbiased for the one to the mean of all passes (theorem 1-ii)."""
-        return kl_distillation(logits, targets)
+        return share.rows * kl_distillation(logits, targets)
 
 
 @dataclass(frozen=True)
@@ -105,14 +135,21 @@ class KD(Method):
     alpha: float = 0.5  # share of the soft term
     from_store: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
+
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Logits of one deterministic pass."""
         with torch.no_grad():
             return teacher(images)
 
-    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """Hinton's loss."""
-        return kd_loss(logits, targets, labels, self.temperature, self.alpha)
+    def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
+        """Hinton's loss, where there is no label without its hard term."""
+        soft = kd_loss(logits, targets, labels, self.temperature, alpha=1.0)
+        return share.rows * self.alpha * soft + share.labels * (1 - self.alpha) * cross_entropy(logits, labels)
 
 
 METHODS: dict[str, type[Method]] = {

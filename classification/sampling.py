@@ -7,17 +7,16 @@ Shapes: N images, C classes, M draws.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from uncertainty_core import dropout_modules, mc_mean_std
+from uncertainty_core import mc_mean_std, split_at_dropout
+from uncertainty_core.scores import at_least_float32
 
-
-def split_at_dropout(stages: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
-    """The stages before the first one that holds a dropout module, and the rest; both share the original's weights."""
-    first = next((k for k, stage in enumerate(stages) if dropout_modules(stage)), len(stages))
-    return stages[:first], stages[first:]
+Precision = Literal["float32", "bfloat16"]
 
 
 def enumerate_rows(values: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -34,6 +33,8 @@ def mc_outputs(
     seed: int | None = None,
     keys: Sequence[int | str] | None = None,
     sub_batch: int = 16,
+    precision: Precision = "float32",
+    channels_last: bool = False,
 ) -> Tensor:
     """Mean over M stochastic passes of the transformed logits (N, C).
 
@@ -44,22 +45,29 @@ def mc_outputs(
         transform: applied to the logits (n, C) of each pass, `lambda z: z.softmax(1)` for mean probabilities.
         seed, keys: make the draws a function of (seed, key of the image, number of the draw) alone.
         sub_batch: images that are sampled together; does not change the result of keyed draws.
+        precision: "bfloat16" runs convolutions and matrix products in it: faster where the processor has it, and right
+            to two or three digits. Whatever it is, draws are averaged in float32, and keyed ones have the same masks.
+        channels_last: keep the channels of a pixel together, which most processors convolve faster; the sums of a
+            convolution are taken in another order, so that the last bits of the result differ.
     """
     if model.training:
         raise ValueError("model must be in eval mode: in training mode batch statistics would change, too")
-    shared, sampled = split_at_dropout(model.stages)
-    sampled.eval()  # slicing makes a new container, which starts in training mode
-    features = shared(images)
+    stages = model.stages
+    if channels_last:  # a copy: the caller's other results must not change with the layout of the weights
+        stages = deepcopy(stages).to(memory_format=torch.channels_last)
+    shared, sampled = split_at_dropout(stages)
     keys = range(len(images)) if keys is None and seed is not None else keys
-    means = [
-        mc_mean_std(
-            sampled,
-            part,
-            num_samples=num_samples,
-            transform=transform,
-            seed=seed,
-            keys=None if keys is None else keys[start : start + sub_batch],
-        )[0]
-        for start, part in enumerate_rows(features, sub_batch)
-    ]
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        features = shared(images)
+        means = [
+            mc_mean_std(
+                sampled,
+                part,
+                num_samples=num_samples,
+                transform=lambda logits: transform(at_least_float32(logits)),
+                seed=seed,
+                keys=None if keys is None else keys[start : start + sub_batch],
+            )[0]
+            for start, part in enumerate_rows(features, sub_batch)
+        ]
     return torch.cat(means)

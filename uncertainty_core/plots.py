@@ -3,6 +3,7 @@
 One or several models: pass a result, or a dict of them by name to overlay them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from .calibration import BIN_METRICS, CalibrationResult, bin_edges
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#999999"
+_LINE = 0.2  # inches that a line of a legend takes
+_HALF_WIDTH = 28  # characters that fit twice beside each other
 
 METRIC_LABELS = {"ece": "ECE", "msce": "MSCE", "mce": "MCE (squared)", "mce_abs": "MCE"}
 
@@ -75,11 +78,20 @@ def reliability_diagram(
         lower.stairs(share, bin_edges(result.num_bins), color=colour, linewidth=1.5, fill=len(results) == 1)
 
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="success frequency", title=title)
-    upper.legend(loc="upper left", frameon=False, fontsize="small")
+    _legend_below(figure, upper)
     lower.set(xlabel="confidence", ylabel="share of samples", ylim=(0, None))
     _tidy(upper)
     _tidy(lower)
     return figure
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    """Name the lines of `axes` at the foot of the figure, which grows for it: there no name ever covers a line."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, names), default=0) <= _HALF_WIDTH else 1
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + _LINE * math.ceil(len(names) / columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
 
 
 def _styles(count: int) -> tuple[list[str], list[str]]:
@@ -111,7 +123,6 @@ def _draw_bars(axes: Axes, result: CalibrationResult, label: str) -> None:
 def _curves(axes: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
     for (name, (x, y)), colour in zip(curves.items(), _styles(len(curves))[0], strict=True):
         axes.plot(x, y, color=colour, label=name, linewidth=1.6)
-    axes.legend(frameon=False)
     _tidy(axes)
 
 
@@ -126,6 +137,7 @@ def risk_coverage_plot(curves: Mapping[str, tuple[Tensor, Tensor]], title: str =
     axes = figure.subplots()
     _curves(axes, {name: (x.cpu(), y.cpu()) for name, (x, y) in curves.items()})
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage", ylabel="risk (error rate)", title=title)
+    _legend_below(figure, axes)
     return figure
 
 
@@ -150,4 +162,5 @@ def sparsification_plot(
         axes.plot(removed, oracle.cpu(), color=colour, linestyle="--", linewidth=1, label=f"{name}, oracle")
     _curves(axes, {name: (removed, curve.cpu()) for name, curve in curves.items()})
     axes.set(xlabel="removed share of pixels", ylabel="mIoU of the rest", title=title)
+    _legend_below(figure, axes)
     return figure

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -85,8 +86,9 @@ class ImageSet:
         ids = tuple(self.ids[i] for i in indices.tolist())
         return replace(self, images=self.images[indices], labels=self.labels[indices], ids=ids)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of images, labels, classes and ids."""
+        """SHA-256 of images, labels, classes and ids, computed once: the tensors are not to be changed."""
         digest = hashlib.sha256(json.dumps([self.images.shape, self.classes, self.ids]).encode())
         digest.update(self.images.flatten().cpu().numpy())
         digest.update(self.labels.contiguous().cpu().numpy())

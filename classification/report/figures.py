@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from uncertainty_core.plots import COLOURS, MARKERS
 
+from .read import Curves
+
 # share of retained parameters, mean error, its deviation or None
 Point = tuple[float, float, float | None]
 
@@ -28,20 +30,21 @@ def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
 
 
-def training_figure(accuracies: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str]) -> Figure:
-    """Accuracy after each epoch (DDN fig. 1), a line for each seed of a network.
+def training_figure(accuracies: Mapping[str, Sequence[Curves]], colours: Mapping[str, str]) -> Figure:
+    """Accuracy after each epoch (DDN fig. 1), for each seed of a network: a line in test, a dashed one in training.
 
     Args:
-        accuracies: of each network, for each seed, after each epoch.
+        accuracies: of each network, for each seed.
         colours: of the networks.
     """
     figure, (axes,) = _panels(4.5)
     for name, seeds in accuracies.items():
-        style = {"color": colours[name], "linewidth": 1.4, "marker": "o", "markersize": 3}
-        for k, values in enumerate(seeds):
-            if len(values) > 15:  # where a line is enough
-                style["marker"] = None
-            axes.plot(range(1, len(values) + 1), values, label=name if k == 0 else None, **style)
+        for k, curves in enumerate(seeds):
+            epochs = range(1, len(curves["test"]) + 1)
+            few = len(epochs) <= 15  # for more a line is enough
+            style = {"color": colours[name], "marker": "o" if few else None, "markersize": 3}
+            axes.plot(epochs, curves["train"], linestyle="--", linewidth=0.9, **style)
+            axes.plot(epochs, curves["test"], linewidth=1.4, label=name if k == 0 else None, **style)
     axes.set(xlabel="epoch", ylabel="accuracy")
     _legend(figure, axes)
     return figure

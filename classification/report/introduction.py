@@ -78,8 +78,9 @@ def _architecture(run: Run) -> str:
 def describe(method: Method) -> str:
     """A method in words: its name, a colon and what is particular, if there is anything."""
     if isinstance(method, DDN):
+        lesson = {"logits": "mean of {} stochastic logits", "probs": "logarithm of the mean of {} stochastic answers"}
         return (
-            f"Distilled Dropout Network (Gurau 2018): mean of {method.mc_samples} stochastic logits "
+            f"Distilled Dropout Network (Gurau 2018): {lesson[method.average].format(method.mc_samples)} "
             f"(weight {method.dd_weight:g}) and labels (weight {method.gt_weight:g})"
         )
     if isinstance(method, DropoutDistillation):

@@ -15,7 +15,7 @@ from ..experiment import Experiment
 from . import results
 from .introduction import configuration, in_words, networks
 from .markup import document
-from .read import Records, evaluated, logged_accuracies, predictions
+from .read import Curves, Records, evaluated, logged_accuracies, predictions
 
 
 def write_report(experiment: Experiment) -> Path:
@@ -44,7 +44,7 @@ def build_report(
     config: Config,
     records: Records,
     probabilities: Mapping[str, Tensor],
-    logs: Mapping[str, Sequence[Sequence[float]]],
+    logs: Mapping[str, Sequence[Curves]],
     test: ImageSet,
 ) -> str:
     """The page; sections for which there is nothing to show are left out.

@@ -4,8 +4,8 @@ Shapes: N test images, C classes.
 """
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
-from ..evaluate import read_evaluation
+from ..records import read_evaluation
+
+# "train" and "test" -> accuracy after each epoch
+Curves = Mapping[str, Sequence[float]]
 
 # what `evaluate` measured by row, once per seed, in the order of the report
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -38,15 +41,20 @@ def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
 def evaluated(config: Config) -> Records:
     """What `evaluate` wrote for this configuration; what it left behind for others is passed over."""
     folder = config.folder / "evaluation"
-    try:
-        found = {(record["row"], record["seed"]): record for record in read_evaluation(config.folder)}
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder} holds a damaged file ({error}): run evaluate again") from None
+    found = {(record["row"], record["seed"]): record for record in read_evaluation(config.folder)}
+    sha256 = cache(network_sha256)
     records: dict[str, list[dict[str, Any]]] = {}
     for row, seed in expected_rows(config):
         if (row, seed) not in found:
             raise CheckpointError(f"{folder} holds nothing about {row}, seed {seed}: run evaluate first")
         _check_settings(found[row, seed], config)
+        for name, measured in found[row, seed]["networks"].items():
+            place = config.folder / name
+            if not is_finished(place) or sha256(place) != measured:
+                raise CheckpointError(
+                    f"{place} holds another network than the one {folder} tells of as {row}, seed {seed}: "
+                    "run evaluate again"
+                )
         records.setdefault(row, []).append(found[row, seed])
     return records
 
@@ -58,6 +66,8 @@ def _check_settings(record: Mapping[str, Any], config: Config) -> None:
         "edges": record["calibration"]["edges"],
         "ood": tuple(record["ood"]),
         "corruptions": tuple(record["corruptions"]),
+        "precision": record["precision"],
+        "channels_last": record["channels_last"],
     }
     for key, value in measured.items():
         if value != getattr(config.evaluation, key):
@@ -80,10 +90,12 @@ def predictions(config: Config, row: str, seed: int, num_images: int) -> Tensor:
     return probabilities
 
 
-def logged_accuracies(folder: Path) -> list[float]:
+def logged_accuracies(folder: Path) -> Curves:
     """Accuracy after each epoch of the network in `folder`; nothing where there is no log."""
     path = folder / "log.csv"
     if not path.exists():
-        return []
+        return {}
     with open(path, newline="", encoding="utf-8") as file:
-        return [float(row["accuracy"]) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    columns = {"train": "train_accuracy", "test": "accuracy"}
+    return {kind: [float(row[column]) for row in rows] for kind, column in columns.items()}

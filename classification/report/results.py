@@ -19,7 +19,7 @@ from .examples import examples
 from .figures import Point, compression_figure, corruption_figure, training_figure
 from .introduction import describe, listed, parameter_counts
 from .markup import figures, paragraph
-from .read import Records
+from .read import Curves, Records
 from .tables import (
     COLUMNS,
     mean_and_deviation,
@@ -50,12 +50,15 @@ def main_table(config: Config, records: Records) -> str:
     if config.paper:
         legend.append("Below our values, in italics: what the paper prints.")
     legend.append(
+        "Accuracy on the training images is that of a single pass without dropout. "
         "Risk is the share of errors; MSCE and MCE are the mean and the maximum squared calibration error; NLL true "
         "and NLL pred. the negative log-likelihood of the true and of the predicted class; AURC the area under the "
         "risk-coverage curve; MUPE the mean squared difference between the confidences of a row and of the baseline."
     )
     rows = {row: [measurements(record) for record in found] for row, found in records.items()}
-    return metric_table(COLUMNS, rows, "Results", config.paper) + paragraph(" ".join(legend), "note")
+    held = {key for found in (*rows.values(), config.paper.values()) for metrics in found for key in metrics}
+    columns = [column for column in COLUMNS if column.key in held]
+    return metric_table(columns, rows, "Results", config.paper) + paragraph(" ".join(legend), "note")
 
 
 # --- which rows a diagram shows ----------------------------------------------------------------------------------
@@ -128,16 +131,19 @@ def _risk_coverage(rows: Sequence[str], probabilities: Mapping[str, Tensor], tes
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-def training(config: Config, records: Records, logs: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    """Accuracy over epochs (DDN figure 1), where logs are left."""
+def training(config: Config, records: Records, logs: Mapping[str, Sequence[Curves]]) -> str:
+    """Accuracy in training and test over epochs (DDN figure 1), where logs are left."""
     colours = dict(zip(overlaid_rows(config, records), COLOURS, strict=False))
     colours["teacher"] = colours["baseline"]  # it is the same network
     lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in colours}
     lines = {name: seeds for name, seeds in lines.items() if seeds}
     if not lines:
         return ""
-    said = listed([f"{name} {seeds[0][-1]:.2%}" for name, seeds in lines.items()])
-    caption = "Accuracy after each epoch, on the validation images or, where none are set aside, on the test images."
+    said = listed([f"{name} {seeds[0]['test'][-1]:.2%}" for name, seeds in lines.items()])
+    caption = (
+        "Accuracy after each epoch, on the validation images or, where none are set aside, on the test images; "
+        "dashed: on the training images, as they pass by with dropout."
+    )
     return figures([(training_figure(lines, colours), f"Accuracy over epochs, which ends at {said}", caption)])
 
 

@@ -36,7 +36,9 @@ class Column:
 
 COLUMNS = (
     Column("passes", "Passes", digits=0),
-    Column("accuracy", "Accuracy", "higher", "%", 2),
+    Column("train_accuracy", "Training acc.", unit="%", digits=2),
+    Column("val_accuracy", "Validation acc.", "higher", "%", 2),
+    Column("accuracy", "Test acc.", "higher", "%", 2),
     Column("risk", "Risk", "lower", "%", 2),
     Column("ece", "ECE", "lower"),
     Column("msce", "MSCE", "lower", HUNDREDTHS),

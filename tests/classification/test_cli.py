@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -173,6 +174,31 @@ def test_unlabelled_images_join_the_students_alone(tmp_path, image_folder):
     assert "already trained" not in again.out
 
 
+@pytest.mark.parametrize("step", ["train", "distill"])
+def test_more_epochs_go_on_where_a_finished_run_ended(copied, tmp_path_factory, step):
+    # as if it had been asked for so many from the start: rates and draws are functions of the epoch
+    other = tmp_path_factory.mktemp("whole")
+    shutil.copytree(copied / "out/tiny/teacher", other / "out/tiny/teacher")
+    run, place = {"train": ("teacher", "teacher/seed-0"), "distill": ("students.DDN", "students/DDN/seed-0")}[step]
+    longer = [f"{run}.training.epochs=4", f"{run}.training.milestones=[1, 3]"]
+    shorter = [f"{run}.training.epochs=2", longer[1]]
+    whole, begun = write_config(other), copied / "tiny.yaml"
+    assert command(step, "--config", begun, *shorter).code == 0
+    assert command(step, "--config", begun, *longer, "--resume").code == 0
+    assert command(step, "--config", whole, *longer).code == 0
+    ours, theirs = tree(copied / "out/tiny" / place), tree(other / "out/tiny" / place)
+    for name in ("model.safetensors", "model.json", "epoch-0004/state.safetensors"):
+        assert ours[name] == theirs[name]
+    assert command(step, "--config", begun, *longer, "--resume").out.count("already trained") >= 1
+
+
+def test_fewer_epochs_than_a_finished_run_has_are_refused(copied):
+    fewer = "teacher.training.epochs=1"
+    assert "holds a network of other settings" in refused(
+        copied, "train", "--config", copied / "tiny.yaml", fewer, "--resume"
+    )
+
+
 # --- refused
 
 
@@ -212,6 +238,27 @@ def test_a_network_that_cannot_be_is_refused(tmp_path, override, words):
         assert word in message
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:77", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+    message = refused(tmp_path, "train", "--config", write_config(tmp_path), "--device", device)
+    assert message.startswith(f"error: --device {device} cannot be used here: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("{name: digits, width: 1.0}", "stages.1.weight is (32, 1, 3, 3) and the teacher's is (16, 1, 3, 3)"),
+        ("{name: densenet40, width: 0.1}", "the teacher has none"),
+    ],
+)
+def test_a_student_that_is_no_part_of_its_teacher_is_refused_as_one(copied, model, words):
+    method = "{name: dropout_distillation, initialize: subset}"
+    students = f"students={{A: {{model: {model}, method: {method}}}}}"
+    message = refused(copied, "distill", "--config", copied / "tiny.yaml", students)
+    assert "initialize=subset needs a student that is part of its teacher" in message
+    assert words in message
+
+
 @pytest.mark.parametrize("step", ["targets", "distill", "evaluate"])
 def test_steps_before_training_are_refused(tmp_path, step):
     message = refused(tmp_path, step, "--config", write_config(tmp_path))
@@ -233,10 +280,19 @@ def test_targets_of_another_teacher_are_refused(copied):
     assert "targets/DDN holds other targets" in refused(copied, "targets", "--config", config, other)
 
 
-def test_targets_of_another_method_are_refused(copied):
-    message = refused(copied, "distill", "--config", copied / "tiny.yaml", "students.DDN.method.mc_samples=4")
-    assert '"mc_samples": 3' in message
-    assert '"mc_samples": 4' in message
+@pytest.mark.parametrize(
+    ("key", "before", "after"),
+    [
+        ("mc_samples", "3", "4"),
+        ("average", '"logits"', '"probs"'),
+        ("precision", '"float32"', '"bfloat16"'),
+        ("channels_last", "false", "true"),
+    ],
+)
+def test_targets_of_another_method_are_refused(copied, key, before, after):
+    message = refused(copied, "distill", "--config", copied / "tiny.yaml", f"students.DDN.method.{key}={after}")
+    assert f'"{key}": {before}' in message
+    assert f'"{key}": {after}' in message
 
 
 def test_a_damaged_store_is_mended_or_refused(copied):
@@ -385,6 +441,9 @@ def test_records_say_what_was_trained(finished):
         "dd_weight": 1.0,
         "gt_weight": 1.0,
         "mc_samples": 3,
+        "average": "logits",
+        "precision": "float32",
+        "channels_last": False,
         "from_store": True,
     }
     assert record["training"]["lr"] == 0.005

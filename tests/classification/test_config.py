@@ -1,11 +1,16 @@
 """Configurations: what is read from YAML and overrides, and one sentence for each way to get it wrong."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from experiments import command
 
 from classification.config import Config, ConfigError, Training, load_config
+from classification.data import to_float
 from classification.engine import learning_rate
+from classification.experiment import Experiment
 from classification.methods import DDN, KD, METHODS, DropoutDistillation, Standard
 from classification.models import MODELS, build_model
 
@@ -55,10 +60,51 @@ def test_shipped_config_loads_and_can_be_run(path):
         model = run.model
         build_model(model.name, classes, width=model.width, dropout=model.dropout, penultimate=model.penultimate)
         assert all(milestone < run.training.epochs for milestone in run.training.milestones)
-        # cached targets belong to images that are the same in every epoch
-        assert not (run.method.from_store and (config.data.flip or config.data.crop_padding))
     rows = {"baseline", *config.students, *(f"MC-{m}" for m in config.evaluation.mc_samples)}
     assert config.paper.keys() <= rows  # else the report would have nowhere to put the paper's values
+
+
+PAPERS = [path for path in SHIPPED if path.parent.name != "quick"]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.stem)
+def test_every_config_of_a_paper_has_a_quick_twin(paper):
+    path = paper.parent / "quick" / paper.name
+    config, twin = load_config(paper), load_config(path)
+    assert twin.data.name == "digits"
+    assert twin.folder != config.folder  # it must not replace what took days
+    assert twin.teacher.model.name == config.teacher.model.name
+    assert twin.paper == {}  # whose values are of other images
+    if paper.stem != "dd_quick_compress":  # which has two points of each line
+        assert list(twin.students) == list(config.students)
+        for student, run in twin.students.items():
+            assert run.model.name == config.students[student].model.name
+            assert type(run.method) is type(config.students[student].method)
+    assert {type(run.method) for run in twin.students.values()} == {type(r.method) for r in config.students.values()}
+    assert re.search(r"^# Expected, seed 0, .* s\b", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name == "quick"], ids=lambda path: path.stem)
+def test_quick_networks_take_the_images(path):
+    experiment = Experiment(load_config(path, ["data.limit=4"]), torch.device("cpu"))
+    for run in (experiment.config.teacher, *experiment.config.students.values()):
+        logits = experiment.build(run).eval()(to_float(experiment.train_set.images, *experiment.statistics))
+        assert logits.shape == (4, 10)
+
+
+@pytest.mark.parametrize("name", ["dd_lenet_all_mnist", "kd_vgg_mnist"])
+def test_quick_configs_run_from_end_to_end(name, tmp_path):
+    path = next(path for path in SHIPPED if path.parent.name == "quick" and path.stem == name)
+    config = load_config(path)
+    overrides = [f"output={tmp_path}", "data.limit=32", "evaluation.mc_samples=2", "evaluation.repetitions=1"]
+    overrides += [f"evaluation.mc_students={2 if config.evaluation.mc_students else 0}"]
+    for run in ("teacher", *(f"students.{student}" for student in config.students)):
+        overrides += [f"{run}.training.epochs=1", f"{run}.training.milestones=[]"]
+    outcome = command("run", "--config", path, *overrides)
+    assert outcome.code == 0, outcome.err
+    for row in ("baseline", "MC-2", *config.students):
+        assert re.search(rf"^{row} +[12] +0\.\d{{4}} ", outcome.out, re.MULTILINE)
+    assert (tmp_path / name / "report.html").stat().st_size > 10_000
 
 
 def test_dropout_distillation_continues_at_the_last_rate():
@@ -126,6 +172,53 @@ paper: {A: {ece: 1e-2}}
     assert config.data.image_size is None
     assert config.evaluation.ood == ("digits",)
     assert config.paper == {"A": {"ece": 0.01}}
+
+
+# --- upon a base
+
+
+def test_a_file_changes_what_its_base_says(write, tmp_path):
+    (tmp_path / "deeper").mkdir()
+    write(TWO_RUNS + "data: {name: mnist, limit: 7}\nevaluation: {mc_samples: [3, 4]}", "first.yaml")
+    write("base: first.yaml\nteacher: {training: {lr: 0.5}}", "second.yaml")
+    path = write(
+        """
+base: ../second.yaml
+data: {limit: null, image_size: 28}
+teacher: {training: {epochs: 2}}
+students: {A: {method: {mc_samples: 9}}, B: null, C: {method: kd}}
+evaluation: {mc_samples: [5]}
+""",
+        "deeper/third.yaml",
+    )
+    config = load_config(path, ["teacher.training.momentum=0.5"])
+    assert config.name == "third"
+    assert (config.data.name, config.data.limit, config.data.image_size) == ("mnist", None, 28)
+    assert config.teacher.training == Training(epochs=2, lr=0.5, momentum=0.5)  # from all three, and an override
+    assert list(config.students) == ["A", "C"]
+    assert config.students["A"].training == Training(epochs=5, lr=0.1)  # an anchor of the base is not changed with it
+    assert config.students["A"].method == DDN(mc_samples=9)
+    assert config.evaluation.mc_samples == (5,)  # lists are replaced
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: nowhere.yaml", ["nowhere.yaml cannot be read"]),
+        ("base: my_experiment.yaml", ["my_experiment.yaml is a base of itself"]),
+        ("base: heir.yaml", ["heir.yaml is a base of itself, through base: my_experiment.yaml"]),
+        ("base: 3", ["base of", "my_experiment.yaml must be the name of a file, got 3"]),
+        ("base: list.yaml", ["list.yaml must hold keys and values"]),
+        ("base: wrong.yaml", ["there is no key techer", "teacher"]),
+    ],
+)
+def test_a_base_that_cannot_be_is_named(write, text, words):
+    write("base: my_experiment.yaml", "heir.yaml")
+    write("- 1", "list.yaml")
+    write("techer: {}", "wrong.yaml")
+    message = refusal(write(text))
+    for word in words:
+        assert word in message
 
 
 # --- overrides
@@ -234,6 +327,33 @@ def test_a_malformed_override_is_named(write, override, words):
 )
 def test_nothing_to_do_is_refused(write, override):
     assert refusal(write(TWO_RUNS), [override]).startswith(f"{override.split('=')[0]} must ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["teacher.training.nesterov=true", "teacher.training.momentum=0"],
+            "teacher.training.nesterov needs a momentum",
+        ),
+        (["teacher.training.lr=-0.1"], "teacher.training.lr must not be negative, got -0.1"),
+        (["teacher.training.weight_decay=.nan"], "teacher.training.weight_decay must not be negative, got nan"),
+        (["data.flip=true"], "students.A.method.from_store needs the same images in every epoch"),
+        (["data.crop_padding=1"], "students.A.method.from_store needs the same images in every epoch"),
+        (["teacher.method=kd"], "teacher.method must be standard"),
+        (["students.B.method={name: kd, temperature: 0}"], "students.B.method.temperature must be positive"),
+        (["students.B.method={name: kd, alpha: 1.5}"], "students.B.method.alpha must lie in [0, 1], got 1.5"),
+        (["students.A.method.average=median"], "students.A.method.average must be one of logits, probs"),
+        (["evaluation.precision=float16"], "evaluation.precision must be one of float32, bfloat16"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(write, overrides, words):
+    assert refusal(write(TWO_RUNS), overrides).startswith(words)
+
+
+def test_what_goes_together_is_not_refused(write):
+    load_config(write(TWO_RUNS), ["data.flip=true", "students.A.method.from_store=false"])
+    load_config(write(TWO_RUNS), ["teacher.training={nesterov: true, momentum: 0, optimizer: adam}"])
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -203,18 +203,18 @@ def test_fingerprint_sees_every_part():
     variants.append(dataclasses.replace(full, classes=("cat", "dog", "cow")))
     variants.append(dataclasses.replace(full, images=full.images.view(3, 3, 5, 4)))
     variants += [full.subset([0, 1]), full.subset([0, 2, 1]), full.subset([])]
-    fingerprints = [variant.fingerprint() for variant in variants]
+    fingerprints = [variant.fingerprint for variant in variants]
     assert len(set(fingerprints)) == len(variants)
 
 
 def test_fingerprint_sees_nothing_else():
     full = an_image_set()
-    expected = full.fingerprint()
-    assert dataclasses.replace(full, name="b").fingerprint() == expected
-    assert full.subset(range(6)).fingerprint() == expected
+    expected = full.fingerprint
+    assert dataclasses.replace(full, name="b").fingerprint == expected
+    assert full.subset(range(6)).fingerprint == expected
     strided = torch.stack([full.labels, full.labels], 1)[:, 0]
     turned = full.images.to(memory_format=torch.channels_last)
-    assert dataclasses.replace(full, labels=strided, images=turned).fingerprint() == expected
+    assert dataclasses.replace(full, labels=strided, images=turned).fingerprint == expected
 
 
 # --- splits ------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_loading_is_deterministic(source):
         second = quiet(name, split, root)
         assert torch.get_rng_state().equal(state)
         assert_same(first, second)
-        assert first.fingerprint() == second.fingerprint()
+        assert first.fingerprint == second.fingerprint
 
 
 def test_without_validation(source):
@@ -317,7 +317,7 @@ def test_without_validation(source):
     assert len(val) == 0
     assert val.images.shape[1:] == train.images.shape[1:]
     assert set(train.ids) == set(cut[0].ids) | set(cut[1].ids)
-    assert quiet(name, "test", root, validation=0).fingerprint() == quiet(name, "test", root).fingerprint()
+    assert quiet(name, "test", root, validation=0).fingerprint == quiet(name, "test", root).fingerprint
 
 
 def test_the_splits_of_digits_stay_as_they_are():
@@ -326,9 +326,9 @@ def test_the_splits_of_digits_stay_as_they_are():
     assert (len(train) + len(val), len(test)) == (1000, 797)
     assert train.images.shape[1:] == (1, 8, 8)
     assert train.classes == tuple("0123456789")
-    assert train.fingerprint().startswith("1b9e5230de6564dc")
-    assert val.fingerprint().startswith("5d57d23249e083de")
-    assert test.fingerprint().startswith("8ed878d20c20f769")
+    assert train.fingerprint.startswith("1b9e5230de6564dc")
+    assert val.fingerprint.startswith("5d57d23249e083de")
+    assert test.fingerprint.startswith("8ed878d20c20f769")
 
 
 def test_digits_span_the_whole_range():
@@ -919,7 +919,7 @@ def test_adapt():
     for image, result in zip(colour.images, luma.images, strict=True):
         assert np.array_equal(result[0], Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"))
     assert adapt(colour, 1, 12).images.equal(resize(luma.images, 12))
-    assert adapt(colour, 3, 8).fingerprint() == colour.fingerprint()
+    assert adapt(colour, 3, 8).fingerprint == colour.fingerprint
     assert adapt(colour.subset([]), 1, 12).images.shape == (0, 1, 12, 12)
     assert (repeated.ids, repeated.name) == (grey.ids, grey.name)
     with pytest.raises(ValueError, match="channels must be 1 or 3"):

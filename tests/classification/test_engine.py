@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from experiments import TINY, command, rank_environments, tree, write_config
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -237,10 +238,14 @@ def assert_close_runs(folder, other):
 
 
 def test_two_ranks_equal_one(tmp_path, server):
-    one = write_config(tmp_path, **RANKS)
+    (tmp_path / "more").mkdir()
+    for k in range(16):  # without labels, of which the two then hold different numbers
+        Image.new("L", (8, 8), 9 * k).save(tmp_path / f"more/{k:02d}.png")
+    sections = RANKS | {"data": RANKS["data"] | {"unlabelled": str(tmp_path / "more")}}
+    one = write_config(tmp_path, **sections)
     assert command("train", "--config", one).code == 0
     (tmp_path / "two").mkdir()
-    two = write_config(tmp_path / "two", **RANKS)
+    two = write_config(tmp_path / "two", **sections)
     run_ranks(server, tmp_path, "train", "--config", two)
     ours, theirs = tmp_path / "out/tiny", tmp_path / "two/out/tiny"
     assert_close_runs(theirs / "teacher/seed-0", ours / "teacher/seed-0")

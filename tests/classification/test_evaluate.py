@@ -1,17 +1,22 @@
 """What is measured of each predictor."""
 
+import json
+import math
+
 import pytest
 import torch
-from experiments import TINY, command
+from experiments import TINY, command, write_config
 from safetensors.torch import load_file
 
 from classification.config import load_config
 from classification.data import to_float
-from classification.evaluate import error_metrics, outlier_metrics, predictors, read_evaluation
+from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
-from uncertainty_core import derive_seed, mc_dropout
+from classification.records import read_evaluation, write_record
+from uncertainty_core import derive_seed, mc_dropout, state_dict_sha256
 
 STUDENTS = list(TINY["students"])
+TEST_IMAGES_ALONE = ["evaluation.ood=[]", "evaluation.corruptions=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +132,111 @@ def test_evaluation_is_reproducible(copied):
 
 
 # --- records
+
+
+def strictly(text):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_records_are_strict_json_and_keep_what_json_lacks(tmp_path):
+    metrics = {"aurc": math.nan, "nll": math.inf, "risk": 0.25}
+    record = {"row": "a", "seed": 3, "passes": 1, "metrics": metrics, "corruptions": {"blur": [{"ece": math.nan}]}}
+    write_record(tmp_path, record, torch.ones(2, 1))
+    written = strictly((tmp_path / "evaluation/a/seed-3.json").read_text())
+    assert written["metrics"] == {"aurc": None, "nll": "inf", "risk": 0.25}
+    (read,) = read_evaluation(tmp_path)
+    assert math.isnan(read["metrics"]["aurc"])
+    assert math.isnan(read["corruptions"]["blur"][0]["ece"])
+    assert float(read["metrics"]["nll"]) == math.inf
+    assert (read["row"], read["seed"], read["passes"], read["metrics"]["risk"]) == ("a", 3, 1, 0.25)
+
+
+def test_perfect_predictions_are_recorded(tmp_path):
+    # no error to be foretold: AUROC, AUPR and FPR95 are NaN
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        metrics = error_metrics(two_classes(0.9, 0.8), torch.tensor([0, 0]))
+    write_record(tmp_path, {"row": "a", "seed": 0, "metrics": metrics}, two_classes(0.9, 0.8))
+    strictly((tmp_path / "evaluation/a/seed-0.json").read_text())
+    (read,) = read_evaluation(tmp_path)
+    assert math.isnan(read["metrics"]["error_auroc"])
+
+
+def test_every_record_names_the_networks_it_measured(records, finished, experiment):
+    hashes = {f"teacher/seed-{seed}": experiment.trained(None, seed) for seed in (0, 1)}
+    hashes |= {f"students/{student}/seed-0": experiment.trained(student, 0) for student in STUDENTS}
+    hashes = {place: state_dict_sha256(network.state_dict()) for place, network in hashes.items()}
+    assert len(set(hashes.values())) == len(hashes)
+    places = {"ensemble of 2": ["teacher/seed-0", "teacher/seed-1"], "baseline": ["teacher/seed-0"]}
+    places |= {"MC-3": ["teacher/seed-0"]}
+    places |= {row: [f"students/{student}/seed-0"] for student in STUDENTS for row in (student, f"MC-2 {student}")}
+    for (row, _), record in records.items():
+        assert record["networks"] == {place: hashes[place] for place in places[row]}
+
+
+def test_accuracy_in_training_is_that_of_single_passes(records, experiment):
+    for split in ("train", "val"):
+        images = experiment.load(split)
+        floats = to_float(images.images, *experiment.statistics)
+        for row, network in (("baseline", experiment.teacher), ("KD", experiment.trained("KD", 0))):
+            with torch.no_grad():
+                expected = (network(floats).argmax(1) == images.labels).double().mean().item()
+            assert records[row, 0]["metrics"][f"{split}_accuracy"] == expected
+        assert f"{split}_accuracy" not in records["MC-3", 0]["metrics"]
+
+
+@pytest.mark.parametrize("part", ["teacher", "students/KD"])
+def test_a_network_that_was_trained_again_must_be_measured_again(copied, part):
+    config = copied / "tiny.yaml"
+    assert command("report", "--config", config).code == 0
+    run = "teacher" if part == "teacher" else "students.KD"
+    other = f"{run}.training.lr=1e-3"
+    assert command("train" if part == "teacher" else "distill", "--config", config, other).code == 0
+    outcome = command("report", "--config", config, other)
+    assert outcome.code == 2
+    assert f"tiny/{part}/seed-0 holds another network than the one" in outcome.err
+    assert outcome.err.endswith(": run evaluate again\n")
+    if part != "teacher":  # whose students have to be distilled again
+        for step in ("evaluate", "report"):
+            assert command(step, "--config", config, other, *TEST_IMAGES_ALONE).code == 0
+
+
+def test_a_student_that_is_gone_is_no_longer_reported(copied):
+    config = write_config(copied, students={"KD": TINY["students"]["KD"]})
+    for step, *options in (["report"], ["evaluate", *TEST_IMAGES_ALONE], ["report", *TEST_IMAGES_ALONE]):
+        outcome = command(step, "--config", config, *options)
+        assert outcome.code == 0, outcome.err
+        assert "distilled" not in outcome.out
+        assert "distilled" not in (copied / "out/tiny/report.html").read_text()
+
+
+def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(copied):
+    # without such a row of the teacher, against the baseline, not against the ensemble of as many; what one pass
+    # gives, always against the baseline
+    for samples, twin in (("[2]", "MC-2"), ("[3]", "baseline")):
+        options = [f"evaluation.mc_samples={samples}", "evaluation.repetitions=1", *TEST_IMAGES_ALONE]
+        assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
+        found = {(record["row"], record["seed"]): record for record in read_evaluation(copied / "out/tiny")}
+        for row, reference in (("MC-2 KD", twin), ("KD", "baseline"), ("DDN", "baseline")):
+            ours, theirs = (probabilities_of(copied, name).amax(1).double() for name in (row, reference))
+            assert found[row, 0]["metrics"]["mupe"] == pytest.approx((ours - theirs).square().mean().item(), abs=1e-12)
+            assert found[row, 0]["metrics"]["mupe"] > 1e-6
+
+
+def test_precision_is_of_the_draws_alone(copied, finished):
+    options = ["evaluation.precision=bfloat16", "evaluation.channels_last=true"]
+    assert command("evaluate", "--config", copied / "tiny.yaml", *options, *TEST_IMAGES_ALONE).code == 0
+    for row in ("baseline", "KD", "ensemble of 2"):
+        assert torch.equal(probabilities_of(copied, row), probabilities_of(finished, row))
+    for row in ("MC-3", "MC-2 KD"):
+        fast, exact = probabilities_of(copied, row), probabilities_of(finished, row)
+        assert not torch.equal(fast, exact)
+        torch.testing.assert_close(fast, exact, rtol=0, atol=0.05)
+    outcome = command("report", "--config", copied / "tiny.yaml", *TEST_IMAGES_ALONE)
+    assert outcome.code == 2
+    assert "was made with another evaluation.precision: run evaluate again" in outcome.err
 
 
 def test_mupe_compares_with_the_baseline(records, finished):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from classification.methods import DDN, KD, METHODS, UNLABELLED, DropoutDistillation, Standard
+from classification.methods import DDN, KD, METHODS, UNLABELLED, DropoutDistillation, Share, Standard
 from classification.models.staged import Staged
 from uncertainty_core import derive_seed, drawn_dropout, mc_dropout, state_dict_sha256
 
 UNITS, RATE = 4, 0.3
-TAUGHT = [DDN(mc_samples=4), DropoutDistillation(), KD()]
+TAUGHT = [DDN(mc_samples=4), DropoutDistillation(), KD(), DDN(mc_samples=4, average="probs")]
 
 
 def named(methods):
@@ -149,7 +149,7 @@ def test_targets_do_not_depend_on_the_batch(method):
     torch.testing.assert_close(part, whole[order], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", named(TAUGHT[:2]))
+@pytest.mark.parametrize("method", named([TAUGHT[0], TAUGHT[1], TAUGHT[3]]))
 def test_targets_depend_on_seed_and_key(method):
     teacher, images = a_teacher(), some_images()
     first = method.targets(teacher, images, range(6), seed=0)
@@ -167,6 +167,42 @@ def test_ddn_targets_are_the_mean_of_a_plain_loop():
     assert not torch.allclose(draws[0], draws[1])
     targets = DDN(mc_samples=4).targets(teacher, images, keys, seed=9)
     torch.testing.assert_close(targets, torch.stack(draws).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_ddn_targets_are_the_centred_logarithm_of_the_mean_probabilities():
+    teacher, images, keys = a_teacher(), some_images(), ["a", "b", "c", "d", "e", "f"]
+    draws = []
+    for draw in range(4):
+        with torch.no_grad(), mc_dropout(teacher, seeds=[derive_seed(9, key, draw) for key in keys]):
+            draws.append(teacher(images).softmax(1))
+    mean = torch.stack(draws).mean(0)
+    targets = DDN(mc_samples=4, average="probs").targets(teacher, images, keys, seed=9)
+    torch.testing.assert_close(targets.softmax(1), mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(targets.sum(1), torch.zeros(6), rtol=0, atol=1e-5)
+    assert targets.dtype == torch.float32
+
+
+def test_the_mean_of_logits_of_a_linear_tail_is_an_empty_lesson():
+    # dropout right before the last layer: the mean of many logits is the baseline's; that of probabilities is softer
+    torch.manual_seed(0)
+    teacher = Staged(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)).eval()
+    teacher.stages[2].weight.data *= 6
+    images, keys = some_images(), range(6)
+    baseline = teacher(images).softmax(1).amax(1).mean()
+    logits, probs = (
+        DDN(mc_samples=2000, average=average).targets(teacher, images, keys, seed=0).softmax(1).amax(1).mean()
+        for average in ("logits", "probs")
+    )
+    assert abs(logits - baseline) < 0.02
+    assert probs < baseline - 0.05
+
+
+def test_targets_are_finite_where_a_class_is_all_but_impossible():
+    teacher = Staged(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3)).eval()
+    teacher.stages[2].bias.data = torch.tensor([0.0, -200.0, -2000.0])  # 0 in float32, and 0 in float64
+    targets = DDN(mc_samples=3, average="probs").targets(teacher, some_images(), range(6), seed=0)
+    assert targets.isfinite().all()
+    assert (targets[:, 0] - targets[:, 1] - 200).abs().max() < 20
 
 
 def test_kd_targets_are_the_plain_logits():
@@ -213,6 +249,20 @@ def test_dropout_distillation_needs_no_labels():
 def test_standard_loss_by_hand():
     # -log softmax of equal logits over 4 classes
     assert Standard().loss(torch.zeros(3, 4), None, torch.tensor([0, 1, 2])).item() == pytest.approx(1.3862944)
+
+
+@pytest.mark.parametrize("method", named([Standard(), *TAUGHT]))
+@pytest.mark.parametrize("cut", [0, 1, 3, 6])
+def test_shares_of_a_batch_add_up_to_the_whole(method, cut):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64).softmax(1)
+    labels = torch.tensor([0, UNLABELLED, UNLABELLED, 2, 1, UNLABELLED])  # unevenly spread
+    whole = method.loss(logits, targets, labels)
+    parts = 0
+    for rows in (slice(0, cut), slice(cut, 6)):
+        share = Share(len(labels[rows]) / 6, (labels[rows] != UNLABELLED).sum() / 3)
+        parts += method.loss(logits[rows], targets[rows], labels[rows], share)
+    torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("method", named([Standard(), *TAUGHT]))

@@ -125,6 +125,9 @@ def record_of(config, row, seed, probabilities):
         "row": row,
         "seed": seed,
         "passes": int(re.match(r"MC-(\d+)|", row)[1] or 1),
+        "networks": {},
+        "precision": config.evaluation.precision,
+        "channels_last": config.evaluation.channels_last,
         "metrics": {"risk": 1 - result.scores["accuracy"], "aurc": 0.1, "mupe": 0.2, "error_auroc": 0.5},
         "calibration": json.loads(result.to_json()),
         "ood": {name: {"auroc": 0.9, "aupr": 0.8, "fpr95": 0.3} for name in config.evaluation.ood},
@@ -142,7 +145,9 @@ def world(config):
         p = softmax(row, seed)
         probabilities.setdefault(row, p)
         records.setdefault(row, []).append(record_of(config, row, seed, p))
-    logs = {"teacher": [[0.5, 0.75]]} | {name: [[0.6, 0.8] for _ in run.seeds] for name, run in config.students.items()}
+    curves = {"train": [0.6, 0.9], "test": [0.6, 0.8]}
+    logs = {"teacher": [{"train": [0.4, 0.8], "test": [0.5, 0.75]}]}
+    logs |= {name: [curves for _ in run.seeds] for name, run in config.students.items()}
     return records, probabilities, logs
 
 
@@ -352,7 +357,18 @@ def test_what_is_missing_is_left_out(config, missing):
 def test_no_log_no_training_section():
     config = Config(evaluation=PLAIN)
     records, probabilities, _ = world(config)
-    assert "Training" not in headings(build_report(config, records, probabilities, {"teacher": [[]]}, TEST))
+    assert "Training" not in headings(build_report(config, records, probabilities, {"teacher": [{}]}, TEST))
+
+
+def test_accuracy_in_training_is_shown_where_it_was_measured():
+    config = Config(evaluation=Evaluation(mc_samples=(2,)), paper={"baseline": {"train_accuracy": 0.9987}})
+    records, probabilities, logs = world(config)
+    records["baseline"][0]["metrics"]["train_accuracy"] = 0.5
+    html = build_report(config, records, probabilities, logs, TEST)
+    head, baseline, sampled = table_rows(html[html.index('id="results"') :])
+    assert [text_of(cell).split(" acc.")[0] for cell in head[2:4]] == ["Training", "Test"]  # no validation images
+    assert text_of(baseline[2]) == "50.00 paper: 99.87"
+    assert text_of(sampled[2]) == ""
 
 
 def test_undefined_and_infinite_metrics_are_said(full):
@@ -421,10 +437,13 @@ def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
 
 
 def test_training_lines_share_the_colour_of_their_network():
-    figure = training_figure({"teacher": [[0.5, 0.6]], "a": [[0.1, 0.2], [0.3, 0.4]]}, {"teacher": "#0072b2", "a": "r"})
+    curves = [{"train": [0.7, 0.8], "test": [0.1, 0.2]}, {"train": [math.nan, 0.9], "test": [0.3, 0.4]}]
+    figure = training_figure({"teacher": curves[:1], "a": curves}, {"teacher": "#0072b2", "a": "r"})
     (axes,) = figure.axes
-    assert [to_hex(line.get_color()) for line in axes.lines] == ["#0072b2", "#ff0000", "#ff0000"]
-    np.testing.assert_array_equal(axes.lines[2].get_xydata(), [[1, 0.3], [2, 0.4]])
+    assert [to_hex(line.get_color()) for line in axes.lines] == ["#0072b2"] * 2 + ["#ff0000"] * 4
+    assert [line.get_linestyle() for line in axes.lines] == ["--", "-"] * 3
+    np.testing.assert_array_equal(axes.lines[4].get_xydata(), [[1, math.nan], [2, 0.9]])
+    np.testing.assert_array_equal(axes.lines[5].get_xydata(), [[1, 0.3], [2, 0.4]])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["teacher", "a"]
 
 
@@ -639,7 +658,9 @@ def written(config, folder):
         save_file({"probabilities": p}, place / f"seed-{seed}.safetensors")
     for place in ("teacher/seed-0", "students/a/seed-0"):
         (config.folder / place).mkdir(parents=True)
-        (config.folder / place / "log.csv").write_text("epoch,loss,accuracy\n1,2.0,0.5\n2,1.0,0.625\n")
+        (config.folder / place / "log.csv").write_text(
+            "epoch,loss,train_accuracy,accuracy\n1,2.0,0.25,0.5\n2,1.0,0.75,0.625\n"
+        )
     return config
 
 
@@ -695,7 +716,17 @@ def test_a_part_that_is_missing_is_named(tmp_path):
         evaluated(config)
 
 
-@pytest.mark.parametrize("key", [{"num_bins": 7}, {"edges": "left"}, {"ood": ("mnist",)}, {"corruptions": ("blur",)}])
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"num_bins": 7},
+        {"edges": "left"},
+        {"ood": ("mnist",)},
+        {"corruptions": ("blur",)},
+        {"precision": "bfloat16"},
+        {"channels_last": True},
+    ],
+)
 def test_an_evaluation_of_other_things_is_refused(key, tmp_path):
     config = written(ON_DISK, tmp_path)
     other = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **key))
@@ -712,5 +743,5 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"predictions for 12 images, but there are 13: run evaluate again$"):
         predictions(config, "baseline", 0, 13)
     (config.folder / "evaluation" / "a" / "seed-0.json").write_text('{"row": ')
-    with pytest.raises(CheckpointError, match=r"holds a damaged file .*: run evaluate again$"):
+    with pytest.raises(CheckpointError, match=r"a/seed-0.json is damaged .*: run evaluate again$"):
         evaluated(config)

@@ -6,8 +6,8 @@ from torch import nn
 
 from classification.models import MODELS, build_model
 from classification.models.staged import Images, Staged
-from classification.sampling import enumerate_rows, mc_outputs, split_at_dropout
-from uncertainty_core import derive_seed, dropout_modules, mc_dropout, state_dict_sha256
+from classification.sampling import enumerate_rows, mc_outputs
+from uncertainty_core import derive_seed, dropout_modules, mc_dropout, split_at_dropout, state_dict_sha256
 
 DRAWS, SEED = 3, 5
 KEYS = ["a", 7, "c", 0, "e"]
@@ -52,6 +52,39 @@ def test_mean_is_independent_of_the_sub_batch(sub_batch):
     model, images = a_network("digits")
     mean = mc_outputs(model, images, DRAWS, seed=SEED, keys=KEYS, sub_batch=sub_batch)
     torch.testing.assert_close(mean, full_passes(model, images).mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        ({"channels_last": True}, 1e-5),
+        ({"precision": "bfloat16"}, 0.03),  # eight bits: 0.4 % in every layer
+        ({"precision": "bfloat16", "channels_last": True}, 0.03),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_faster_draws_are_the_same_draws(name, options, tolerance):
+    model, images = a_network(name)
+    before = {key: (value.clone(), value.stride()) for key, value in model.state_dict().items()}
+    exact = mc_outputs(model, images, DRAWS, seed=SEED, keys=KEYS)
+    fast = mc_outputs(model, images, DRAWS, seed=SEED, keys=KEYS, **options)
+    assert fast.dtype == torch.float32
+    scale = exact.abs().max().item()
+    torch.testing.assert_close(fast, exact, rtol=0, atol=tolerance * scale)
+    other = mc_outputs(model, images, DRAWS, seed=SEED + 1, keys=KEYS)
+    assert (other - exact).abs().max() > 2 * (fast - exact).abs().max()  # other masks would be further away
+    for key, value in model.state_dict().items():  # nothing of it stays behind
+        assert torch.equal(value, before[key][0])
+        assert value.stride() == before[key][1]
+    assert torch.equal(mc_outputs(model, images, DRAWS, seed=SEED, keys=KEYS), exact)
+
+
+def test_probabilities_in_bfloat16_are_averaged_in_float32():
+    model, images = a_network("lenet")
+    mean = mc_outputs(model, images, 7, softmax, seed=SEED, keys=KEYS, precision="bfloat16")
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean.sum(1), torch.ones(len(KEYS)), rtol=0, atol=1e-6)
 
 
 def test_transform_comes_before_the_average():

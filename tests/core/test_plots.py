@@ -33,8 +33,9 @@ def perfect():
     return result([1.0, 1.0], [True, True])
 
 
-def legend(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+def legend(figure):
+    (found,) = figure.legends
+    return [text.get_text() for text in found.get_texts()]
 
 
 def png(figure, path):
@@ -57,7 +58,20 @@ def test_bars_show_success_gap_and_empty_bins(overconfident, tmp_path):
 
 def test_no_bin_is_marked_empty_when_none_is():
     full = result([0.1, 0.3, 0.5, 0.7, 0.9], [True] * 5)
-    assert "empty bin" not in legend(reliability_diagram(full).axes[0])
+    assert "empty bin" not in legend(reliability_diagram(full))
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+@pytest.mark.parametrize("name", ["a", "a student with a name of sixty characters, none fewer, {}"])
+def test_no_name_covers_a_curve(overconfident, count, name):
+    figure = reliability_diagram({name.format(k): overconfident for k in range(count)})
+    figure.draw_without_rendering()
+    (names,) = figure.legends
+    box, whole = names.get_window_extent(), figure.bbox
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0
+    heights = [axes.get_window_extent().height / figure.dpi for axes in figure.axes]
+    assert heights[0] > 3 > heights[1] > 1  # inches: the figure grows, the diagram does not shrink
 
 
 @pytest.mark.parametrize(
@@ -71,7 +85,7 @@ def test_no_bin_is_marked_empty_when_none_is():
     ],
 )
 def test_the_printed_metric_is_the_one_configured(overconfident, metric, expected):
-    labels = legend(reliability_diagram(overconfident, metric).axes[0])
+    labels = legend(reliability_diagram(overconfident, metric))
     assert expected in labels
     assert sum("=" in label for label in labels) == 1
 
@@ -79,7 +93,7 @@ def test_the_printed_metric_is_the_one_configured(overconfident, metric, expecte
 def test_several_models_overlay_as_lines(overconfident, perfect):
     figure = reliability_diagram({"baseline": overconfident, "student": perfect}, "mce_abs", title="both")
     upper, lower = figure.axes
-    assert legend(upper)[1:] == ["baseline: MCE = 0.4000", "student: MCE = 0.0000"]
+    assert legend(figure)[1:] == ["baseline: MCE = 0.4000", "student: MCE = 0.0000"]
     assert upper.get_title() == "both"
     lines = {line.get_label().split(":")[0]: line for line in upper.lines}
     np.testing.assert_allclose(lines["baseline"].get_xydata(), [(0.7, 0.5), (0.9, 0.5)], atol=1e-6)
@@ -97,7 +111,7 @@ def test_a_result_of_nothing_is_drawn_empty():
     nothing = result([], np.zeros(0, dtype=bool))
     with pytest.warns(RuntimeWarning, match="ECE is NaN"):
         figure = reliability_diagram(nothing)
-    assert "ECE = nan" in legend(figure.axes[0])
+    assert "ECE = nan" in legend(figure)
 
 
 def test_bad_arguments_are_named(overconfident):
@@ -113,7 +127,7 @@ def test_risk_coverage_draws_each_curve(tmp_path):
     (axes,) = figure.axes
     # risks of the first 1, 2, 3, 4: 0, 0, 1/3, 1/2
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [(0.25, 0), (0.5, 0), (0.75, 1 / 3), (1, 0.5)])
-    assert legend(axes) == ["a", "b"]
+    assert legend(figure) == ["a", "b"]
     assert png(figure, tmp_path / "risk.png") > 5000
 
 
@@ -140,7 +154,7 @@ def test_metrics_plot_themselves():
     pixels.update(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.2, 0.6]))
     for metric in (calibration, grouped, errors, pixels):
         assert metric.plot().axes
-    assert "MSCE = " in " ".join(legend(calibration.plot("msce").axes[0]))
+    assert "MSCE = " in " ".join(legend(calibration.plot("msce")))
 
 
 def test_nothing_is_registered_with_pyplot(overconfident):

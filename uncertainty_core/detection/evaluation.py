@@ -6,7 +6,8 @@ Shapes: D detections, C categories, T COCO's ten IoU thresholds, S those of cali
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,8 @@ from .average_precision import PrecisionRecall
 from .calibration import DetectionCalibration, box_geometry
 from .coco_format import Detections, GroundTruth
 
-# Metrics at threshold 0 that are of use: the localisation-aware ones need no threshold to tell good boxes from bad.
-WITHOUT_THRESHOLD = ("laece", "laace")
+# What is of use at threshold 0 too: these tell good boxes from bad by their IoU.
+_LOCALISATION_AWARE = ("laece", "laace")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "iou_thresholds", tuple(float(t) for t in self.iou_thresholds))
+        if not self.iou_thresholds:
+            raise ValueError("iou_thresholds must hold at least one")
         for t in self.iou_thresholds:
             if not 0 < t < 1:
                 raise ValueError(f"iou_thresholds must lie in (0, 1), got {t}")
@@ -135,7 +138,7 @@ class DetectionEvaluation:
 
     precision: COCO's twelve numbers, by name; precision_per_category: AP and AR100, lists of length C.
     calibration: at each threshold of the settings.
-    any_overlap: at threshold 0, whose laece and laace are LaECE0 and LaACE0.
+    any_overlap: at threshold 0, of which laece0 and laace0 alone are of use.
     """
 
     settings: Settings
@@ -148,22 +151,20 @@ class DetectionEvaluation:
     @property
     def calibration_metrics(self) -> dict[str, float]:
         """Over all categories, flat: "ece@50" is ece at the IoU threshold 0.5, and laece0, laace0 need none."""
-        return {
-            **{f"{name}@{100 * at.iou_threshold:g}": v for at in self.calibration for name, v in at.metrics.items()},
-            **{f"{name}0": self.any_overlap.metrics[name] for name in WITHOUT_THRESHOLD},
-        }
+        return self._flat("metrics")
 
     @property
     def calibration_per_category(self) -> dict[str, list[float]]:
         """The same of each category, lists of length C."""
-        return {
-            **{
-                f"{name}@{100 * at.iou_threshold:g}": v
-                for at in self.calibration
-                for name, v in at.per_category.items()
-            },
-            **{f"{name}0": self.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD},
+        return self._flat("per_category")
+
+    def _flat(self, what: str) -> dict[str, Any]:
+        named = {
+            f"{name}@{100 * at.iou_threshold:g}": value
+            for at in self.calibration
+            for name, value in getattr(at, what).items()
         }
+        return named | getattr(self.any_overlap, what)
 
 
 def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings) -> DetectionEvaluation:
@@ -178,7 +179,11 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
         precision=average_precision.summarize(of_area),
         precision_per_category=average_precision.per_category(of_area["all"]),
         calibration=calibration,
-        any_overlap=any_overlap,
+        any_overlap=replace(
+            any_overlap,
+            metrics={f"{name}0": any_overlap.metrics[name] for name in _LOCALISATION_AWARE},
+            per_category={f"{name}0": any_overlap.per_category[name] for name in _LOCALISATION_AWARE},
+        ),
     )
 
 

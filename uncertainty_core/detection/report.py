@@ -7,7 +7,7 @@ from typing import Any
 
 from .average_precision import IOU_THRESHOLDS, RANKS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
-from .evaluation import WITHOUT_THRESHOLD, CalibrationAt, DetectionEvaluation
+from .evaluation import CalibrationAt, DetectionEvaluation
 from .matching import AREA_RANGES, MAX_DETECTIONS
 
 
@@ -44,22 +44,17 @@ def write_report(evaluation: DetectionEvaluation, folder: str | Path) -> list[Pa
 
 def to_json(evaluation: DetectionEvaluation) -> str:
     """Strict JSON of every score beside its settings; a number that JSON lacks (NaN, infinity) is a string."""
-    without_threshold = {
-        "metrics": {f"{name}0": evaluation.any_overlap.metrics[name] for name in WITHOUT_THRESHOLD},
-        "per_category": {f"{name}0": evaluation.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD},
-    }
+    truth = evaluation.ground_truth
     content = {
         "categories": [
             {"id": category_id, "name": name}
-            for category_id, name in zip(
-                evaluation.ground_truth.category_ids, evaluation.ground_truth.category_names, strict=True
-            )
+            for category_id, name in zip(truth.category_ids, truth.category_names, strict=True)
         ],
         "bbox": {
             "unit": "percent",
             "settings": {
                 "iou_thresholds": IOU_THRESHOLDS.round(2).tolist(),
-                "max_detections": list(RANKS),
+                "max_detections": RANKS,
                 "area_ranges": AREA_RANGES,
             },
             "metrics": evaluation.precision,
@@ -73,15 +68,7 @@ def to_json(evaluation: DetectionEvaluation) -> str:
                 "metrics": at.metrics,
                 "per_category": at.per_category,
             }
-            for at in evaluation.calibration
-        ]
-        + [
-            {
-                "unit": "1",
-                "settings": _settings(evaluation, evaluation.any_overlap),
-                "num_detections": evaluation.any_overlap.result.num_samples,
-                **without_threshold,
-            }
+            for at in (*evaluation.calibration, evaluation.any_overlap)
         ],
     }
     return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
@@ -117,20 +104,18 @@ def _columns(values: dict[str, float], width: int) -> str:
 
 
 def _by_threshold(evaluation: DetectionEvaluation) -> str:
-    lines = [f"{'':<12}" + "".join(f"{f'IoU {at.iou_threshold:g}':>12}" for at in evaluation.calibration)]
-    lines[0] += f"{'any overlap':>14}"
-    for name in evaluation.any_overlap.metrics:
+    titles = "".join(f"{f'IoU {at.iou_threshold:g}':>12}" for at in evaluation.calibration)
+    lines = [f"{'':<12}{titles}{'any overlap':>14}"]
+    for name in evaluation.calibration[0].metrics:
         line = f"{name:<12}" + "".join(f"{at.metrics[name]:>12.5f}" for at in evaluation.calibration)
-        if name in WITHOUT_THRESHOLD:
-            line += f"{evaluation.any_overlap.metrics[name]:>14.5f}"
-        lines.append(line)
+        without_threshold = evaluation.any_overlap.metrics.get(f"{name}0")
+        lines.append(line if without_threshold is None else f"{line}{without_threshold:>14.5f}")
     return "\n".join(lines)
 
 
 def _by_category(evaluation: DetectionEvaluation) -> str:
     """A table of average precision and what needs no threshold, and one of each IoU threshold."""
-    general = {f"{name}0": evaluation.any_overlap.per_category[name] for name in WITHOUT_THRESHOLD}
-    blocks = {"": evaluation.precision_per_category | general}
+    blocks = {"": evaluation.precision_per_category | evaluation.any_overlap.per_category}
     blocks |= {f"IoU {at.iou_threshold:g}": at.per_category for at in evaluation.calibration}
     names = evaluation.ground_truth.category_names
     length = max(map(len, [*names, *blocks]))
