@@ -3,6 +3,7 @@
 Shapes: N detections of one image, D of all.
 """
 
+import contextlib
 import json
 import logging
 from collections import OrderedDict
@@ -185,12 +186,13 @@ def _by_category(values: dict[str, list[float]], names: list[str]) -> dict[str, 
     return {f"{metric}-{name}": value for metric, of in values.items() for name, value in zip(names, of, strict=True)}
 
 
-def json_file(dataset_name: str, output_dir: Path | None) -> str:
+def json_file(dataset_name: str, output_dir: Path | None = None) -> str:
     """Path of the COCO ground truth of a registered data set, which is made if there is none."""
     metadata = MetadataCatalog.get(dataset_name)
     if hasattr(metadata, "json_file"):
         if not PathManager.exists(metadata.json_file):
-            DatasetCatalog.get(dataset_name)  # the drawn scenes are made when they are first loaded
+            with contextlib.suppress(OSError):  # the reader says more clearly what is missing
+                DatasetCatalog.get(dataset_name)  # the drawn scenes are made when they are first loaded
         return PathManager.get_local_path(metadata.json_file)
     if output_dir is None:
         raise ValueError(f"data set {dataset_name!r} has no COCO json file; give an output_dir, where one can be made")

@@ -10,17 +10,27 @@ from hypothesis import strategies as st
 from torch import nn
 
 from uncertainty_core.frozen import Frozen
-from uncertainty_core.losses import IGNORE_INDEX, cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle
+from uncertainty_core.losses import (
+    IGNORE_INDEX,
+    cross_entropy,
+    ddn_loss,
+    kd_loss,
+    kl_distillation,
+    rmsle,
+    squared_distance,
+)
 
 LN2, LN3 = math.log(2), math.log(3)
 NAN, INF = float("nan"), float("inf")
-LOSSES = ["ddn", "kl", "kd", "rmsle"]
+LOSSES = ["ddn", "distance", "kl", "kd", "rmsle"]
 
 
 def loss_of(name, student, teacher, labels):
     """One call of each loss from raw outputs (N, C) of both networks."""
     if name == "ddn":
         return ddn_loss(student, teacher, labels, dd_weight=0.7, gt_weight=1.3)
+    if name == "distance":
+        return squared_distance(student, teacher)
     if name == "kl":
         return kl_distillation(student, teacher.softmax(1))
     if name == "kd":
@@ -74,6 +84,22 @@ def test_ddn_gradient_by_hand():
     ddn_loss(student, double([[0, 2], [0, 3]]), torch.tensor([0, 0]), dd_weight=5, gt_weight=0).backward()
     # 5 / 2 · 2 (f - z)
     assert student.grad.tolist() == [[5, 0], [0, -15]]
+
+
+# --- squared_distance --------------------------------------------------------------------------------------------
+
+
+def test_squared_distance_by_hand():
+    # 1 + 4 and 0 + 9, over two samples: classes are summed, samples averaged.
+    assert squared_distance(double([[1, 2], [0, 3]]), double([[0, 0], [0, 0]])).item() == 7
+
+
+@given(num=st.integers(0, 5), classes=st.integers(1, 6), scale=scales, seed=seeds)
+def test_squared_distance_is_what_ddn_adds_to_the_cross_entropy(num, classes, scale, seed):
+    student, teacher = (random_logits(num, classes, seed=seed + k, scale=scale) for k in range(2))
+    labels = torch.arange(num) % classes
+    expected = ddn_loss(student, teacher, labels, dd_weight=1, gt_weight=0)
+    torch.testing.assert_close(squared_distance(student, teacher), expected)
 
 
 # --- kl_distillation ---------------------------------------------------------------------------------------------
@@ -440,13 +466,14 @@ def test_training_on_a_loss_lowers_it(name):
     [
         # Distances 600 and 600, squared and summed 720000: far beyond float16's 65504. Cross-entropy 600.
         (lambda s, t: ddn_loss(s, t, torch.tensor([1])), 720_600),
+        (squared_distance, 720_000),
         # The teacher is sure of class 1, of which the student says log p = -600.
         (lambda s, t: kl_distillation(s, t.softmax(1)), 600),
         (lambda s, t: kd_loss(s, t, torch.tensor([1])), 600),
         # At T = 2 the logits are 150 and KL is 300, times 4.
         (lambda s, t: kd_loss(s, t, torch.tensor([1]), temperature=2, alpha=1), 1200),
     ],
-    ids=["ddn", "kl", "kd", "kd-soft"],
+    ids=["ddn", "distance", "kl", "kd", "kd-soft"],
 )
 def test_half_precision_logits_of_300_do_not_overflow(loss, expected, dtype):
     student = torch.tensor([[300.0, -300.0]], dtype=dtype, requires_grad=True)
@@ -505,12 +532,13 @@ LABELS = torch.tensor([0, 1, 2])
     [
         (lambda: ddn_loss(LOGITS, LOGITS[:2], LABELS), "student_logits and teacher_logits must have the same shape"),
         (lambda: ddn_loss(LOGITS, LOGITS[:1], LABELS), "student_logits and teacher_logits"),  # it would broadcast
+        (lambda: squared_distance(LOGITS, LOGITS[:1]), "student_logits and teacher_logits must have the same shape"),
         (lambda: kl_distillation(LOGITS, LOGITS[:, :1]), "student_logits and teacher_probs must have the same shape"),
         (lambda: kd_loss(LOGITS, LOGITS[:1], LABELS), "student_logits and teacher_"),
         (lambda: rmsle(LOGITS, LOGITS[:1]), "student_uncertainty and teacher_uncertainty must have the same shape"),
         (lambda: rmsle(LOGITS, LOGITS, LOGITS[:1] == 0), "student_uncertainty and mask must have the same shape"),
     ],
-    ids=["ddn", "ddn-broadcast", "kl", "kd", "rmsle", "rmsle-mask"],
+    ids=["ddn", "ddn-broadcast", "distance", "kl", "kd", "rmsle", "rmsle-mask"],
 )
 def test_unequal_shapes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

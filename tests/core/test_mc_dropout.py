@@ -18,6 +18,7 @@ from uncertainty_core.mc_dropout import (
     masks_of_shard,
     mc_dropout,
     mc_mean_std,
+    split_at_dropout,
 )
 
 # Read off torch itself, so that a new kind of dropout shows up here.
@@ -451,6 +452,102 @@ def test_seeds_of_mc_dropout_are_masks_by_row():
     for module in dropout_modules(model):
         module.training = True
     assert torch.equal(drawn(model, images(), masks_by_row(range(6))), expected)
+
+
+# --- blocks of rows ----------------------------------------------------------------------------------------------
+
+
+@given(counts=st.lists(st.integers(0, 4), max_size=5), noise=st.integers(0, 1000))
+def test_a_block_depends_on_its_seed_alone(counts, noise):
+    # Each block, empty ones too, is what it would be as the whole batch.
+    model, seeds = make_elementwise(), range(50, 50 + len(counts))
+    x = torch.rand(sum(counts), 4, 3, generator=torch.Generator().manual_seed(noise)) + 0.5
+    torch.manual_seed(noise)
+    with mc_dropout(model, seeds=seeds, counts=counts):
+        found = model(x)
+    alone = []
+    for block, seed in zip(x.split(counts), seeds, strict=True):
+        with mc_dropout(model, seeds=[seed], counts=[len(block)]):
+            alone.append(model(block))
+    assert torch.equal(found, torch.cat([torch.empty(0, 4, 3), *alone]))
+
+
+def test_blocks_of_one_row_are_rows():
+    model = make_network()
+    with mc_dropout(model, seeds=range(6), counts=[1] * 6):
+        assert torch.equal(model(images()), sample(model, images(), range(6)))
+
+
+def test_rows_of_a_block_get_masks_of_their_own():
+    # 0.5 ** 64: two rows of 64 values that are dropped alike by chance do not happen.
+    mask = masks_by_row([3, 3], counts=[2, 1])(torch.empty(3, 64), 0.5)
+    assert not torch.equal(mask[0], mask[1])
+    assert torch.equal(mask[0], mask[2])  # the same seed, the same first row
+
+
+def test_masks_of_a_block_follow_one_another():
+    draw, whole = (
+        masks_by_row([3], counts=[2]),
+        torch.empty(4, 8).bernoulli_(0.5, generator=torch.Generator().manual_seed(3)),
+    )
+    assert torch.equal(torch.cat([draw(torch.empty(2, 8), 0.5) for _ in range(2)]), whole)
+
+
+@pytest.mark.parametrize("counts", [[], [1], [1, 1, 1]])
+def test_another_number_of_counts_than_seeds_is_refused(counts):
+    with pytest.raises(ValueError, match=f"counts must hold one count per seed: {len(counts)} counts for 2 seeds"):
+        masks_by_row([1, 2], counts)
+
+
+def test_counts_that_do_not_add_up_to_the_rows_are_refused():
+    model = make_elementwise()
+    message = "seeds must hold one seed per row: 3 seeds for 4 rows"
+    with pytest.raises(ValueError, match=message), mc_dropout(model, seeds=[1, 2], counts=[1, 2]):
+        model(torch.ones(4, 3, 2))
+
+
+# --- split_at_dropout --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([], 0),
+        ([nn.Linear(3, 3), nn.ReLU()], 2),
+        ([nn.Dropout(), nn.Linear(3, 3)], 0),
+        ([nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 3), nn.Dropout()], 1),
+        ([nn.Linear(3, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 3), nn.Dropout())], 2),
+    ],
+    ids=["empty", "none", "first", "two", "inside-a-stage"],
+)
+def test_the_cut_is_before_the_first_stage_with_dropout(stages, expected):
+    first, rest = split_at_dropout(nn.Sequential(*stages))
+    assert list(first) == stages[:expected]
+    assert list(rest) == stages[expected:]
+
+
+def test_the_parts_are_the_whole_and_only_the_rest_is_random():
+    stages, x = make_network(), images()
+    first, rest = split_at_dropout(stages)
+    assert torch.equal(rest(first(x)), stages(x))
+    with mc_dropout(rest, seeds=range(6)):
+        assert torch.equal(rest(first(x)), sample(stages, x, range(6)))
+    with pytest.raises(ValueError, match="must hold dropout modules"), mc_dropout(first):
+        pytest.fail("entered")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_parts_come_in_the_mode_of_the_stages(training):
+    stages = make_network().train(training)
+    stages[1].eval()  # batch norm, which stays as it is
+    modes = [module.training for module in stages]
+    first, rest = split_at_dropout(stages)
+    assert first.training == rest.training == training
+    assert [module.training for module in [*first, *rest]] == modes
+    assert stages.training == training
+
+
+# --- shards ------------------------------------------------------------------------------------------------------
 
 
 @given(cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 2**63 - 1), noise=st.integers(0, 1000))
