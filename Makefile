@@ -24,8 +24,8 @@ demo-classification: $(STAMP)  ## the same for image classifiers: three ways to 
 demo-detection: export OMP_NUM_THREADS = 1
 demo-detection: export DETECTRON2_DATASETS = demo/datasets
 demo-detection: $(STAMP)  ## the same for detectors: a small Faster R-CNN on drawn scenes, its student and their scores
-	@$(RUN) tools/distill_detector.py --config-file quick/ddn_small.yaml --baseline-config quick/baseline_small.yaml \
-		--fit-on scenes_val OUTPUT_DIR demo/detection
+	@$(RUN) tools/distill_detector.py --baseline-config quick/baseline_small.yaml --config-file quick/ddn_small.yaml \
+		--also quick/ddn_small_gt_iou.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
 
 test: $(STAMP)  ## the whole test suite with branch coverage of the core
 	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)

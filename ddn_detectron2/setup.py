@@ -42,7 +42,8 @@ def find_config(name: str) -> str:
     try:
         return model_zoo.get_config_file(name)
     except RuntimeError:
-        known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+        paths = (path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "_base_")
+        known = sorted(map(str, paths))
         raise ConfigError(
             f"--config-file {name!r} is neither a file, nor in the model zoo, nor one of {', '.join(known)}"
         ) from None

@@ -30,7 +30,7 @@ def main(args):
     if len(cfg.DATASETS.TEST) != 1 or args.fit_on in cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST must name one data set, and not the one of --fit-on: it is what is reported")
     configs = {Path(args.config_file).stem: cfg}
-    for name in args.more_students:
+    for name in args.also:
         configs[Path(name).stem] = build_config(argparse.Namespace(**vars(args) | {"config_file": name}))
     for student in configs.values():
         if not is_ddn(student):
@@ -60,9 +60,7 @@ def main(args):
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
-    parser.add_argument(
-        "--more-students", nargs="+", default=[], metavar="FILE", help="configs of more students to compare with"
-    )
+    parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
     parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
     parser.add_argument("--pictures", type=int, default=12, help="how many images to draw (default: %(default)s)")
     args = parser.parse_args()
