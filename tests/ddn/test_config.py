@@ -1,0 +1,193 @@
+"""Keys of MODEL.DDN: their defaults, what is refused, and where dropout comes to sit."""
+
+import re
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import build_box_head
+from tiny_detectors import CONFIGS, HEADS, ddn_model, tiny_config
+from torch import nn
+
+from ddn_detectron2.config import (
+    ConfigError,
+    add_ddn_config,
+    box_head_layers,
+    check_ddn_config,
+    dropout_positions,
+)
+from ddn_detectron2.zoo import to_ddn
+from uncertainty_core import dropout_modules
+
+
+def checked(name, *options):
+    """The config with options of MODEL.DDN, checked."""
+    cfg = tiny_config(name, [f"MODEL.DDN.{word}" if k % 2 == 0 else word for k, word in enumerate(options)])
+    check_ddn_config(cfg)
+    return cfg
+
+
+def box_head(num_conv, num_fc, positions=()):
+    """The config of an FPN model with such a box head."""
+    options = {"MODEL.ROI_BOX_HEAD.NUM_CONV": num_conv, "MODEL.ROI_BOX_HEAD.NUM_FC": num_fc}
+    options |= {"MODEL.DDN.DROPOUT.POSITIONS": positions, "MODEL.DDN.DROPOUT.RATE": 0.3}
+    return tiny_config("FPN", [word for pair in options.items() for word in pair])
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_defaults_are_sound(name):
+    cfg = to_ddn(tiny_config(name, ddn=False))
+    check_ddn_config(cfg)
+    assert cfg.MODEL.DDN.DROPOUT.POSITIONS == ()
+
+
+def test_adding_keys_touches_nothing_else():
+    cfg, plain = get_cfg(), get_cfg()
+    add_ddn_config(cfg)
+    del cfg.MODEL["DDN"]
+    assert cfg == plain
+
+
+def test_configs_do_not_share_their_keys():
+    one, other = get_cfg(), get_cfg()
+    add_ddn_config(one)
+    add_ddn_config(other)
+    one.MODEL.DDN.TARGETS.IOU = 0.9
+    assert other.MODEL.DDN.TARGETS.IOU == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("TARGETS.SOURCE", "disk"), "MODEL.DDN.TARGETS.SOURCE must be one of ('online', 'store'), got 'disk'"),
+        (("TARGETS.MATCH", "iou"), "MODEL.DDN.TARGETS.MATCH must be one of ('gt_iou', 'per_proposal'), got 'iou'"),
+        (("TARGETS.AVERAGE", "mean"), "MODEL.DDN.TARGETS.AVERAGE must be one of ('logits', 'probs'), got 'mean'"),
+        (("TARGETS.MISSING", "skip"), "MODEL.DDN.TARGETS.MISSING must be one of ('error', 'ground_truth'), got 'skip'"),
+        (("FREEZE", ("rpn",)), "MODEL.DDN.FREEZE must name some of ('mask_head', 'keypoint_head', 'box_regression')"),
+        (("DROPOUT.RATE", 0.0), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got 0.0"),
+        (("DROPOUT.RATE", 1.0), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got 1.0"),
+        (("DROPOUT.RATE", float("nan")), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got nan"),
+        (("DROPOUT.POSITIONS", ("fc3",)), "must be among ('fc1', 'predictor') for this box head, got 'fc3'"),
+        (("DROPOUT.POSITIONS", ("fc2",)), "after 'fc2' comes the predictor, say 'predictor'"),
+        (("DROPOUT.POSITIONS", ("block1",)), "must be among ('fc1', 'predictor') for this box head, got 'block1'"),
+        (
+            ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits"),
+            "an empty lesson: the predictor is linear",
+        ),
+        (("TARGETS.MC_SAMPLES", 0), "MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1"),
+        (("TEST.MC_SAMPLES", -1), "MODEL.DDN.TEST.MC_SAMPLES at least 0"),
+        (("TEST.TEMPERATURE", 0.0), "MODEL.DDN.TEST.TEMPERATURE must be positive, got 0.0"),
+        (("TEST.TEMPERATURE", float("nan")), "MODEL.DDN.TEST.TEMPERATURE must be positive, got nan"),
+        (("TARGETS.SOURCE", "store"), "MODEL.DDN.TARGETS.STORE must name the folder"),
+        (
+            ("TARGETS.SOURCE", "store", "TARGETS.STORE", "x", "TARGETS.MATCH", "per_proposal"),
+            "MODEL.DDN.TARGETS.SOURCE 'store' goes with MATCH 'gt_iou'",
+        ),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        checked("FPN", *options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "probs"),
+        ("DROPOUT.POSITIONS", ("fc1", "predictor"), "TARGETS.AVERAGE", "logits"),
+        # an ensemble needs no dropout
+        ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits", "TEACHER.WEIGHTS", ("a.pth", "b.pth")),
+        ("TARGETS.SOURCE", "store", "TARGETS.STORE", "folder"),
+        ("TEST.TEMPERATURE", 0.1),
+        ("FREEZE", ()),
+    ],
+    ids=str,
+)
+def test_values_that_work(options):
+    checked("FPN", *options)
+
+
+def test_one_sigmoid_per_class_is_refused():
+    cfg = tiny_config("FPN")
+    cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True  # a key of newer Detectron2s
+    with pytest.raises(ConfigError, match="USE_SIGMOID_CE has no distribution over classes to distil"):
+        check_ddn_config(cfg)
+
+
+# --- where dropout sits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_conv", "num_fc", "layers", "default"),
+    [
+        (0, 2, ("fc1", "fc2"), ("fc1",)),
+        (0, 3, ("fc1", "fc2", "fc3"), ("fc2",)),
+        (4, 1, ("conv1", "conv2", "conv3", "conv4", "fc1"), ("conv4",)),
+        (2, 0, ("conv1", "conv2"), ("conv1",)),
+        (0, 1, ("fc1",), ("predictor",)),
+        (1, 0, ("conv1",), ("predictor",)),
+    ],
+)
+def test_the_default_is_before_the_last_hidden_layer(num_conv, num_fc, layers, default):
+    cfg = box_head(num_conv, num_fc)
+    assert box_head_layers(cfg) == layers
+    assert dropout_positions(cfg) == default
+
+
+def test_positions_come_in_the_order_of_layers_and_once():
+    assert dropout_positions(box_head(1, 2, ("predictor", "fc1", "conv1", "fc1"))) == ("conv1", "fc1", "predictor")
+
+
+@pytest.mark.parametrize(
+    ("num_conv", "num_fc", "positions", "expected"),
+    [
+        # a dropout module, and the layer that stands before it
+        (0, 2, ("fc1",), [(nn.Dropout, nn.ReLU)]),
+        (2, 1, ("conv1",), [(nn.Dropout2d, nn.Conv2d)]),
+        (2, 1, ("conv2",), [(nn.Dropout2d, nn.Conv2d)]),
+        (1, 2, ("conv1", "fc1"), [(nn.Dropout2d, nn.Conv2d), (nn.Dropout, nn.ReLU)]),
+        (1, 2, ("predictor",), []),
+    ],
+)
+def test_dropout_follows_the_layers_that_are_named(num_conv, num_fc, positions, expected):
+    cfg = box_head(num_conv, num_fc, positions)
+    head = build_box_head(cfg, ShapeSpec(channels=8, height=7, width=7))
+    layers = list(head)
+    found = [(type(layer), type(layers[k - 1])) for k, layer in enumerate(layers) if dropout_modules(layer)]
+    assert [
+        (kind, issubclass(before, expected_before))
+        for (kind, before), (_, expected_before) in zip(found, expected, strict=True)
+    ] == [(kind, True) for kind, _ in expected]
+    assert all(module.p == 0.3 for module in dropout_modules(head))
+    # the layers, their names and what they compute are those of the head without dropout
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    plain = build_box_head(cfg, ShapeSpec(channels=8, height=7, width=7))
+    assert [name for name, layer in head.named_children() if not dropout_modules(layer)] == [
+        name for name, _ in plain.named_children()
+    ]
+    plain.load_state_dict(head.state_dict())
+    x = torch.randn(3, 8, 7, 7)
+    assert torch.equal(head.eval()(x), plain.eval()(x))
+    assert head.output_shape == plain.output_shape
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_dropout_of_the_predictor(name):
+    options = ["MODEL.DDN.DROPOUT.POSITIONS", ("predictor",), "MODEL.DDN.TARGETS.AVERAGE", "probs"]
+    model = ddn_model(name, *options)
+    inside = {
+        key.rsplit(".", 1)[-1]: module for key, module in model.named_modules() if dropout_modules(module) == [module]
+    }
+    assert inside.keys() == {"dropout"}
+    assert len(dropout_modules(model)) == (3 if name == "Cascade" else 1)
+
+
+def test_dropout_between_blocks_drops_whole_channels():
+    res5 = ddn_model("C4", "MODEL.DDN.DROPOUT.POSITIONS", ("block1", "block2")).roi_heads.res5
+    assert [type(layer).__name__ for layer in res5] == ["BottleneckBlock", "Dropout2d"] * 2 + ["BottleneckBlock"]

@@ -1,0 +1,86 @@
+"""The command-line tools, each run in a forked process, which has paid for its imports already and may be killed."""
+
+import functools
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLED = -signal.SIGKILL
+
+
+class Outcome(NamedTuple):
+    """Exit code, negative for a signal, and what was written to each stream."""
+
+    code: int
+    out: str
+    err: str
+
+
+def fork(function, *arguments, folder):
+    """A process that runs `function` in `folder` and writes what it says to files there."""
+
+    def child():
+        os.chdir(folder)
+        for stream, name in ((1, "out.txt"), (2, "err.txt")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        # pytest has put objects of its own there
+        sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
+        signal.alarm(120)  # whatever happens, no process is left behind
+        code = 0
+        try:
+            function(*arguments)
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    return process
+
+
+def wait(process, folder):
+    """Its outcome."""
+    process.join()
+    return Outcome(process.exitcode, *((Path(folder) / name).read_text() for name in ("out.txt", "err.txt")))
+
+
+def run(function, *arguments, folder):
+    """`fork` and `wait`."""
+    return wait(fork(function, *arguments, folder=folder), folder)
+
+
+def tool(name, *arguments):
+    """What `python tools/<name>.py <arguments>` does, in this process."""
+    sys.argv = [f"tools/{name}.py", *map(str, arguments)]
+    runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+
+
+def run_tool(name, *arguments, folder):
+    """`python tools/<name>.py <arguments>` in `folder`."""
+    return run(tool, name, *arguments, folder=folder)
+
+
+def die_at_call(owner, name, number):
+    """Kill this process at a call of `owner.name`, the first one being number 1; never, if there are fewer."""
+    original, count = getattr(owner, name), 0
+
+    @functools.wraps(original)
+    def deadly(*arguments, **options):
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(owner, name, deadly)
