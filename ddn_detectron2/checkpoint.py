@@ -23,6 +23,10 @@ _NUMPY_PARTS = {
 }
 
 
+# What reading something that is no checkpoint may end in.
+_DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ValueError)
+
+
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in _NUMPY_PARTS:
@@ -57,8 +61,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             else:
                 torch.load(filename, map_location="meta", weights_only=True)
             return super()._load_file(filename)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except _DAMAGED as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CheckpointError(f"{filename} is not a checkpoint of weights alone, or is damaged: {reason}") from None
 
     def _load_model(self, checkpoint):
@@ -75,6 +79,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         parameters = dict(self.model.named_parameters())  # buffers that old files lack are made from the config
         missing = [name for name in incompatible.missing_keys if name in parameters]
+        broken = [name for name, values in parameters.items() if not values.isfinite().all()]
+        if broken:
+            raise CheckpointError(f"the checkpoint holds numbers that are not finite, the first of them in {broken[0]}")
         if missing:
             raise CheckpointError(
                 f"the checkpoint does not fit the model: it lacks {len(missing)} of its {len(parameters)} weights, "

@@ -40,6 +40,7 @@ def target_fingerprint(cfg: CfgNode, model: DDNRCNN, dicts: Sequence[dict]) -> d
         "match_iou": ddn.TARGETS.IOU,
         "score_threshold": ddn.TARGETS.SCORE_THRESH,
         "average": ddn.TARGETS.AVERAGE,
+        **_decisive_settings(cfg),
         "nms": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
         "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
         "image_size": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT],
@@ -56,6 +57,15 @@ def target_fingerprint(cfg: CfgNode, model: DDNRCNN, dicts: Sequence[dict]) -> d
         "dropout_positions": list(dropout_positions(cfg)),
         "seed": ddn.TARGETS.SEED,
     }
+
+
+def _decisive_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Config values by key: all that decides how an image becomes proposals, and these become boxes, beside weights."""
+    model, settings = cfg.MODEL, {"PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN, "PIXEL_STD": cfg.MODEL.PIXEL_STD}
+    for section in ("ANCHOR_GENERATOR", "RPN", "ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD"):
+        # the proposal generator is frozen, and does not know that there is a training
+        settings |= {f"{section}.{key}": value for key, value in model[section].items() if not key.endswith("_TRAIN")}
+    return {f"MODEL.{key}": value for key, value in settings.items()}
 
 
 def frozen_part(model: DDNRCNN) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from uncertainty_core import RunningMoments, derive_seed, mc_dropout, split_at_dropout
 
+from .matching import average_logits
+
 
 class SpatialMean(nn.Module):
     """Mean over positions: (R, C, H, W) to (R, C)."""
@@ -77,7 +79,8 @@ def joint_logits(logits: Sequence[Tensor]) -> Tensor:
     """Logits (R, K + 1) of what the branches say together, given those of each: a cascade's mean of probabilities."""
     if len(logits) == 1:
         return logits[0]
-    return torch.stack([z.softmax(-1) for z in logits]).mean(0).clamp(min=torch.finfo(logits[0].dtype).tiny).log()
+    stages = torch.stack(list(logits))
+    return average_logits(stages, torch.ones(stages.shape[:2], dtype=torch.bool, device=stages.device), "probs")
 
 
 @dataclass

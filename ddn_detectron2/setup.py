@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
@@ -40,13 +41,16 @@ def find_config(name: str) -> str:
         if path.is_file():
             return str(path)
     try:
-        return model_zoo.get_config_file(name)
+        zoo = model_zoo.get_config_file(name)
     except RuntimeError:
+        zoo = ""
+    if not (zoo.endswith(".yaml") and Path(zoo).is_file()):
         paths = (path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml") if path.parent.name != "_base_")
         known = sorted(map(str, paths))
         raise ConfigError(
             f"--config-file {name!r} is neither a file, nor in the model zoo, nor one of {', '.join(known)}"
-        ) from None
+        )
+    return zoo
 
 
 def read_config(name: str) -> CfgNode:
@@ -55,7 +59,11 @@ def read_config(name: str) -> CfgNode:
     add_ddn_config(cfg)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    cfg.merge_from_file(find_config(name))
+    path = find_config(name)
+    try:
+        cfg.merge_from_file(path)
+    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     return cfg
 
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from .config import ConfigError, add_ddn_config, check_ddn_config
+from .config import ConfigError, add_ddn_config
 
 _DDN_NAMES = {
     "MODEL.META_ARCHITECTURE": {"GeneralizedRCNN": "DDNRCNN"},
@@ -50,7 +50,6 @@ def to_ddn(cfg: CfgNode) -> CfgNode:
     if res5:
         # the mask head stands on res5, which changes, and has to follow
         cfg.MODEL.DDN.FREEZE = tuple(part for part in cfg.MODEL.DDN.FREEZE if part != "mask_head")
-    check_ddn_config(cfg)
     return cfg
 
 

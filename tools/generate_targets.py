@@ -33,5 +33,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--shard-size", type=int, default=500, help="images per file: what a kill can lose")
     args = parser.parse_args()
+    if args.shard_size < 1:
+        parser.error(f"--shard-size must be at least 1, got {args.shard_size}")
     with one_sentence_errors():
         launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

@@ -144,7 +144,7 @@ def shipped(name):
 
 def baseline_of(name):
     """The name of the config that trains what `name` distils."""
-    return re.sub("(ddn|finetuned)_(gt_iou_)?", "baseline_", name).replace("_gt_iou", "")
+    return re.sub("(ddn|finetuned)_(gt_iou_)?", "baseline_", name).replace("_gt_iou", "").replace("_control", "")
 
 
 def test_there_are_configs():
