@@ -37,7 +37,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TARGETS.MATCH = "per_proposal"
     # Overlap from which on a detection belongs to a ground-truth box; the paper tries 0.3, 0.5 and 0.7.
     ddn.TARGETS.IOU = 0.5
-    # Score from which on the teacher's detections count.
+    # Score above which the teacher's detections count.
     ddn.TARGETS.SCORE_THRESH = 0.05
     # What is averaged over the passes: "probs", or "logits" (eq. 10), whose mean is nearly as sure as one pass.
     ddn.TARGETS.AVERAGE = "probs"
@@ -60,7 +60,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TEST.SEED = 0
     # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
     ddn.TEST.CLASS_PROBS = False
-    # Divide the log-odds of the final scores by this, see tools/fit_temperature.py; 1 leaves them.
+    # Divide the log-odds of the final scores by this, see tools/fit_temperature.py; 1 leaves them. It comes after the
+    # score threshold, and leaves `class_probs` alone.
     ddn.TEST.TEMPERATURE = 1.0
 
 

@@ -17,6 +17,16 @@ from .mapper import corner_boxes, not_crowd
 from .rcnn import DDNRCNN
 from .teacher import EnsembleTeacher, MCDropoutTeacher
 
+# Keys of cfg.MODEL that change what the same weights say about a box; those of training alone are not among them.
+_DECISIVE = {
+    "ANCHOR_GENERATOR": ("NAME", "SIZES", "ASPECT_RATIOS", "OFFSET"),
+    "PROPOSAL_GENERATOR": ("NAME", "MIN_SIZE"),
+    "RESNETS": ("STRIDE_IN_1X1", "RES5_DILATION"),
+    "RPN": ("IN_FEATURES", "BBOX_REG_WEIGHTS", "NMS_THRESH", "PRE_NMS_TOPK_TEST", "POST_NMS_TOPK_TEST"),
+    "ROI_BOX_HEAD": ("BBOX_REG_WEIGHTS", "POOLER_RESOLUTION", "POOLER_SAMPLING_RATIO", "POOLER_TYPE"),
+    "ROI_BOX_CASCADE_HEAD": ("BBOX_REG_WEIGHTS",),
+}
+
 
 def dataset_fingerprint(dicts: Sequence[dict]) -> str:
     """A number that changes with anything in the data set that targets depend on; 16 hexadecimal digits.
@@ -61,11 +71,10 @@ def target_fingerprint(cfg: CfgNode, model: DDNRCNN, dicts: Sequence[dict]) -> d
 
 def _decisive_settings(cfg: CfgNode) -> dict[str, Any]:
     """Config values by key: all that decides how an image becomes proposals, and these become boxes, beside weights."""
-    model, settings = cfg.MODEL, {"PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN, "PIXEL_STD": cfg.MODEL.PIXEL_STD}
-    for section in ("ANCHOR_GENERATOR", "RPN", "ROI_BOX_HEAD", "ROI_BOX_CASCADE_HEAD"):
-        # the proposal generator is frozen, and does not know that there is a training
-        settings |= {f"{section}.{key}": value for key, value in model[section].items() if not key.endswith("_TRAIN")}
-    return {f"MODEL.{key}": value for key, value in settings.items()}
+    settings = {"MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN, "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD}
+    for section, keys in _DECISIVE.items():
+        settings |= {f"MODEL.{section}.{key}": cfg.MODEL[section][key] for key in keys}
+    return settings
 
 
 def frozen_part(model: DDNRCNN) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class TargetSettings:
 
 
 @dataclass(frozen=True)
-class TestSettings:
+class InferenceSettings:
     """What is different at test time, see `MODEL.DDN.TEST`."""
 
     mc_samples: int = 0
@@ -51,7 +51,7 @@ class DDNHeadsMixin:
     `teacher` is None (plain training, or targets that come with the data) or a `Teacher`.
     """
 
-    def _set_ddn(self, targets: TargetSettings, test: TestSettings) -> None:
+    def _set_ddn(self, targets: TargetSettings, test: InferenceSettings) -> None:
         self.target_settings, self.test_settings = targets, test
         self.teacher: Teacher | None = None
         self._seen: tuple[ImageList, Features] | None = None  # by the teacher, during forward
@@ -61,7 +61,7 @@ class DDNHeadsMixin:
         targets, test = cfg.MODEL.DDN.TARGETS, cfg.MODEL.DDN.TEST
         return {
             "targets": TargetSettings(targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE),
-            "test": TestSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, test.TEMPERATURE),
+            "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, test.TEMPERATURE),
         }
 
     def box_branches(self, features: Features, proposals: list[Instances], stage: int | None = None) -> list[BoxBranch]:
@@ -172,7 +172,7 @@ class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
     """`Res5ROIHeads` (C4 models) with dropout between the blocks of res5 or before the predictor."""
 
     @configurable
-    def __init__(self, *, targets: TargetSettings, test: TestSettings, **kwargs) -> None:
+    def __init__(self, *, targets: TargetSettings, test: InferenceSettings, **kwargs) -> None:
         """See `Res5ROIHeads`."""
         super().__init__(**kwargs)
         self._set_ddn(targets, test)
@@ -211,7 +211,7 @@ class DDNStandardROIHeads(DDNHeadsMixin, StandardROIHeads):
     """`StandardROIHeads` (FPN and DC5 models) with `DDNOutputLayers`."""
 
     @configurable
-    def __init__(self, *, targets: TargetSettings, test: TestSettings, **kwargs) -> None:
+    def __init__(self, *, targets: TargetSettings, test: InferenceSettings, **kwargs) -> None:
         """See `StandardROIHeads`."""
         super().__init__(**kwargs)
         self._set_ddn(targets, test)
