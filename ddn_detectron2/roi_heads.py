@@ -51,15 +51,23 @@ class DDNHeadsMixin:
     `teacher` is None (plain training, or targets that come with the data) or a `Teacher`.
     """
 
-    def _set_ddn(self, targets: TargetSettings, test: InferenceSettings) -> None:
+    @configurable
+    def __init__(self, *, targets: TargetSettings, test: InferenceSettings, **kwargs) -> None:
+        """
+        Args:
+            targets, test: settings.
+            kwargs: as the `ROIHeads`.
+        """
+        super().__init__(**kwargs)
         self.target_settings, self.test_settings = targets, test
         self.teacher: Teacher | None = None
         self._seen: tuple[ImageList, Features] | None = None  # by the teacher, during forward
 
-    @staticmethod
-    def _ddn_from_config(cfg) -> dict:
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        """The config's values."""
         targets, test = cfg.MODEL.DDN.TARGETS, cfg.MODEL.DDN.TEST
-        return {
+        return super().from_config(cfg, input_shape) | {
             "targets": TargetSettings(targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE),
             "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, test.TEMPERATURE),
         }
@@ -171,19 +179,13 @@ def _chain(layers: list[nn.Module], training: bool) -> nn.Sequential:
 class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
     """`Res5ROIHeads` (C4 models) with dropout between the blocks of res5 or before the predictor."""
 
-    @configurable
-    def __init__(self, *, targets: TargetSettings, test: InferenceSettings, **kwargs) -> None:
-        """See `Res5ROIHeads`."""
-        super().__init__(**kwargs)
-        self._set_ddn(targets, test)
-
     @classmethod
     def from_config(cls, cfg, input_shape):
         """The config's values."""
         values = super().from_config(cfg, input_shape)
         channels = values["box_predictor"].cls_score.in_features
         predictor = DDNOutputLayers(cfg, ShapeSpec(channels=channels, height=1, width=1))
-        return values | {"box_predictor": predictor} | cls._ddn_from_config(cfg)
+        return values | {"box_predictor": predictor}
 
     @classmethod
     def _build_res5_block(cls, cfg):
@@ -209,17 +211,6 @@ class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
 @ROI_HEADS_REGISTRY.register()
 class DDNStandardROIHeads(DDNHeadsMixin, StandardROIHeads):
     """`StandardROIHeads` (FPN and DC5 models) with `DDNOutputLayers`."""
-
-    @configurable
-    def __init__(self, *, targets: TargetSettings, test: InferenceSettings, **kwargs) -> None:
-        """See `StandardROIHeads`."""
-        super().__init__(**kwargs)
-        self._set_ddn(targets, test)
-
-    @classmethod
-    def from_config(cls, cfg, input_shape):
-        """The config's values."""
-        return super().from_config(cfg, input_shape) | cls._ddn_from_config(cfg)
 
     @classmethod
     def _init_box_head(cls, cfg, input_shape):
