@@ -34,6 +34,7 @@ from uncertainty_core.detection import (
 )
 
 TASKS = ("bbox", "calibration")
+RESULTS = "coco_instances_results.json"  # Detectron2's own name for it
 
 
 class _Prediction(NamedTuple):
@@ -168,7 +169,7 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             for image, category, box, score in zip(*(v.tolist() for v in vars(detections).values()), strict=True)
         ]
         text = json.dumps(results)
-        (self._output_dir / "coco_instances_results.json").write_text(text, encoding="utf-8")
+        (self._output_dir / RESULTS).write_text(text, encoding="utf-8")
 
     def _results(self, evaluation: DetectionEvaluation) -> OrderedDict[str, dict[str, float]]:
         names = self._ground_truth.category_names

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -29,14 +28,12 @@ from uncertainty_core.detection import (
     read_ground_truth,
 )
 from uncertainty_core.detection.report import write_report
-from uncertainty_core.detection.temperature import fit_to_detections, scale_scores
+from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 from uncertainty_core.plots import reliability_diagram
 
-from .calibration_evaluator import COCOCalibrationEvaluator, json_file
+from .calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
 from .generate import generate_targets
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
-
-RESULTS = "coco_instances_results.json"
 
 
 @dataclass(frozen=True)
@@ -101,9 +98,7 @@ def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: 
 
 def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
     """The same detections with their scores scaled, measured like the others."""
-    results = json.loads(detections.read_text(encoding="utf-8"))
-    scores = scale_scores(torch.tensor([result["score"] for result in results], dtype=torch.float64), temperature)
-    results = [result | {"score": score} for result, score in zip(results, scores.tolist(), strict=True)]
+    results = scale_results(json.loads(detections.read_text(encoding="utf-8")), temperature)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
     settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))

@@ -89,7 +89,8 @@ def steps(name: str, proposals: int) -> dict[str, Contender]:
 
         def step(inputs: list[dict], model=model, optimizer=optimizer, stored=kind == "stored targets") -> float:
             truth = inputs[0]["instances"]
-            truth.remove(TEACHER_LOGITS) if truth.has(TEACHER_LOGITS) else None
+            if truth.has(TEACHER_LOGITS):  # of the contender before
+                truth.remove(TEACHER_LOGITS)
             if stored:
                 truth.set(TEACHER_LOGITS, torch.zeros(len(truth), 81))
             with EventStorage():

@@ -15,9 +15,9 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
 
-from ddn_detectron2.calibration_evaluator import json_file
+from ddn_detectron2.calibration_evaluator import RESULTS, json_file
 from ddn_detectron2.config import ConfigError
-from ddn_detectron2.distill import RESULTS, compare, distil, table_text, train, with_settings, write_comparison
+from ddn_detectron2.distill import compare, distil, table_text, train, with_settings, write_comparison
 from ddn_detectron2.setup import argument_parser, build_config, one_sentence_errors, read_config, setup
 from ddn_detectron2.visualizer import draw_changes
 from ddn_detectron2.zoo import is_ddn

@@ -14,10 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from uncertainty_core.detection import Settings, read_detections, read_ground_truth
-from uncertainty_core.detection.temperature import fit_to_detections, scale_scores
+from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
@@ -45,10 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"temperature {temperature:.4f}")
         if args.apply is not None:
             results = json.loads(args.apply.read_text(encoding="utf-8"))
-            scores = torch.tensor([result["score"] for result in results], dtype=torch.float64)
-            scaled = scale_scores(scores, temperature).tolist()
-            rescaled = [result | {"score": score} for result, score in zip(results, scaled, strict=True)]
-            args.output.write_text(json.dumps(rescaled), encoding="utf-8")
+            args.output.write_text(json.dumps(scale_results(results, temperature)), encoding="utf-8")
             print(f"wrote {args.output}")
     except (ValueError, OSError, KeyError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)

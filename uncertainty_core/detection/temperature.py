@@ -5,6 +5,9 @@ A score s becomes sigmoid(logit(s) / T). The order of the detections stays, and 
 Shapes: D detections.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,12 @@ def scale_scores(score: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     return (score.double().logit() / temperature).sigmoid().to(score.dtype)
+
+
+def scale_results(results: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
+    """COCO results with their scores scaled; all else as it is."""
+    scores = scale_scores(torch.tensor([result["score"] for result in results], dtype=torch.float64), temperature)
+    return [result | {"score": score} for result, score in zip(results, scores.tolist(), strict=True)]
 
 
 def fit_temperature(score: Tensor, success: Tensor) -> float:
