@@ -1,0 +1,42 @@
+# DeepLabV3+ on ResNet-18, output stride 16, a decoder of 256 channels, random weights: a member of the ensemble.
+norm_cfg = dict(type="BN", requires_grad=True)
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(768, 768),
+    ),
+    backbone=dict(
+        type="ResNetV1c",
+        depth=18,
+        num_stages=4,
+        out_indices=(0, 1, 2, 3),
+        strides=(1, 2, 2, 1),
+        dilations=(1, 1, 1, 2),
+        contract_dilation=True,
+        norm_cfg=norm_cfg,
+        norm_eval=False,
+        style="pytorch",
+    ),
+    decode_head=dict(
+        type="DepthwiseSeparableASPPHead",
+        in_channels=512,
+        in_index=3,
+        channels=256,
+        dilations=(1, 6, 12, 18),
+        c1_in_channels=64,
+        c1_channels=48,
+        dropout_ratio=0.1,
+        num_classes=19,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)

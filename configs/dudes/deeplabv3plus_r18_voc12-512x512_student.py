@@ -1,0 +1,10 @@
+# DUDES: the baseline with 257 parameters more, which learn the ensemble's uncertainty from stored targets:
+#   python tools/generate_targets.py --task segmentation \
+#       deeplabv3plus_r18_voc12-512x512_teacher.py \
+#       --store targets/voc12
+_base_ = "./deeplabv3plus_r18_voc12-512x512_baseline.py"
+model = dict(type="DUDESEncoderDecoder")
+train_pipeline = _base_.train_pipeline
+train_pipeline.insert(2, dict(type="LoadUncertaintyTarget", store="targets/voc12"))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_evaluator = _base_.uncertainty_evaluator

@@ -1,0 +1,34 @@
+"""Train the members of a deep ensemble: one config, one seed each.
+
+    python tools/train_ensemble.py quick/streets_member.py --members 4
+    python tools/train_ensemble.py deeplabv3plus_r18_cityscapes-768x768_member.py --members 10 --gpus 0 1 2 3
+
+Member k trains in member_<k> of the work dir with seed k. Finished members are left as they are and interrupted ones go
+on: start it again after a crash, or with more members.
+"""
+
+import sys
+
+from dudes_mmseg.members import train_members, train_members_on
+from dudes_mmseg.setup import argument_parser, build_config
+from dudes_mmseg.training import use_mixed_precision
+from uncertainty_core.errors import UserError, one_sentence_errors
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--only", type=int, nargs="+", metavar="K", help="train these members alone")
+    parser.add_argument("--gpus", nargs="+", metavar="ID", help="train one member per GPU at a time")
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    args = parser.parse_args()
+    with one_sentence_errors():
+        if args.members < 2:
+            raise UserError(f"--members must be at least 2, got {args.members}: one network has nobody to differ from")
+        cfg = build_config(args)
+        if args.amp:
+            use_mixed_precision(cfg)
+        numbers = range(args.members) if args.only is None else args.only
+        if args.gpus and args.only is None:
+            train_members_on(args.gpus, numbers, sys.argv)
+        else:
+            train_members(cfg, numbers)
