@@ -1,14 +1,21 @@
 """Evaluating a segmentor from a config."""
 
-import json
-import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from uncertainty_core.run_record import Data, PaperRow, Picture
+from uncertainty_core.strict_json import strict_json
+
+from .metrics.streaming import StreamingMetric
+from .records import run_record
 from .setup import ConfigError, check_data
+from .stored_targets import images_digest
+from .target_check import base_datasets, image_paths
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
@@ -31,16 +38,55 @@ def write_predictions(cfg: Config, folder: str) -> None:
     raise ConfigError("--out needs an IoUMetric or CityscapesMetric in test_evaluator")
 
 
-def evaluate(cfg: Config, checkpoint: str | None = None) -> dict[str, float]:
-    """Run the test loop of `cfg`; the metrics are also written to `metrics.json` in its work dir."""
+def evaluate(
+    cfg: Config, checkpoint: str | None = None, name: str | None = None, paper_row: PaperRow | None = None
+) -> dict[str, float]:
+    """Run the test loop of `cfg`; into its work dir go `metrics.json`, and `run.json` for the report of all runs.
+
+    Args:
+        cfg: of a segmentor or a teacher.
+        checkpoint: its weights; a teacher has its own.
+        name: of the predictor in the report; that of the work dir by default.
+        paper_row: what a paper prints of the same predictor.
+    """
     check_data(cfg.test_dataloader)
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise ConfigError(f"there is no checkpoint {checkpoint}")
     cfg = cfg.copy()
     cfg.load_from, cfg.resume = checkpoint, False
-    metrics = {name: float(value) for name, value in Runner.from_cfg(cfg).test().items()}
+    runner = Runner.from_cfg(cfg)
+    start = time.perf_counter()
+    metrics = {key: float(value) for key, value in runner.test().items()}
+    seconds = time.perf_counter() - start
     if is_main_process():
-        strict = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        path = Path(cfg.work_dir) / "metrics.json"
-        path.write_text(json.dumps(strict, indent=2) + "\n", encoding="utf-8")
+        folder = Path(cfg.work_dir)
+        (folder / "metrics.json").write_text(strict_json(metrics), encoding="utf-8")
+        evaluators = runner.test_loop.evaluator.metrics
+        if any(isinstance(metric, StreamingMetric) for metric in evaluators):
+            data = data_of(runner.test_dataloader.dataset)
+            passes = _passes(runner.model)
+            pictures = pictures_in(folder)
+            record = run_record(
+                name or folder.name, passes, evaluators, metrics, runner.seed, data, seconds, pictures, paper_row
+            )
+            record.write(folder)
     return metrics
+
+
+def _passes(model) -> int:
+    """How often the network runs for one image."""
+    return getattr(model, "num_samples", None) or len(getattr(model, "checkpoints", ())) or 1
+
+
+def data_of(dataset) -> Data:
+    """Name, fingerprint and size of a data set."""
+    paths = [path for part in base_datasets(dataset) for path in image_paths(part)]
+    return Data(type(dataset).__name__, images_digest({str(k): path for k, path in enumerate(paths)}), len(paths))
+
+
+def pictures_in(folder: Path, limit: int = 8) -> Sequence[Picture]:
+    """The first strips that UncertaintyVisualizationHook has written below `folder`."""
+    return [
+        Picture(path.relative_to(folder).as_posix(), path.stem)
+        for path in sorted(folder.glob("uncertainty/*.png"))[:limit]
+    ]

@@ -24,12 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .checks import check_positive_int
+from .errors import UserError
 
 FORMAT = 1
 ImageId = int | str
 
 
-class TargetStoreError(ValueError):
+class TargetStoreError(UserError):
     """A store that must not be used as it is; the message says in one sentence why."""
 
 

@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..errors import UserError
 
-class CocoFormatError(ValueError):
+
+class CocoFormatError(UserError):
     """Not what the COCO format asks for; says where and what to do about it."""
 
 

@@ -9,3 +9,7 @@ log_level = "INFO"
 load_from = None
 resume = False
 randomness = dict(seed=0)
+custom_hooks = [
+    dict(type="KeyedRandomnessHook"),
+    dict(type="CheckTargetsHook"),
+]

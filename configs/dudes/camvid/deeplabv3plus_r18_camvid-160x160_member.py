@@ -11,5 +11,4 @@ model = dict(
     backbone=dict(base_channels=32, stem_channels=32),
     decode_head=dict(in_channels=256, c1_in_channels=32, num_classes=11),
 )
-custom_hooks = [dict(type="KeyedRandomnessHook")]
 test_evaluator = _base_.softmax_evaluator

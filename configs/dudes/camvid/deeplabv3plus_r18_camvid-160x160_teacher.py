@@ -4,6 +4,6 @@ model = dict(
     _delete_=True,
     type="DeepEnsembleSegmentor",
     segmentor=_base_.model,
-    checkpoints="work_dirs/deeplabv3plus_r18_camvid-160x160_member/member_*/iter_1500.pth",
+    checkpoints="work_dirs/deeplabv3plus_r18_camvid-160x160_member/member_*/iter_2000.pth",
 )
 test_evaluator = _base_.uncertainty_evaluator

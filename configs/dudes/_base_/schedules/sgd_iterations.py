@@ -4,8 +4,8 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=0.0005),
     paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10.0), uncertainty_head=dict(lr_mult=10.0))),
 )
-param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=1500, by_epoch=False)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=1500, val_interval=1500)
+param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=2000, by_epoch=False)]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=2000, val_interval=2000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 log_processor = dict(by_epoch=False)

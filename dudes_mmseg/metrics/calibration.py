@@ -1,0 +1,57 @@
+"""Are a segmentor's probabilities right? Over every pixel, none sampled.
+
+Shapes: C classes, H x W pixels.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmseg.registry import METRICS
+from torch import Tensor
+
+from uncertainty_core import CalibrationMetric
+from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.strict_json import strict_json
+
+from .probabilities import class_probabilities
+from .streaming import States, StreamingMetric
+
+BINS = ("count", "mean_confidence", "success_frequency")
+NAMES = ("ece", "msce", "mce", "nll_true", "brier")
+
+
+@METRICS.register_module()
+class SegCalibrationMetric(StreamingMetric):
+    """`ece`, `msce`, `mce`, `nll_true` and `brier` of the softmax, in plain values; void left out.
+
+    Args:
+        num_bins: of confidence.
+        kwargs: as `StreamingMetric`.
+    """
+
+    default_prefix = "calibration"
+
+    def __init__(self, num_bins: int = 15, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_bins = num_bins
+
+    def new_states(self) -> States:
+        """See `StreamingMetric`."""
+        return {"calibration": CalibrationMetric(self.num_classes, self.num_bins, ignore_index=self.ignore_index)}
+
+    def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
+        """See `StreamingMetric`."""
+        states["calibration"].update(class_probabilities(sample).unsqueeze(0), label.unsqueeze(0))
+
+    def compute(self, states: States) -> dict[str, float]:
+        """See `StreamingMetric`."""
+        values = states["calibration"].compute()
+        return {name: values[name].item() for name in NAMES}
+
+    def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
+        """Every bin, and the reliability diagram."""
+        result = states["calibration"].result()
+        columns = {name: getattr(result.bins, name).tolist() for name in BINS}
+        (folder / f"{self.prefix}_bins.json").write_text(strict_json(columns), encoding="utf-8")
+        reliability_diagram(result).savefig(folder / f"{self.prefix}_reliability.png")

@@ -1,0 +1,93 @@
+"""Does an uncertainty know which pixels are wrong, and which are of no class at all? Figure 4 of DUDES.
+
+Shapes: C classes, H x W pixels.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmseg.registry import METRICS
+from torch import Tensor
+
+from uncertainty_core import Ranking, Sparsification, UncertaintyRanking, aupr, aurc, auroc, fpr_at_tpr
+from uncertainty_core.plots import sparsification_plot
+from uncertainty_core.strict_json import strict_json
+
+from .probabilities import class_probabilities
+from .streaming import States, StreamingMetric, predicted_uncertainty
+
+
+def _entropy(sample: Mapping[str, Any]) -> Tensor:
+    probabilities = class_probabilities(sample)
+    entropy = -torch.special.xlogy(probabilities, probabilities).sum(0)
+    return (entropy / math.log(len(probabilities))).clamp(0, 1)
+
+
+def _doubt(sample: Mapping[str, Any]) -> Tensor:
+    return 1 - class_probabilities(sample).amax(0)
+
+
+UNCERTAINTIES = {"predicted": predicted_uncertainty, "entropy": _entropy, "confidence": _doubt}
+
+
+@METRICS.register_module()
+class SparsificationMetric(StreamingMetric):
+    """How well an uncertainty ranks pixels, from histograms of 1000 levels.
+
+    `mIoU` in percent, and `ause`, the area between the curve of mIoU over removed shares and the best possible one.
+    Finding wrong pixels: `error_auroc`, `error_aupr`, `error_fpr95`, and `aurc`. Finding void pixels, which stand for
+    what is out of domain: `auroc`, `aupr`, `fpr95`.
+
+    Args:
+        uncertainty: whose ranking: "predicted" by an uncertainty head or a teacher, or what every segmentor has, the
+            "entropy" of its softmax or its missing "confidence". It is the prefix of the names.
+        kwargs: as `StreamingMetric`.
+    """
+
+    def __init__(self, uncertainty: str = "predicted", prefix: str | None = None, **kwargs: Any) -> None:
+        if uncertainty not in UNCERTAINTIES:
+            raise ValueError(f"uncertainty must be one of {', '.join(UNCERTAINTIES)}, got {uncertainty!r}")
+        super().__init__(prefix=prefix or uncertainty, **kwargs)
+        self.uncertainty = uncertainty
+
+    def new_states(self) -> States:
+        """See `StreamingMetric`."""
+        return {
+            "sparsification": Sparsification(self.num_classes, ignore_index=self.ignore_index),
+            "void": UncertaintyRanking(),
+        }
+
+    def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
+        """See `StreamingMetric`."""
+        uncertainty = UNCERTAINTIES[self.uncertainty](sample)
+        prediction = sample["pred_sem_seg"]["data"].squeeze(0).long()
+        states["sparsification"].update(prediction, label, uncertainty)
+        states["void"].update(uncertainty, label == self.ignore_index)
+
+    def compute(self, states: States) -> dict[str, float]:
+        """See `StreamingMetric`."""
+        curves = states["sparsification"].compute()
+        errors = errors_of(states["sparsification"].confusions)
+        values = {"mIoU": 100 * curves["miou"], "ause": curves["ause"], "aurc": aurc(errors)}
+        for event, ranking in (("error_", errors), ("", states["void"].ranking)):
+            for name, metric in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
+                values[event + name] = metric(ranking)
+        return {name: value.item() for name, value in values.items()}
+
+    def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
+        """The curve, as JSON and as a picture."""
+        state = states["sparsification"]
+        curves = state.compute()
+        content = {"removed": list(state.removed)} | {k: curves[k].tolist() for k in ("curve", "oracle")}
+        (folder / f"{self.prefix}_curve.json").write_text(strict_json(content), encoding="utf-8")
+        figure = sparsification_plot(state.removed, {self.prefix: curves["curve"]}, {self.prefix: curves["oracle"]})
+        figure.savefig(folder / f"{self.prefix}_sparsification.png")
+
+
+def errors_of(confusions: Tensor) -> Ranking:
+    """The ranking of wrong pixels, given confusion matrices (levels, C, C)."""
+    count = confusions.sum((1, 2))
+    return Ranking(count, count - confusions.diagonal(dim1=1, dim2=2).sum(1))

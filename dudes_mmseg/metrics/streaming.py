@@ -1,0 +1,133 @@
+"""Metrics of mmengine whose memory does not grow with the number of images, exact under any number of ranks.
+
+mmengine collects one row of results per image and cuts off those of images that its sampler repeated to give every rank
+as many. A row of histograms for each image would fill the memory; so here a rank keeps one sum of all images but its
+last, and the last one's row by itself: no other can be a repetition.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_reduce, get_dist_info, is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.utils import mkdir_or_exist
+from torch import Tensor
+
+from uncertainty_core.errors import UserError
+from uncertainty_core.strict_json import strict_json
+from uncertainty_core.sum_metric import SumMetric
+
+States = dict[str, SumMetric]
+
+
+class StreamingMetric(BaseMetric):
+    """Base of the metrics here. Subclasses say what is summed, and what is computed from the sums.
+
+    After `evaluate`, `measured` holds the states of the whole data set.
+
+    Args:
+        ignore_index: label of void pixels.
+        output_dir: also write numbers and curves there, and pictures.
+        kwargs: collect_device and prefix, as `BaseMetric`.
+    """
+
+    def __init__(self, ignore_index: int = 255, output_dir: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ignore_index, self.output_dir = ignore_index, output_dir
+        self.measured: States = {}
+        self._start()
+
+    def _start(self) -> None:
+        self._total: States = {}
+        self._last: States = {}
+        self._count = 0
+
+    def new_states(self) -> States:
+        """Empty sums by name."""
+        raise NotImplementedError
+
+    def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
+        """Add an image: what a segmentor says about it, and its true classes (H, W)."""
+        raise NotImplementedError
+
+    def compute(self, states: States) -> dict[str, float]:
+        """Values by name."""
+        raise NotImplementedError
+
+    def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
+        """Curves and pictures in a folder that exists."""
+
+    @property
+    def num_classes(self) -> int:
+        """C, of the data set."""
+        return len(self.dataset_meta["classes"])
+
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Add a batch of predictions."""
+        for sample in data_samples:
+            self._merge_last()
+            self._last = self.new_states()
+            self.add(self._last, sample, self._label(sample))
+            self._count += 1
+
+    def _label(self, sample: Mapping[str, Any]) -> Tensor:
+        name = image_name(sample)
+        if "gt_sem_seg" not in sample:
+            raise UserError(f"{name} has no labels: put LoadAnnotations into the test pipeline")
+        label = sample["gt_sem_seg"]["data"].squeeze(0)
+        outside = label[(label != self.ignore_index) & ((label < 0) | (label >= self.num_classes))]
+        if len(outside):
+            raise UserError(
+                f"{name} has the label {outside[0].item()}, which is neither one of the {self.num_classes} classes nor "
+                f"{self.ignore_index} for void: correct the label map, or ignore_index"
+            )
+        return label
+
+    def _merge_last(self) -> None:
+        if not self._total:
+            self._total = self.new_states()
+        for name, state in self._last.items():
+            self._total[name].merge_state(state)
+        self._last = {}
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """The values of a data set of `size` images, of which this rank has seen its share."""
+        rank, world_size = get_dist_info()
+        if rank + world_size * (self._count - 1) >= size:  # the sampler took an image from the start once more
+            self._last = {}
+        self._merge_last()
+        for state in self._total.values():
+            for values in state.metric_state.values():
+                all_reduce(values)
+        self.measured = self._total
+        self._start()
+        metrics = self.compute(self.measured)
+        if self.output_dir is not None and is_main_process():
+            self._write(metrics)
+        return {f"{self.prefix}/{name}" if self.prefix else name: value for name, value in metrics.items()}
+
+    def _write(self, metrics: Mapping[str, float]) -> None:
+        mkdir_or_exist(self.output_dir)
+        folder = Path(self.output_dir)
+        (folder / f"{self.prefix}.json").write_text(strict_json(dict(metrics)), encoding="utf-8")
+        self.write(self.measured, metrics, folder)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Not used: `evaluate` needs no rows."""
+        raise NotImplementedError
+
+
+def image_name(sample: Mapping[str, Any]) -> str:
+    """What to call an image in a message."""
+    return sample.get("img_path") or "an image"
+
+
+def predicted_uncertainty(sample: Mapping[str, Any]) -> Tensor:
+    """The uncertainty map (H, W) of a prediction."""
+    if "pred_uncertainty" not in sample:
+        raise UserError(
+            f"the prediction for {image_name(sample)} has no pred_uncertainty: evaluate a DUDESEncoderDecoder or a "
+            "teacher, or leave out the metrics of uncertainty"
+        )
+    return sample["pred_uncertainty"]["data"].squeeze(0)

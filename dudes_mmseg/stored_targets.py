@@ -1,0 +1,101 @@
+"""What a store holds for an image: its uncertainty in 16 bits, and the size of the file that it was made from.
+
+An image is known by its path relative to the data set's image folder, so a data set may be moved.
+
+Shapes: H rows, W columns, C classes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uncertainty_core import TargetStore, TargetStoreError
+
+# No two or more numbers in [0, 1] deviate more, with ddof 0 or 1: the worst are 0 and 1 alone, with ddof 1. Nothing is
+# ever clipped, and what is read back is off by at most half a step of 1.08e-5.
+LARGEST_STD = 0.5**0.5
+_LARGEST_CODE = 2**16 - 1
+
+
+def quantise(std: Tensor) -> Tensor:
+    """Standard deviations of probabilities (...) as 16-bit numbers (...); ValueError for what cannot be one."""
+    outside = ~((std >= 0) & (std <= LARGEST_STD + 1e-6))  # NaN is outside; the margin is for rounding in float32
+    if outside.any():
+        raise ValueError(
+            f"a standard deviation of probabilities lies in [0, {LARGEST_STD:.4f}], got {std[outside][0].item()}"
+        )
+    codes = (std.double() * (_LARGEST_CODE / LARGEST_STD)).round().clamp(max=_LARGEST_CODE)
+    return codes.to(torch.uint16)
+
+
+def dequantise(codes: Tensor) -> Tensor:
+    """What `quantise` was given (...), as float32, within 5.4e-6."""
+    return codes.float() * (LARGEST_STD / _LARGEST_CODE)
+
+
+def encode_target(std: Tensor, image_path: str | os.PathLike) -> dict[str, Tensor]:
+    """What the store holds for an image with uncertainty `std` (H, W), or (C, H, W) class by class."""
+    try:
+        codes = quantise(std)
+    except ValueError as error:
+        raise TargetStoreError(f"the teacher's uncertainty for {image_path} is unusable: {error}") from None
+    return {"uncertainty": codes, "image_bytes": torch.tensor(os.path.getsize(image_path))}
+
+
+def image_id(path: str, store: TargetStore) -> str:
+    """The id in `store` of the image at `path`: the one id that the path ends with, in whole folder names."""
+    parts = PurePath(path).parts
+    ids = [suffix for start in range(len(parts)) if (suffix := "/".join(parts[start:])) in store]
+    if len(ids) == 1:
+        return ids[0]
+    if not ids:
+        raise TargetStoreError(f"{store.folder} has no target for {path}: generate targets for this data set")
+    raise TargetStoreError(
+        f"{store.folder} has several targets that {path} may mean, {ids[0]} and {ids[1]}: rename an image folder and "
+        "generate the targets again"
+    )
+
+
+def read_target(path: str, store: TargetStore) -> Tensor:
+    """Uncertainty (H, W) or (C, H, W), float32, of the image at `path`; TargetStoreError unless made from this file."""
+    target = store[image_id(path, store)]
+    if int(target["image_bytes"]) != os.path.getsize(path):
+        raise TargetStoreError(
+            f"the target for {path} in {store.folder} is stale: it was made from another file of that name, "
+            "generate the targets again"
+        )
+    return dequantise(target["uncertainty"])
+
+
+def digest(content: Any) -> str:
+    """16 hexadecimal digits that change with any of these JSON values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def images_digest(paths: Mapping[str, str]) -> str:
+    """16 hexadecimal digits that change with the ids of images and the sizes of their files, by `paths` of ids."""
+    return digest([[id_, os.path.getsize(path)] for id_, path in sorted(paths.items())])
+
+
+def check_targets(store: TargetStore, image_paths: Iterable[str]) -> None:
+    """Raise TargetStoreError unless every image has a target that was made from this very file; names the first."""
+    by_id = {path: image_id(path, store) for path in image_paths}
+    roots = {path.removesuffix(id_) for path, id_ in by_id.items()}
+    if not all(_is_whole(Path(root), store) for root in roots):
+        # only some of the images are at hand, or some are stale: the store itself knows which
+        for path in by_id:
+            read_target(path, store)
+
+
+def _is_whole(root: Path, store: TargetStore) -> bool:
+    """Whether all images of the store are in the folder `root` as they were; its shards need not be opened for this."""
+    try:
+        return images_digest({id_: root / id_ for id_ in store.ids}) == store.fingerprint.get("images")
+    except OSError:
+        return False

@@ -1,0 +1,389 @@
+"""Students: what they are trained on, what they predict, and which weights they take."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from mmengine.model import BaseTTAModel
+from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.registry import MODELS
+from tiny_segmentors import (
+    HEIGHT,
+    NUM_CLASSES,
+    WIDTH,
+    build,
+    head,
+    images,
+    samples,
+    segmentor_config,
+    student_config,
+    write_members,
+)
+from torch.nn import functional as F
+
+from uncertainty_core.errors import UserError
+
+SLIDE = {"mode": "slide", "crop_size": (32, 40), "stride": (16, 24)}
+BINARY = {
+    "decode_head": head(
+        "FCNHead",
+        num_classes=2,
+        out_channels=1,
+        threshold=0.4,
+        loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True},
+    )
+}
+CLASS_WISE = {"uncertainty_head": {"num_outputs": NUM_CLASSES}}
+# as a pipeline leaves them: flipped, and padded by the data preprocessor to the network's size
+MOVED = {"flip": True, "flip_direction": "horizontal", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}
+
+
+def rmsle(model, **kwargs):
+    return model.loss(images(), samples(**kwargs))["uncertainty.loss_rmsle"]
+
+
+# --- predictions
+
+
+@pytest.mark.parametrize("test_cfg", [{"mode": "whole"}, SLIDE])
+@pytest.mark.parametrize("metainfo", [{}, MOVED])
+@pytest.mark.parametrize("name", ["FCN", "OCR"])
+def test_the_branch_changes_no_bit_of_a_prediction(test_cfg, metainfo, name):
+    plain, student = build(segmentor_config(name, test_cfg=test_cfg)), build(student_config(name, test_cfg=test_cfg))
+    plain_said, said = (model.predict(images(), samples(**metainfo)) for model in (plain, student))
+    for one, other in zip(plain_said, said, strict=True):
+        assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+        uncertainty = other.pred_uncertainty.data
+        assert uncertainty.shape == one.pred_sem_seg.data.shape
+        assert uncertainty.dtype == torch.float32
+        assert 0 < uncertainty.min() < uncertainty.max() < 1
+
+
+def test_uncertainty_moves_to_the_image_as_logits_do():
+    student = build(student_config())
+    logits = student.predict(images(), samples())
+    maps = torch.stack([sample.pred_uncertainty.data for sample in logits])
+    moved = student.predict(images(), samples(**MOVED))
+    for one, sample in zip(maps, moved, strict=True):
+        cut = one[None, :, : HEIGHT - 6, : WIDTH - 8].flip(3)
+        expected = F.interpolate(cut, MOVED["ori_shape"], mode="bilinear")[0]
+        torch.testing.assert_close(sample.pred_uncertainty.data, expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_windows_are_averaged_as_probabilities():
+    student = build(student_config(test_cfg=SLIDE))
+    inputs, whole = images(1), build(student_config())
+    total, count = torch.zeros(HEIGHT, WIDTH), torch.zeros(HEIGHT, WIDTH)
+    for top in (0, 16, HEIGHT - 32):
+        for left in (0, WIDTH - 40):
+            window = inputs[:, :, top : top + 32, left : left + 40]
+            total[top : top + 32, left : left + 40] += whole.predict(window)[0].pred_uncertainty.data[0]
+            count[top : top + 32, left : left + 40] += 1
+    said = student.predict(inputs, samples(1))[0].pred_uncertainty.data[0]
+    torch.testing.assert_close(said, total / count, atol=1e-6, rtol=0)
+
+
+def test_predictions_without_data_samples():
+    said = build(student_config()).predict(images())
+    assert [tuple(sample.pred_uncertainty.data.shape) for sample in said] == [(1, HEIGHT, WIDTH)] * 2
+
+
+def test_the_tensor_that_a_pass_gives_is_the_framework_s():
+    assert torch.equal(build(segmentor_config())(images()), build(student_config())(images()))
+
+
+def test_class_wise_map_is_read_at_the_predicted_class():
+    said = build(student_config(**CLASS_WISE)).predict(images(), samples(**MOVED))
+    for sample in said:
+        maps, prediction = sample.pred_class_uncertainty.data, sample.pred_sem_seg.data[0]
+        assert maps.shape == (NUM_CLASSES, *MOVED["ori_shape"])
+        for row in range(0, 25, 6):
+            for column in range(0, 21, 5):
+                assert sample.pred_uncertainty.data[0, row, column] == maps[prediction[row, column], row, column]
+
+
+def test_binary_head():
+    student = build(student_config(**BINARY))
+    plain = build(segmentor_config(**BINARY))
+    one, other = (model.predict(images(), samples())[0] for model in (plain, student))
+    assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+    assert other.pred_uncertainty.data.shape == (1, HEIGHT, WIDTH)
+    losses = student.train().loss(images(), samples(num_classes=2))
+    assert losses["uncertainty.loss_rmsle"].isfinite()
+
+
+def test_features_do_not_outlive_a_pass():
+    student, seen = build(student_config()), []
+    student.decode_head.conv_seg.register_forward_hook(lambda m, inputs, output: seen.append(weakref.ref(inputs[0])))
+    with torch.no_grad():
+        student.predict(images(), samples())
+    losses = student.loss(images(), samples())
+    student.parse_losses(losses)[0].backward()
+    del losses
+    assert len(seen) == 2
+    assert [features() for features in seen] == [None, None]
+
+
+# --- test-time augmentation
+
+
+@pytest.mark.parametrize("options", [{}, CLASS_WISE, BINARY])
+def test_flips_are_averaged_as_probabilities(options):
+    student = build(student_config(data_preprocessor={"type": "SegDataPreProcessor"}, **options))
+    inputs = images(1)
+    tta = MODELS.build({"type": "DUDESTTAModel", "module": student})
+    flipped = {"flip": True, "flip_direction": "horizontal"}
+    data = {"inputs": [[inputs[0]], [inputs[0].flip(2)]], "data_samples": [samples(1), samples(1, **flipped)]}
+    with torch.no_grad():
+        (merged,) = tta.test_step(data)
+        one = student.predict(inputs, samples(1))[0]
+        other = student.predict(inputs.flip(3), samples(1, **flipped))[0]
+    field = "pred_class_uncertainty" if options is CLASS_WISE else "pred_uncertainty"
+    torch.testing.assert_close(merged.get(field).data, (one.get(field).data + other.get(field).data) / 2)
+    if options is BINARY:
+        mean = (one.seg_logits.data + other.seg_logits.data) / 2
+        assert torch.equal(merged.seg_logits.data, mean)
+        assert torch.equal(merged.pred_sem_seg.data, (mean > 0.4).long())
+    else:
+        mean = (one.seg_logits.data.softmax(0) + other.seg_logits.data.softmax(0)) / 2
+        torch.testing.assert_close(merged.seg_logits.data.softmax(0), mean)
+    if options is CLASS_WISE:
+        expected = merged.pred_class_uncertainty.data.gather(0, merged.pred_sem_seg.data)
+        assert torch.equal(merged.pred_uncertainty.data, expected)
+    assert torch.equal(merged.gt_sem_seg.data, samples(1)[0].gt_sem_seg.data)
+
+
+def test_merged_classes_are_the_framework_s_with_and_without_a_branch():
+    inputs, flipped = images(1), {"flip": True, "flip_direction": "horizontal"}
+    preprocessor = {"data_preprocessor": {"type": "SegDataPreProcessor"}}
+    said = []
+    for kind, config in (
+        ("SegTTAModel", segmentor_config(**preprocessor)),
+        ("DUDESTTAModel", segmentor_config(**preprocessor)),
+        ("DUDESTTAModel", student_config(**preprocessor)),
+    ):
+        tta = MODELS.build({"type": kind, "module": build(config)})
+        assert isinstance(tta, BaseTTAModel)
+        data = {"inputs": [[inputs[0]], [inputs[0].flip(2)]], "data_samples": [samples(1), samples(1, **flipped)]}
+        said.append(tta.test_step(data)[0])
+    assert torch.equal(said[0].pred_sem_seg.data, said[1].pred_sem_seg.data)
+    assert torch.equal(said[1].pred_sem_seg.data, said[2].pred_sem_seg.data)
+    assert torch.equal(said[1].seg_logits.data, said[2].seg_logits.data)
+    assert "pred_uncertainty" not in said[1]
+
+
+# --- losses
+
+
+def test_loss_is_the_rmsle_of_the_predicted_map():
+    student = build(student_config())  # in eval mode dropout is off in the loss, too
+    targets = samples()
+    loss = rmsle(student)
+    per_image = []
+    for said, target in zip(student.predict(images(), samples()), targets, strict=True):
+        squares = (torch.log1p(said.pred_uncertainty.data) - torch.log1p(target.gt_uncertainty.data)) ** 2
+        per_image.append(squares.mean().sqrt())
+    torch.testing.assert_close(loss, torch.stack(per_image).mean())
+
+
+def test_perfect_student_has_no_loss_and_a_zero_gradient():
+    student, targets = build(student_config()), samples()
+    for said, target in zip(student.predict(images(), samples()), targets, strict=True):
+        target.gt_uncertainty.data = said.pred_uncertainty.data.detach()
+    loss = student.loss(images(), targets)["uncertainty.loss_rmsle"]
+    loss.backward()
+    assert loss == 0
+    assert not student.uncertainty_head.conv.weight.grad.any()
+
+
+def test_void_pixels_count():
+    student, changed = build(student_config()), samples()
+    void = changed[0].gt_sem_seg.data == 255
+    changed[0].gt_uncertainty.data = torch.where(void, 0.9, changed[0].gt_uncertainty.data)
+    assert student.loss(images(), changed)["uncertainty.loss_rmsle"] != rmsle(student)
+
+
+def test_an_image_that_is_all_void_is_learned_from():
+    student, void = build(student_config()), samples()
+    for sample in void:
+        sample.gt_sem_seg.data = torch.full_like(sample.gt_sem_seg.data, 255)
+    losses = student.train().loss(images(), void)
+    student.parse_losses(losses)[0].backward()
+    assert losses["decode.loss_ce"] == 0
+    assert losses["uncertainty.loss_rmsle"] > 0
+    assert all(p.grad.isfinite().all() for p in student.parameters())
+
+
+@pytest.mark.parametrize("value", [255.0, -1.0, math.nan])
+def test_padding_has_no_influence(value):
+    """Whether mmseg's Pad or the data preprocessor has padded."""
+    student = build(student_config())
+    by_transform, by_preprocessor = samples(), samples()
+    for padded, smaller in zip(by_transform, by_preprocessor, strict=True):
+        real = padded.gt_uncertainty.data[:, :-6, :-8].clone()
+        padded.gt_uncertainty.data[:, -6:] = padded.gt_uncertainty.data[:, :, -8:] = value
+        smaller.gt_uncertainty = PixelData(data=real)
+        smaller.set_metainfo({"padding_size": (0, 8, 0, 6)})
+    losses = [student.loss(images(), batch)["uncertainty.loss_rmsle"] for batch in (by_transform, by_preprocessor)]
+    assert losses[0] == losses[1]
+    whole = torch.stack([sample.pred_uncertainty.data for sample in student.predict(images(), samples())])
+    target = torch.stack([sample.gt_uncertainty.data for sample in by_preprocessor])
+    squares = (torch.log1p(whole[:, :, :-6, :-8]) - torch.log1p(target)) ** 2
+    torch.testing.assert_close(losses[0], squares.flatten(1).mean(1).sqrt().mean())
+
+
+def test_images_of_mixed_sizes_pass_through_the_data_preprocessor():
+    student = build(student_config())
+    sizes = [(40, 64), (56, 48)]
+    pictures = [(images(1, size) * 60 + 127.5)[0].clamp(0, 255).byte() for size in sizes]
+    data = {"inputs": pictures, "data_samples": [samples(1, size)[0] for size in sizes]}
+    losses = student.train().forward(**student.data_preprocessor(data, training=True), mode="loss")
+    student.parse_losses(losses)[0].backward()
+    assert losses["uncertainty.loss_rmsle"] > 0
+
+
+def test_class_wise_loss_reaches_every_output():
+    student = build(student_config(**CLASS_WISE))
+    rmsle(student, target=NUM_CLASSES).backward()
+    assert student.uncertainty_head.conv.weight.grad.flatten(1).any(1).all()
+
+
+def test_auxiliary_heads_keep_their_losses():
+    auxiliary = head("FCNHead", in_channels=16, in_index=2)
+    student = build(student_config(auxiliary_head=auxiliary))
+    losses = student.train().loss(images(), samples())
+    assert {"decode.loss_ce", "aux.loss_ce", "uncertainty.loss_rmsle"} <= losses.keys()
+
+
+def test_mixed_precision():
+    student = build(student_config()).train()
+    exact = rmsle(student.eval())
+    with torch.autocast("cpu", torch.bfloat16):  # as mmengine's AmpOptimWrapper does around the forward pass
+        loss = rmsle(student)
+        said = student.predict(images(), samples())[0].pred_uncertainty.data
+        losses = student.train().loss(images(), samples())
+    assert loss.dtype == said.dtype == torch.float32
+    assert len(said.unique()) > 2**8  # as many values as 8 bits hold in an octave
+    torch.testing.assert_close(loss, exact, rtol=0.02, atol=0)
+    student.parse_losses(losses)[0].backward()
+    assert all(values.grad.isfinite().all() and values.grad.any() for values in student.parameters())
+
+
+# --- targets that are not there
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target": 0}, "folder/0.png has no uncertainty target: put LoadUncertaintyTarget .* or give .* a teacher"),
+        ({"target": 3}, "folder/0.png has a target of 3 maps for an uncertainty head with num_outputs=1"),
+        ({"size": (HEIGHT, 60)}, "folder/0.png is 64x56 pixels in the batch, but its target 60x56"),
+    ],
+)
+def test_missing_and_wrong_targets(given, message):
+    with pytest.raises(UserError, match=message):
+        build(student_config()).loss(images(), samples(**given))
+
+
+def test_numbers_of_outputs_that_make_no_sense():
+    with pytest.raises(UserError, match=r"uncertainty_head.num_outputs must be 1, or 4 .*, got 3"):
+        MODELS.build(student_config(uncertainty_head={"num_outputs": 3}))
+
+
+# --- weights
+
+
+def test_weights_of_a_baseline_fit_and_the_log_says_what_starts_fresh(log, tmp_path):
+    (path,) = write_members(tmp_path, 1)
+    student = MODELS.build(student_config())
+    branch = student.uncertainty_head.conv.weight.clone()
+    load_checkpoint(student, path, map_location="cpu")  # as load_from and --resume do
+    assert [line for line in log if "uncertainty_head" in line] == [
+        "The loaded weights hold no uncertainty_head: it starts fresh, from random weights."
+    ]
+    assert not any("do not match" in line for line in log)
+    plain = build(segmentor_config())
+    assert all(torch.equal(student.state_dict()[name], values) for name, values in plain.state_dict().items())
+    assert torch.equal(student.uncertainty_head.conv.weight, branch)
+    student.load_state_dict(plain.state_dict(), strict=True)
+
+
+def test_weights_of_a_student_are_loaded_without_a_word(log):
+    student, other = build(student_config()), MODELS.build(student_config())
+    other.load_state_dict(student.state_dict())
+    assert torch.equal(student.uncertainty_head.conv.weight, other.uncertainty_head.conv.weight)
+    assert not any("uncertainty_head" in line for line in log)
+
+
+def test_the_branch_is_fresh_also_where_mmseg_initialises_from_a_file(tmp_path):
+    (path,) = write_members(tmp_path, 1)
+    student = MODELS.build(student_config(init_cfg={"type": "Pretrained", "checkpoint": path}))
+    student.init_weights()
+    assert torch.equal(student.backbone.stages[0][0].weight, build(segmentor_config()).backbone.stages[0][0].weight)
+    assert 0 < student.uncertainty_head.conv.weight.abs().max() < 0.1
+    assert isinstance(student, EncoderDecoder)
+
+
+# --- a teacher that rides along
+
+
+@pytest.fixture(params=["DeepEnsembleSegmentor", "MCDropoutSegmentor"])
+def teacher(request, tmp_path):
+    """The config of a teacher."""
+    paths = write_members(tmp_path, 2)
+    given = (
+        {"checkpoints": paths}
+        if request.param == "DeepEnsembleSegmentor"
+        else {"checkpoint": paths[0], "num_samples": 2}
+    )
+    return {"type": request.param, "segmentor": segmentor_config(), **given}
+
+
+def test_teacher_is_neither_trained_nor_saved_nor_in_training_mode(teacher):
+    student, plain = build(student_config(teacher=teacher)), build(student_config())
+    student.init_weights()
+    student.train()
+    members = student.teacher.module
+    before = {name: values.clone() for name, values in members.state_dict().items()}
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    student.parse_losses(student.loss(images(), samples(target=0)))[0].backward()
+    optimizer.step()
+    assert all(values.grad is not None for values in student.parameters())
+    assert all(values.grad is None and not values.requires_grad for values in members.parameters())
+    assert not any(module.training for module in members.modules())
+    assert student.state_dict().keys() == plain.state_dict().keys()
+    after = members.state_dict()
+    assert all(torch.equal(values, after[name]) for name, values in before.items())
+
+
+@pytest.mark.parametrize("options", [{}, CLASS_WISE])
+def test_online_targets_are_what_the_teacher_says_of_the_very_same_inputs(teacher, options):
+    student = build(student_config(teacher=teacher, **options))
+    alone = MODELS.build(teacher)
+    stored = samples(target=0)
+    for sample, maps in zip(stored, alone.targets(images(), stored, class_wise=bool(options)), strict=True):
+        sample.gt_uncertainty = PixelData(data=maps)
+    expected = build(student_config(**options)).loss(images(), stored)["uncertainty.loss_rmsle"]
+    assert rmsle(student, target=0) == expected
+
+
+def test_padding_is_left_out_of_online_targets(teacher):
+    student = build(student_config(teacher=teacher))
+    marked, by_preprocessor = samples(target=0), samples(target=0, padding_size=(0, 8, 0, 6))
+    for sample in marked:
+        marks = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8)
+        marks[:, -6:] = marks[:, :, -8:] = 255
+        sample.real_pixels = PixelData(data=marks)
+    losses = [student.loss(images(), batch)["uncertainty.loss_rmsle"] for batch in (marked, by_preprocessor)]
+    assert losses[0] == losses[1] != rmsle(student, target=0)
+
+
+def test_a_teacher_of_other_classes_is_refused(teacher):
+    decode_head = head("FCNHead", num_classes=3)
+    with pytest.raises(UserError, match="teacher has 4 outputs for 3 of the student"):
+        MODELS.build(student_config(teacher=teacher, decode_head=decode_head))
