@@ -57,14 +57,14 @@ def generate_targets(
         shard_size: images per file; what a kill can lose.
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
-    for name in (f"{split}_dataloader", "test_dataloader"):
+    for name, use in ((f"{split}_dataloader", "which images are meant"), ("test_dataloader", "how they are shown")):
         if not cfg.get(name):
-            raise ConfigError(f"the config has no {name}, which says {_USE[name == 'test_dataloader']}")
+            raise ConfigError(f"the config has no {name}, which says {use}")
     loader = cfg[f"{split}_dataloader"]
     check_data(loader)
+    teacher = build_teacher(cfg, class_wise)
     pipeline = test_pipeline(cfg)
     images = _Images(_datasets(loader), pipeline)
-    teacher = build_teacher(cfg, class_wise)
     rank, world_size = get_dist_info()
 
     def make(ids: list[str]) -> Iterator[dict[str, Tensor]]:
@@ -85,9 +85,6 @@ def generate_targets(
         world_size,
         progress=is_main_process(),
     )
-
-
-_USE = ("which images are meant", "how they are shown to the teacher")
 
 
 def build_teacher(cfg: Config, class_wise: bool) -> TeacherSegmentor:

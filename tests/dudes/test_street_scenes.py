@@ -10,7 +10,7 @@ from cityscapesscripts.helpers.labels import id2label
 from forked_tools import KILLED, die_at_call, run, run_tool
 from hypothesis import given
 from hypothesis import strategies as st
-from mmseg.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 from PIL import Image
 
 import dudes_mmseg
@@ -18,6 +18,8 @@ from dudes_mmseg.data import NUM_STREETS, cityscapes_labels, draw_street, write_
 from dudes_mmseg.data.canvas import Canvas, Random, inside
 from dudes_mmseg.data.streets import VERSION
 from uncertainty_core.errors import UserError
+
+init_default_scope("mmseg")
 
 SMALL = (64, 32)
 # Of the first four streets of "train". A change of the drawing on purpose changes VERSION too.
@@ -153,9 +155,9 @@ def written(tmp_path_factory):
 
 def dataset(root, split="train", kind="CityscapesDataset", **options):
     prefix = {"img_path": f"leftImg8bit/{split}", "seg_map_path": f"gtFine/{split}"}
-    pipeline = [{"type": f"mmseg.{name}"} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")]
+    pipeline = [{"type": f"{name}"} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")]
     return DATASETS.build(
-        {"type": f"mmseg.{kind}", "data_root": str(root), "data_prefix": prefix, "pipeline": pipeline, **options}
+        {"type": f"{kind}", "data_root": str(root), "data_prefix": prefix, "pipeline": pipeline, **options}
     )
 
 
@@ -173,7 +175,7 @@ def test_mmsegmentation_reads_them_as_cityscapes(written):
 def test_the_official_evaluation_runs_on_them(written, tmp_path, monkeypatch):
     # what cityscapesscripts 2.3 calls and numpy 2.4 no longer has
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)
-    metric = METRICS.build({"type": "mmseg.CityscapesMetric", "output_dir": str(tmp_path / "out")})
+    metric = METRICS.build({"type": "CityscapesMetric", "output_dir": str(tmp_path / "out")})
     for sample in dataset(written, "val"):
         truth = sample["data_samples"]
         # all right but for void, where any class will do: it is not evaluated
@@ -188,7 +190,7 @@ def test_the_official_evaluation_runs_on_them(written, tmp_path, monkeypatch):
 
 def test_the_dataset_draws_itself(written, tmp_path):
     options = {"split": "train", "size": SMALL, "num_images": 3, "data_root": str(tmp_path)}
-    kind = {"type": "mmseg.StreetScenesDataset", **options}
+    kind = {"type": "StreetScenesDataset", **options}
     assert not list(tmp_path.iterdir())
     assert len(DATASETS.build(kind | {"lazy_init": True}).metainfo["classes"]) == 19
     assert not list(tmp_path.iterdir())
