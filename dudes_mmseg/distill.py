@@ -4,16 +4,22 @@
 <output>/targets/              the ensemble's uncertainty for the training images
 <output>/<student>/            a student
 <output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures
-<output>/comparison.json       the tables; sparsification.png: the curves of all rows
+<output>/sparsification.png    the curves of all rows
 
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 
+from uncertainty_core.plots import sparsification_plot
+from uncertainty_core.run_record import RunRecord
+
+from .evaluation import evaluate
 from .generate import generate_targets
 from .members import train_members
 from .setup import ConfigError
@@ -52,9 +58,9 @@ def class_wise(student: Config) -> bool:
 
 
 def distil(
-    member: Config, students: dict[str, Config], num_members: int, output: Path
+    member: Config, students: Mapping[str, Config], num_members: int, output: Path
 ) -> tuple[Config, dict[str, Path]]:
-    """Train members and students; returns the ensemble's config, and the checkpoints of baseline and students.
+    """Train members and students; returns the ensemble's config, and the students' checkpoints.
 
     Args:
         member: config of a network of the ensemble.
@@ -62,11 +68,91 @@ def distil(
         num_members: N.
         output: gets all of it.
     """
-    checkpoints = train_members(in_folder(member, output / "members"), range(num_members))
-    teacher = ensemble_config(member, checkpoints)
-    trained = {"baseline": checkpoints[0]}
+    teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members)))
+    trained = {}
     for name, student in students.items():
         store = output / ("targets-class-wise" if class_wise(student) else "targets")
         generate_targets(teacher, str(store), class_wise=class_wise(student))
         trained[name] = train_once(in_folder(with_store(student, store), output / name))
     return teacher, trained
+
+
+def compare(
+    member: Config, teacher: Config, students: Mapping[str, Config], trained: Mapping[str, Path], output: Path
+) -> dict[str, RunRecord]:
+    """Measure the first member as the baseline, the ensemble, and the students; returns their records by name.
+
+    All but the baseline are measured by the test evaluators of the first student.
+    """
+    rows = output / "rows"
+    evaluators = next(iter(students.values())).test_evaluator
+    baseline = in_folder(member, rows / "baseline")
+    evaluate(baseline, teacher.model.checkpoints[0])
+    for name, cfg in {"teacher": teacher, **students}.items():
+        cfg = in_folder(cfg, rows / name)
+        cfg.test_evaluator = evaluators
+        cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
+        evaluate(cfg, None if name == "teacher" else str(trained[name]))
+    return {name: RunRecord.read(rows / name) for name in ("baseline", "teacher", *students)}
+
+
+_PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
+_SUMMARY = {
+    "passes": "passes",
+    "mIoU": "mIoU",
+    "mUnc": "mUnc",
+    "ece": "ECE",
+    "nll_true": "NLL",
+    "brier": "Brier",
+    "ause": "AUSE",
+    "error_auroc": "AUROC errors",
+    "auroc": "AUROC void",
+}
+
+
+def summary_text(output: Path) -> str:
+    """A Markdown table of all records in `output`/rows, rivals included."""
+    lines = [["", *_SUMMARY.values()]]
+    lines.append(["---"] * len(lines[0]))
+    for path in sorted((output / "rows").rglob("run.json"), key=lambda path: path.parts):
+        record = RunRecord.read(path.parent)
+        values = record.metrics | {"passes": record.passes}
+        lines.append([record.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
+    return _table(lines)
+
+
+def classes_text(teacher: RunRecord, student: RunRecord) -> str:
+    """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
+    lines = [["class", *(f"{what} {who}" for what in ("IoU", "unc.") for who in ("teacher", "student", "difference"))]]
+    lines.append(["---"] * len(lines[0]))
+    for name in teacher.per_class["IoU"]:
+        line = [name]
+        for column, digits in (("IoU", 1), ("uncertainty", 3)):
+            pair = [record.per_class[column][name] for record in (teacher, student)]
+            line += [_number(value, digits) for value in (*pair, pair[1] - pair[0])]
+        lines.append(line)
+    return _table(lines)
+
+
+def _cell(key: str, value: float) -> str:
+    return _number(value, {"passes": 0, "mIoU": 2}.get(key, 4))
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("| " + " | ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def draw_sparsification(output: Path) -> Path:
+    """Figure 4 of DUDES, of all records in `output`/rows."""
+    records = [RunRecord.read(path.parent) for path in sorted((output / "rows").rglob("run.json"))]
+    curves = {record.name: record.curves["sparsification"] for record in records}
+    removed = next(iter(curves.values())).x
+    figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
+    path = output / "sparsification.png"
+    figure.savefig(path)
+    return path

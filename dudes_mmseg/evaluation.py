@@ -12,7 +12,7 @@ from uncertainty_core.run_record import Data, PaperRow, Picture
 from uncertainty_core.strict_json import strict_json
 
 from .metrics.streaming import StreamingMetric
-from .records import run_record
+from .records import Evaluation, run_records
 from .setup import ConfigError, check_data
 from .stored_targets import images_digest
 from .target_check import base_datasets, image_paths
@@ -64,12 +64,13 @@ def evaluate(
         evaluators = runner.test_loop.evaluator.metrics
         if any(isinstance(metric, StreamingMetric) for metric in evaluators):
             data = data_of(runner.test_dataloader.dataset)
-            passes = _passes(runner.model)
-            pictures = pictures_in(folder)
-            record = run_record(
-                name or folder.name, passes, evaluators, metrics, runner.seed, data, seconds, pictures, paper_row
+            evaluation = Evaluation(
+                name or folder.name, _passes(runner.model), evaluators, metrics, runner.seed, data, seconds
             )
-            record.write(folder)
+            first, *others = run_records(evaluation, pictures_in(folder), paper_row)
+            first.write(folder)
+            for number, record in enumerate(others):
+                record.write(folder / f"rival_{number}")
     return metrics
 
 

@@ -3,7 +3,8 @@
 Shapes: C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import mmseg
 from mmengine.evaluator import BaseMetric
@@ -24,62 +25,97 @@ from .metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetr
 from .metrics.sparsification import errors_of
 
 
-def run_record(
-    name: str,
-    passes: int,
-    evaluators: Sequence[BaseMetric],
-    values: Mapping[str, float],
-    seed: int | None,
-    data: Data,
-    seconds: float,
-    pictures: Sequence[Picture] = (),
-    paper_row: PaperRow | None = None,
-) -> RunRecord:
-    """The record of one segmentor.
+@dataclass(frozen=True)
+class Evaluation:
+    """A segmentor's evaluation.
 
-    The ranking of its own uncertainty goes by the plain names; that of the softmax's entropy ends in "_entropy", unless
-    there is no other.
+    name: of the predictor.
+    passes: of the network for one image.
+    evaluators: the metrics, when they have measured.
+    values: what they returned, by name with prefix.
+    seed: of the training.
+    data: what was predicted.
+    seconds: that it took.
+    """
+
+    name: str
+    passes: int
+    evaluators: Sequence[BaseMetric]
+    values: Mapping[str, float]
+    seed: int | None
+    data: Data
+    seconds: float
+
+
+def run_records(
+    evaluation: Evaluation, pictures: Sequence[Picture] = (), paper_row: PaperRow | None = None
+) -> Iterator[RunRecord]:
+    """A record for each of the uncertainties that were measured; the first is the one that the predictor stands for.
 
     Args:
-        name: of the predictor.
-        passes: of the network for one image.
-        evaluators: the metrics, when they have measured.
-        values: what they returned, by name with prefix.
-        seed: of the training.
-        data: what was predicted.
-        seconds: that the evaluation took.
-        pictures: in the folder of the record.
+        evaluation: of the predictor.
+        pictures: in the folder of the first record.
         paper_row: what a paper prints of the same predictor.
     """
-    rankings = {m.uncertainty: m for m in evaluators if isinstance(m, SparsificationMetric)}
-    main = "predicted" if "predicted" in rankings else next(iter(rankings), None)
-    metrics = {}
-    for key, value in values.items():
-        prefix, _, short = key.rpartition("/")
-        if prefix in rankings and prefix != main:
-            if short != "mIoU":
-                metrics[f"{short}_{prefix}"] = value
-        else:
-            metrics.setdefault(short, value)
-    reliability, curves, per_class = None, {}, {}
-    for metric in evaluators:
-        if isinstance(metric, SegCalibrationMetric):
-            reliability = Reliability.of(metric.measured["calibration"].result())
-        elif isinstance(metric, UncertaintyMetric):
-            means = metric.measured["student"].compute()["per_group"]
-            per_class["uncertainty"] = dict(zip(metric.dataset_meta["classes"], means.tolist(), strict=True))
-        elif isinstance(metric, SparsificationMetric) and metric.uncertainty == main:
-            state = metric.measured["sparsification"]
-            values_of = state.compute()
-            curve, oracle = values_of["curve"].tolist(), values_of["oracle"].tolist()
-            curves["sparsification"] = Curve(list(state.removed), curve, oracle)
-            curves["risk_coverage"] = risk_coverage_curve(errors_of(state.confusions))
-            ious = 100 * class_iou(state.confusions.sum(0))
-            per_class["IoU"] = dict(zip(metric.dataset_meta["classes"], ious.tolist(), strict=True))
-    provenance = Provenance.of_this_process(seed, data, seconds, mmsegmentation=mmseg.__version__)
-    return RunRecord(
-        name, "segmentation", passes, metrics, provenance, reliability, curves, per_class, list(pictures), paper_row
+    rankings = {m.uncertainty: m for m in evaluation.evaluators if isinstance(m, SparsificationMetric)}
+    provenance = Provenance.of_this_process(
+        evaluation.seed, evaluation.data, evaluation.seconds, mmsegmentation=mmseg.__version__
     )
+
+    def record(name: str, uncertainty: str | None, others: bool, **more) -> RunRecord:
+        metrics = {}
+        for key, value in evaluation.values.items():
+            prefix, _, short = key.rpartition("/")
+            if prefix == uncertainty or (others and prefix not in rankings):
+                metrics.setdefault(short, value)
+        curves, per_class = {}, {}
+        if uncertainty is not None:
+            curves, per_class = _of_ranking(rankings[uncertainty])
+        per_class |= more.pop("per_class", {})
+        return RunRecord(
+            name, "segmentation", evaluation.passes, metrics, provenance, curves=curves, per_class=per_class, **more
+        )
+
+    main = "predicted" if "predicted" in rankings else next(iter(rankings), None)
+    yield record(
+        evaluation.name,
+        main,
+        others=True,
+        reliability=_reliability(evaluation),
+        per_class=_uncertainty_per_class(evaluation),
+        pictures=list(pictures),
+        paper_row=paper_row,
+    )
+    for uncertainty in rankings:
+        if uncertainty != main:
+            yield record(f"{evaluation.name}, {uncertainty} of its softmax", uncertainty, others=False)
+
+
+def _of_ranking(metric: SparsificationMetric) -> tuple[dict[str, Curve], dict[str, dict[str, float]]]:
+    """Curves by name, and the classes' IoU in percent."""
+    state = metric.measured["sparsification"]
+    values = state.compute()
+    curves = {
+        "sparsification": Curve(list(state.removed), values["curve"].tolist(), values["oracle"].tolist()),
+        "risk_coverage": risk_coverage_curve(errors_of(state.confusions)),
+    }
+    return curves, {"IoU": _by_class(metric, 100 * class_iou(state.confusions.sum(0)))}
+
+
+def _by_class(metric: BaseMetric, values: Tensor) -> dict[str, float]:
+    return dict(zip(metric.dataset_meta["classes"], values.tolist(), strict=True))
+
+
+def _reliability(evaluation: Evaluation) -> Reliability | None:
+    found = [m for m in evaluation.evaluators if isinstance(m, SegCalibrationMetric)]
+    return Reliability.of(found[0].measured["calibration"].result()) if found else None
+
+
+def _uncertainty_per_class(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    for metric in evaluation.evaluators:
+        if isinstance(metric, UncertaintyMetric):
+            return {"uncertainty": _by_class(metric, metric.measured["student"].compute()["per_group"])}
+    return {}
 
 
 def class_iou(confusion: Tensor) -> Tensor:
