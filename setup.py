@@ -13,6 +13,7 @@ setup(
     license="Apache-2.0",
     # an allow-list: tests, tools and configs must never land in site-packages
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    package_data={"uncertainty_core.report": ["*.css", "*.js"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.3",
@@ -36,6 +37,7 @@ setup(
             "onedl-mmcv>=2.3",
             "onedl-mmengine>=0.10",
             "cityscapesscripts>=2.2",
+            "numpy<2.4",  # which has no in1d; cityscapesscripts 2.3 needs it
             "ftfy",
             "regex",
         ],

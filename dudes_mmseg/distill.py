@@ -68,6 +68,8 @@ def distil(
         num_members: N.
         output: gets all of it.
     """
+    for student in students.values():
+        check_evaluators(student)
     teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members)))
     trained = {}
     for name, student in students.items():
@@ -82,11 +84,12 @@ def compare(
 ) -> dict[str, RunRecord]:
     """Measure the first member as the baseline, the ensemble, and the students; returns their records by name.
 
-    All but the baseline are measured by the test evaluators of the first student.
+    All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
     """
     rows = output / "rows"
     evaluators = next(iter(students.values())).test_evaluator
     baseline = in_folder(member, rows / "baseline")
+    baseline.test_evaluator = [evaluator for evaluator in evaluators if not _needs_map(evaluator)]
     evaluate(baseline, teacher.model.checkpoints[0])
     for name, cfg in {"teacher": teacher, **students}.items():
         cfg = in_folder(cfg, rows / name)
@@ -94,6 +97,19 @@ def compare(
         cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
         evaluate(cfg, None if name == "teacher" else str(trained[name]))
     return {name: RunRecord.read(rows / name) for name in ("baseline", "teacher", *students)}
+
+
+def _needs_map(evaluator: Mapping[str, str]) -> bool:
+    kind = evaluator["type"]
+    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and "uncertainty" not in evaluator)
+
+
+def check_evaluators(student: Config) -> None:
+    """Raise ConfigError unless the test evaluators of a student measure what the comparison shows."""
+    found = {e["type"] for e in student.test_evaluator} if isinstance(student.test_evaluator, list) else set()
+    missing = {"SegCalibrationMetric", "SparsificationMetric", "UncertaintyMetric"} - found
+    if missing:
+        raise ConfigError(f"test_evaluator of the student must be a list with {', '.join(sorted(missing))}, too")
 
 
 _PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
@@ -150,7 +166,7 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 def draw_sparsification(output: Path) -> Path:
     """Figure 4 of DUDES, of all records in `output`/rows."""
     records = [RunRecord.read(path.parent) for path in sorted((output / "rows").rglob("run.json"))]
-    curves = {record.name: record.curves["sparsification"] for record in records}
+    curves = {record.name: record.curves["sparsification"] for record in records if record.curves}
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"

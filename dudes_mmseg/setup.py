@@ -19,9 +19,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     """The arguments of mmsegmentation's own tools that all of ours have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a config file, or the name of one in configs/dudes")
-    parser.add_argument(
-        "--work-dir", metavar="DIR", help="logs, checkpoints, results; work_dirs/<config> by default"
-    )
+    parser.add_argument("--work-dir", metavar="DIR", help="logs, checkpoints, results; work_dirs/<config> by default")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override values of the config"
     )

@@ -62,9 +62,7 @@ def test_compares_all_rows(command, tmp_path):
     }
     student, rival = records["student"], records["student/rival_0"]
     assert rival.name == "student, entropy of its softmax"
-    assert student.metrics["mIoU"] == pytest.approx(
-        rival.metrics["mIoU"], abs=0.01
-    )
+    assert student.metrics["mIoU"] == pytest.approx(rival.metrics["mIoU"], abs=0.01)
     assert student.metrics["ause"] != rival.metrics["ause"]
     assert set(student.per_class) == {"IoU", "uncertainty"}
     assert student.provenance.data.size == 3

@@ -1,15 +1,33 @@
-"""What README tells a newcomer to type works as it stands there."""
+"""What README and docs/ tell a reader to type works as it stands there, and what they name exists."""
 
+import functools
+import operator
 import os
+import pkgutil
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from detectron2.config import get_cfg
+from experiments import rank_environments
+from forked_tools import fork, wait
+
+import classification.experiment  # noqa: F401 (what the processes that are forked here need)
+import uncertainty_core.plots  # noqa: F401
+from ddn_detectron2.config import add_ddn_config
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block whose first line is the comment "# needs ..." asks for data or hardware, one that begins with a file's name
+# alone is that file, and "text" is to be looked at. All others are run.
+NEEDS = re.compile(r"# needs \w+")
+FILE = re.compile(r"# (\S+\.\w+)\n")
 
 
 def blocks(language):
@@ -67,3 +85,100 @@ def test_tools_explain_themselves(tool):
     done = subprocess.run([sys.executable, ROOT / "tools" / tool, "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0
     assert len(done.stdout) > 200
+
+
+@pytest.fixture
+def page_folder(tmp_path, monkeypatch):
+    """Looks like the root of a checkout to what a page runs, but keeps what that writes."""
+    for name in ("configs", "docs", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_python(arguments, environment):
+    """What `python <arguments>` does, in this process."""
+    os.environ.update(environment)
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def run_line(line, folder):
+    """Run a line of a shell block in `folder`; Python in forked processes, which have paid for their imports."""
+    program, *arguments = shlex.split(line)
+    if program == "torchrun":
+        environments = rank_environments(int(arguments.pop(0).removeprefix("--nproc-per-node=")))
+    elif program == "python":
+        environments = [{}]
+    else:
+        subprocess.run(["bash", "-c", line], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return
+    processes = [fork(run_python, arguments, environment, folder=folder) for environment in environments]
+    for outcome in [wait(process, folder) for process in processes]:
+        assert outcome.code == 0, outcome.err
+
+
+def of_pages(pages=PAGES):
+    """Repeat a test for each page."""
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def is_run(language, block):
+    return language in ("sh", "python") and not NEEDS.match(block) and not FILE.match(block)
+
+
+@of_pages()
+def test_blocks_of_a_page_run_in_order(page, page_folder):
+    names = {"__name__": "__main__"}
+    for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if file := FILE.match(block):
+            (page_folder / file[1]).write_text(block, encoding="utf-8")
+        elif language == "python" and is_run(language, block):
+            exec(compile(block, page.name, "exec"), names)
+        elif is_run(language, block):
+            for line in block.replace("\\\n", " ").splitlines():
+                run_line(line, page_folder)
+
+
+@of_pages([ROOT / "README.md", *PAGES])
+def test_blocks_say_what_they_are(page):
+    languages = {language for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
+    assert languages <= {"sh", "python", "yaml", "text"}
+
+
+def prose(page):
+    return BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
+def first_words(page):
+    """Of all that stands in backticks."""
+    return {quoted.split()[0] for quoted in re.findall(r"`([^`\n]+)`", prose(page))}
+
+
+@of_pages()
+def test_what_a_page_names_exists(page):
+    cfg = get_cfg()
+    add_ddn_config(cfg)
+    for word in first_words(page):
+        if re.fullmatch(r"(uncertainty_core|classification|ddn_detectron2|dudes_mmseg)(\.\w+)+", word):
+            pkgutil.resolve_name(word)
+        elif re.fullmatch(r"(MODEL|SOLVER)(\.\w+)+", word):
+            assert functools.reduce(operator.getitem, word.split("."), cfg) is not None
+        elif re.fullmatch(r"(configs|docs|tests|tools)/[\w./-]+", word):
+            assert (ROOT / word).exists(), word
+
+
+@of_pages()
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)", prose(page)):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_every_page_is_linked_from_the_index():
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)", prose(index))}
+    assert linked >= set(PAGES) - {index}

@@ -1,0 +1,115 @@
+"""Every config of the project builds, and its parts fit together; a user's own may inherit from them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+from mmseg.registry import HOOKS, MODELS, TRANSFORMS
+
+import dudes_mmseg  # noqa: F401  (registers)
+from dudes_mmseg.setup import CONFIGS
+
+NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
+ROLES = ("member", "baseline", "teacher", "student", "student-online", "holder", "mc_dropout")
+
+
+def read(name: str) -> Config:
+    init_default_scope("mmseg")
+    return Config.fromfile(str(CONFIGS / name))
+
+
+def with_checkpoints(cfg: Config, folder: Path) -> Config:
+    """The config with checkpoints of freshly made members where it names some that a user has to train."""
+    teacher = cfg.model if "segmentor" in cfg.model else cfg.model.get("teacher")
+    if teacher is not None:
+        paths = []
+        for number in range(2):
+            paths.append(str(folder / f"member_{number}.pth"))
+            torch.save({"state_dict": MODELS.build(teacher.segmentor).state_dict()}, paths[-1])
+        key = "checkpoint" if "checkpoint" in teacher else "checkpoints"
+        teacher[key] = paths[0] if key == "checkpoint" else paths
+    return cfg
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds(name, tmp_path):
+    cfg = with_checkpoints(read(name), tmp_path)
+    model = MODELS.build(cfg.model)
+    for split in ("train", "val", "test"):
+        for transform in cfg[f"{split}_dataloader"].dataset.pipeline:
+            TRANSFORMS.build(transform)
+    for evaluators in (cfg.val_evaluator, cfg.test_evaluator):
+        Evaluator(evaluators)
+    for hook in cfg.custom_hooks:
+        HOOKS.build(hook)
+    assert model.out_channels == {"cityscapes": 19, "voc12": 21, "camvid": 11, "streets": 19}[dataset_of(name)]
+
+
+def dataset_of(name: str) -> str:
+    return next(dataset for dataset in ("cityscapes", "voc12", "camvid", "streets") if dataset in name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_says_what_it_is(name):
+    stem = Path(name).stem
+    role = next(role for role in sorted(ROLES, key=len, reverse=True) if stem.endswith(role))
+    cfg = read(name)
+    kinds = {"teacher": "DeepEnsembleSegmentor", "mc_dropout": "MCDropoutSegmentor"}
+    kinds |= dict.fromkeys(("member", "baseline"), "EncoderDecoder")
+    assert cfg.model.type == kinds.get(role, "DUDESEncoderDecoder")
+    loads = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadUncertaintyTarget"]
+    assert len(loads) == (role in ("student", "holder"))
+    assert ("teacher" in cfg.model) == (role == "student-online")
+    assert bool(cfg.model.get("pretrained")) == (role in ("baseline", "student", "student-online", "holder")) * (
+        dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name
+    )
+
+
+@pytest.mark.parametrize("prefix", ["deeplabv3plus_r18_cityscapes-768x768", "deeplabv3plus_r18_voc12-512x512"])
+def test_the_papers_recipe(prefix):
+    cfg = read(f"{prefix}_student.py")
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.optimizer.type) == ("AmpOptimWrapper", "SGD")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 0.0005)
+    assert {key: value.lr_mult for key, value in cfg.optim_wrapper.paramwise_cfg.custom_keys.items()} == {
+        "decode_head": 10,
+        "uncertainty_head": 10,
+    }
+    (scheduler,) = cfg.param_scheduler
+    assert (scheduler.type, scheduler.power, scheduler.end) == ("PolyLR", 0.9, 200)
+    assert (cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size) == (200, 16)
+    resize = next(t for t in cfg.train_dataloader.dataset.pipeline if t.type == "RandomResize")
+    crop = next(t for t in cfg.train_dataloader.dataset.pipeline if t.type == "RandomCrop")
+    assert resize.ratio_range == (0.5, 2.0)
+    assert crop.crop_size == cfg.model.data_preprocessor.size == ((768, 768) if "city" in prefix else (512, 512))
+
+
+def test_a_student_has_257_parameters_more():
+    student, baseline = (
+        MODELS.build(read(f"deeplabv3plus_r18_cityscapes-768x768_{role}.py").model) for role in ("student", "baseline")
+    )
+    assert count(student) - count(baseline) == 257
+
+
+def test_a_config_of_a_user_inherits(tmp_path):
+    """From one of ours, which is found by path, and from one of mmsegmentation's."""
+    ours = tmp_path / "ours.py"
+    ours.write_text(f"_base_ = {str(CONFIGS / 'quick' / 'streets_student.py')!r}\ntrain_cfg = dict(max_iters=7)\n")
+    theirs = tmp_path / "theirs.py"
+    theirs.write_text(
+        "_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
+        "custom_imports = dict(imports=['dudes_mmseg'])\n"
+        "model = dict(type='DUDESEncoderDecoder', pretrained=None)\n"
+    )
+    assert Config.fromfile(str(ours)).train_cfg.max_iters == 7
+    assert MODELS.build(Config.fromfile(str(ours)).model).uncertainty_head.num_outputs == 1
+    cfg = Config.fromfile(str(theirs))
+    cfg.model.data_preprocessor.pop("size", None)
+    assert MODELS.build(cfg.model).uncertainty_head.conv.in_channels == 512
