@@ -4,6 +4,7 @@ Shapes: N images, C classes, M draws.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,7 +31,7 @@ from .corruptions import corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
-from .records import write_record
+from .records import forget_other_runs, run_folder, run_record, write_record
 from .sampling import mc_outputs
 
 STRENGTHS = range(1, 6)
@@ -105,10 +106,12 @@ def evaluate(experiment: Experiment) -> None:
     sha256 = cache(network_sha256)
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
-    records = []
+    records, runs = [], []
     for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
+        start = time.perf_counter()
         probabilities = _predict(experiment, predictor, test, name)
+        seconds = time.perf_counter() - start
         confidence = probabilities.amax(1)
         confidences.setdefault(predictor.row, confidence)
         twin = confidences.get(predictor.twin, confidences["baseline"])  # which come before all that have twins
@@ -135,6 +138,9 @@ def evaluate(experiment: Experiment) -> None:
         }
         write_record(folder, record, probabilities)
         records.append(record)
+        runs.append(run_folder(folder, predictor.row, predictor.seed))
+        run_record(record, probabilities, test, seconds, config.paper.get(predictor.row, {})).write(runs[-1])
+    forget_other_runs(folder, runs)
     print(f"\n{summary(records)}\n")
 
 

@@ -8,8 +8,10 @@ from html import escape
 
 from torch import Tensor
 
+from uncertainty_core.report.markup import hidden, paragraph, text_table
+
 from ..data import ImageSet
-from .markup import hidden, image, paragraph, text_table
+from .markup import image
 
 VERY_SURE = 0.99  # the paper's "overconfident and wrong"
 PER_GROUP = 8  # images that are shown

@@ -1,7 +1,6 @@
 """What was done: the experiment in words, and its configuration."""
 
 import dataclasses
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,11 +9,12 @@ from typing import Any
 import torch
 import yaml
 
+from uncertainty_core.report.markup import paragraph, text_table
+
 from ..config import Config, Run
 from ..data import ImageSet
 from ..methods import DDN, KD, METHODS, DropoutDistillation, Method
 from ..models import build_model
-from .markup import paragraph, text_table
 
 IMAGES = {"train": "training images", "perturbed": "perturbed training images", "test": "unlabelled test images"}
 START = {"teacher": "the teacher's weights", "subset": "the teacher's first filters", "scratch": "scratch"}
@@ -55,7 +55,6 @@ def networks(config: Config, test: ImageSet) -> str:
         text_table(head, rows, "Networks")
         + paragraph("To reproduce, save the configuration at the end of this page under its name and run")
         + f"<pre><code>{escape(command)}</code></pre>\n"
-        + paragraph(f"Python {platform.python_version()}, torch {torch.__version__}", "note")
     )
 
 

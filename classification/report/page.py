@@ -9,13 +9,17 @@ from pathlib import Path
 import matplotlib
 from torch import Tensor
 
+from uncertainty_core.report import sections
+from uncertainty_core.report.markup import document
+from uncertainty_core.report.sections import Rows
+
 from ..config import Config
 from ..data import ImageSet
 from ..experiment import Experiment
 from . import results
 from .introduction import configuration, in_words, networks
-from .markup import document
-from .read import Curves, Records, evaluated, logged_accuracies, predictions
+from .markup import STYLE
+from .read import Curves, Records, evaluated, logged_accuracies, predictions, recorded_runs
 
 
 def write_report(experiment: Experiment) -> Path:
@@ -29,11 +33,11 @@ def write_report(experiment: Experiment) -> Path:
         ]
         for student in (None, *config.students)
     }
-    pictures = results.main_pictures(config, records, probabilities, test)
-    for name, (figure, *_) in zip(("reliability", "risk_coverage"), pictures, strict=True):
+    rows = recorded_runs(config)
+    for name, figure in results.main_pictures(config, records, probabilities, test).items():
         figure.savefig(config.folder / f"{name}.png")
     path = config.folder / "report.html"
-    path.write_text(build_report(config, records, probabilities, logs, test), encoding="utf-8")
+    path.write_text(build_report(config, records, rows, probabilities, logs, test), encoding="utf-8")
     print(f"Look at {path}, one page with everything,")
     print(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
     print(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")
@@ -43,6 +47,7 @@ def write_report(experiment: Experiment) -> Path:
 def build_report(
     config: Config,
     records: Records,
+    rows: Rows,
     probabilities: Mapping[str, Tensor],
     logs: Mapping[str, Sequence[Curves]],
     test: ImageSet,
@@ -52,20 +57,24 @@ def build_report(
     Args:
         config: of the experiment.
         records: what `evaluate` measured.
+        rows: the common records of the same rows.
         probabilities: (N, C) of the first seed of each row.
         logs: accuracies of "teacher" and each student, for each seed, after each epoch.
         test: the N test images.
     """
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold a dollar
-        sections = {
+        content = {
             "Networks": networks(config, test),
-            "Results": results.main_table(config, records),
-            "Calibration and risk": results.calibration(config, records, probabilities, test),
+            "Results": results.main_table(config, rows),
+            "Calibration and risk": results.calibration(config, rows, records),
+            "Classes": sections.classes(rows),
             "Training": results.training(config, records, logs),
             "Out-of-distribution images": results.outliers(records),
             "Corrupted images": results.corruptions(config, records),
             "Where student and baseline differ": results.differences(config, probabilities, test),
             "Compression": results.compression(config, records, test),
+            "Runs": sections.provenance(rows),
+            "Metrics": sections.glossary([run.record for runs in rows.values() for run in runs]),
             "Configuration": configuration(config),
         }
-    return document(config.name, in_words(config, test), sections)
+    return document(config.name, in_words(config, test), {"": content}, STYLE)

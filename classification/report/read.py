@@ -5,6 +5,7 @@ Shapes: N test images, C classes.
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from uncertainty_core.errors import UserError
+from uncertainty_core.report.find import Run
+from uncertainty_core.report.sections import Rows
+from uncertainty_core.run_record import RunRecord
+
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
-from ..records import read_evaluation
+from ..records import paper_row, read_evaluation, run_folder
 
 # "train" and "test" -> accuracy after each epoch
 Curves = Mapping[str, Sequence[float]]
@@ -57,6 +63,20 @@ def evaluated(config: Config) -> Records:
                 )
         records.setdefault(row, []).append(found[row, seed])
     return records
+
+
+def recorded_runs(config: Config) -> Rows:
+    """The common records of the same rows, with what the configuration says of its paper now."""
+    rows: dict[str, list[Run]] = {}
+    for row, seed in expected_rows(config):
+        folder = run_folder(config.folder, row, seed)
+        try:
+            record = RunRecord.read(folder)
+        except UserError as error:
+            raise CheckpointError(str(error)) from None
+        record = replace(record, paper_row=paper_row(config.paper.get(row, {})))
+        rows.setdefault(row, []).append(Run(folder, record, row))
+    return rows
 
 
 def _check_settings(record: Mapping[str, Any], config: Config) -> None:

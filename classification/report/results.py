@@ -5,60 +5,40 @@ Shapes: N test images, C classes.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from uncertainty_core import CalibrationResult, ranking, risk_coverage
 from uncertainty_core.plots import COLOURS, reliability_diagram, risk_coverage_plot
+from uncertainty_core.report.markup import paragraph
+from uncertainty_core.report.registry import Metric, metric
+from uncertainty_core.report.sections import Rows, charts, styles, summary
+from uncertainty_core.report.tables import mean_and_deviation, metric_table
 
 from ..config import Config, ConfigError, suggest
 from ..data import ImageSet
 from ..methods import Method
+from ..records import CALIBRATION, OTHERS, paper_row
 from .examples import examples
 from .figures import Point, compression_figure, corruption_figure, training_figure
 from .introduction import describe, listed, parameter_counts
-from .markup import figures, paragraph
+from .markup import figures
 from .read import Curves, Records
-from .tables import (
-    COLUMNS,
-    mean_and_deviation,
-    measurements,
-    metric_table,
-    outlier_columns,
-    outlier_measurements,
-)
 
-OVERLAID = len(COLOURS)  # predictors in one diagram, and students with a diagram of their own
-
-Picture = tuple[Figure, str, str]  # what `figures` shows: a drawing, what it says in words, its caption
+OVERLAID = len(COLOURS)  # predictors in one diagram
 
 
-def main_table(config: Config, records: Records) -> str:
+def main_table(config: Config, rows: Rows) -> str:
     """Every metric of every predictor (DDN table I, Amara table 1, Rota Bulò table 1)."""
-    known = [column.key for column in COLUMNS]
+    known = ["passes", *CALIBRATION, *OTHERS]
     for row, metrics in config.paper.items():
         for key in metrics:
             if key not in known:
                 raise ConfigError(f"paper.{row}.{key} is no column of the report{suggest(key, known)}")
-    legend = [
-        "↑ higher is better, ↓ lower is better. The best of all rows is bold and the second-best underlined, whatever "
-        "number of forward passes they take."
-    ]
-    if any(len(found) > 1 for found in records.values()):
-        legend.append("Rows of n seeds give mean ± sample standard deviation.")
-    if config.paper:
-        legend.append("Below our values, in italics: what the paper prints.")
-    legend.append(
-        "Accuracy on the training images is that of a single pass without dropout. "
-        "Risk is the share of errors; MSCE and MCE are the mean and the maximum squared calibration error; NLL true "
-        "and NLL pred. the negative log-likelihood of the true and of the predicted class; AURC the area under the "
-        "risk-coverage curve; MUPE the mean squared difference between the confidences of a row and of the baseline."
-    )
-    rows = {row: [measurements(record) for record in found] for row, found in records.items()}
-    held = {key for found in (*rows.values(), config.paper.values()) for metrics in found for key in metrics}
-    columns = [column for column in COLUMNS if column.key in held]
-    return metric_table(columns, rows, "Results", config.paper) + paragraph(" ".join(legend), "note")
+    return summary(rows, {row: paper_row(metrics) for row, metrics in config.paper.items() if row not in rows})
 
 
 # --- which rows a diagram shows ----------------------------------------------------------------------------------
@@ -76,56 +56,25 @@ def overlaid_rows(config: Config, records: Records) -> list[str]:
     return list(dict.fromkeys(["baseline", teacher_row(config), *config.students, *ensembles]))[:OVERLAID]
 
 
-def teacher_student_pairs(config: Config) -> list[tuple[str, str]]:
-    """The row of each student after that of its teacher; both by Monte-Carlo dropout if students are, too."""
-    samples = config.evaluation.mc_students
-    teacher = f"MC-{samples}" if samples in config.evaluation.mc_samples else teacher_row(config)
-    return [(teacher, f"MC-{samples} {student}" if samples else student) for student in config.students]
-
-
 # --- calibration and risk ----------------------------------------------------------------------------------------
 
 
-def calibration(config: Config, records: Records, probabilities: Mapping[str, Tensor], test: ImageSet) -> str:
-    """Reliability and risk-coverage (DDN figures 2 and 3), and each of several students over its teacher (Amara's)."""
-    content = figures(main_pictures(config, records, probabilities, test))
-    pairs = teacher_student_pairs(config)
-    if len(pairs) > 1:
-        few = len(pairs) <= OVERLAID
-        content += f"<h3>{'Each student' if few else f'The first {OVERLAID} students'} over the teacher</h3>\n"
-        content += figures(_reliability(pair, records) for pair in pairs[:OVERLAID])
-    return content
+def calibration(config: Config, rows: Rows, records: Records) -> str:
+    """Reliability and risk-coverage (DDN figures 2 and 3); any student can be laid over its teacher (Amara's)."""
+    return charts(rows, styles(rows, overlaid_rows(config, records)))
 
 
 def main_pictures(
     config: Config, records: Records, probabilities: Mapping[str, Tensor], test: ImageSet
-) -> tuple[Picture, Picture]:
-    """Reliability of baseline, stochastic teacher and students, and the risk-coverage curves of all that fit."""
+) -> dict[str, Figure]:
+    """Figures "reliability" and "risk_coverage" of baseline, stochastic teacher and students, as far as they fit."""
     rows = overlaid_rows(config, records)
-    return _reliability(rows, records), _risk_coverage(rows, probabilities, test)
-
-
-def _reliability(rows: Sequence[str], records: Records) -> Picture:
     results = {row: CalibrationResult.from_json(json.dumps(records[row][0]["calibration"])) for row in rows}
-    said = listed([f"{row} {result.metrics['ece']:.4f}" for row, result in results.items()])
-    caption = (
-        f"Reliability of {listed(rows)}; what is below the diagonal is overconfident.{_first_seeds(rows, records)}"
-    )
-    return reliability_diagram(results), f"Reliability diagram, with an expected calibration error of {said}", caption
-
-
-def _first_seeds(rows: Sequence[str], records: Records) -> str:
-    return " The first seed is drawn." if any(len(records[row]) > 1 for row in rows) else ""
-
-
-def _risk_coverage(rows: Sequence[str], probabilities: Mapping[str, Tensor], test: ImageSet) -> Picture:
     curves = {}
     for row in rows:
         confidence, prediction = probabilities[row].max(1)
         curves[row] = risk_coverage(ranking(1 - confidence, prediction != test.labels.cpu()))
-    said = listed([f"{row} {risk[-1].item():.2%}" for row, (_, risk) in curves.items()])
-    caption = "Risk and coverage: errors among the most confident share of the test images."
-    return risk_coverage_plot(curves), f"Risk-coverage curves, which end at an error rate of {said}", caption
+    return {"reliability": reliability_diagram(results), "risk_coverage": risk_coverage_plot(curves)}
 
 
 # --- training ----------------------------------------------------------------------------------------------------
@@ -163,14 +112,24 @@ def outliers(records: Records) -> str:
     return metric_table(outlier_columns(names), rows, "Out-of-distribution images") + paragraph(note, "note")
 
 
+def outlier_measurements(record: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a record by "<data set> <metric>"."""
+    return {f"{name} {key}": float(value) for name, found in record["ood"].items() for key, value in found.items()}
+
+
+def outlier_columns(names: Sequence[str]) -> list[Metric]:
+    """The columns of a table of out-of-distribution data sets."""
+    return [
+        replace(metric(key), key=f"{name} {key}", group=name) for name in names for key in ("auroc", "aupr", "fpr95")
+    ]
+
+
 def corruptions(config: Config, records: Records) -> str:
     """Accuracy and ECE against the strength of each corruption."""
     rows = overlaid_rows(config, records)
     pictures = []
     for kind in records["baseline"][0]["corruptions"]:
-        accuracy, ece = (
-            {row: _by_strength(records[row], kind, metric) for row in rows} for metric in ("accuracy", "ece")
-        )
+        accuracy, ece = ({row: _by_strength(records[row], kind, name) for row in rows} for name in ("accuracy", "ece"))
         said = listed([f"{row} {values[-1]:.2%}" for row, values in accuracy.items()])
         pictures.append(
             (
@@ -182,10 +141,10 @@ def corruptions(config: Config, records: Records) -> str:
     return figures(pictures) if pictures else ""
 
 
-def _by_strength(records: Sequence[Mapping], kind: str, metric: str) -> list[float]:
+def _by_strength(records: Sequence[Mapping], kind: str, name: str) -> list[float]:
     """Means over the seeds of a row, of the images as they are first."""
     curves = [
-        [measurements(record)[metric], *(float(step[metric]) for step in record["corruptions"][kind])]
+        [float(values[name]) for values in (record["calibration"]["metrics"], *record["corruptions"][kind])]
         for record in records
     ]
     return [mean_and_deviation(values)[0] for values in zip(*curves, strict=True)]
@@ -204,7 +163,7 @@ def differences(config: Config, probabilities: Mapping[str, Tensor], test: Image
 
 def compression(config: Config, records: Records, test: ImageSet) -> str:
     """Error against size, where students differ in nothing else (Rota Bulò figure 3)."""
-    risks = {row: [measurements(record)["risk"] for record in found] for row, found in records.items()}
+    risks = {row: [record["metrics"]["risk"] for record in found] for row, found in records.items()}
     references = {row: mean_and_deviation(risks[row])[0] for row in dict.fromkeys(["baseline", teacher_row(config)])}
     captions = {
         "penultimate": "Test error with fewer units in the last hidden layer.",

@@ -1,4 +1,4 @@
-"""The report is tested as a reader's browser takes it apart: by its elements and their text."""
+"""The page of an experiment."""
 
 import base64
 import dataclasses
@@ -6,13 +6,15 @@ import io
 import json
 import math
 import re
-from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from matplotlib.colors import to_hex
+from pages import Page, check_self_contained, headings, table_rows, text_of
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -23,76 +25,27 @@ from classification.data import ImageSet
 from classification.evaluate import predictors
 from classification.experiment import Experiment
 from classification.methods import DDN, KD, DropoutDistillation, Standard
+from classification.records import run_folder, run_record
 from classification.report import build_report, write_report
 from classification.report import markup as report_markup
 from classification.report.examples import PER_GROUP, example_groups, examples, histograms
 from classification.report.figures import compression_figure, corruption_figure, training_figure
 from classification.report.introduction import config_yaml, describe, in_words, listed, networks, parameter_counts
 from classification.report.markup import image
-from classification.report.read import evaluated, expected_rows, predictions
+from classification.report.read import evaluated, expected_rows, predictions, recorded_runs
 from classification.report.results import (
-    calibration,
     compression_curves,
     corruptions,
     main_table,
-    overlaid_rows,
-    teacher_student_pairs,
-)
-from classification.report.tables import (
-    Column,
-    mean_and_deviation,
-    measurements,
-    metric_table,
     outlier_columns,
     outlier_measurements,
-    places,
+    overlaid_rows,
 )
 from uncertainty_core import CalibrationMetric
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Elements of a page, its texts, and whether every element is closed in its place."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.elements, self.texts = [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):  # as SVG has it
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, text):
-        self.texts.append(text)
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def table_rows(html):
-    """Cells of the first table, as HTML."""
-    table = re.search(r"<table.*?</table>", html, re.DOTALL)[0]
-    return [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
-
-
-def text_of(html):
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).strip()
-
-
-def headings(html):
-    return re.findall(r"<h2>(.*?)</h2>", html)
+from uncertainty_core.paper_rows import source_of
+from uncertainty_core.report import Run as RecordedRun
+from uncertainty_core.report.tables import metric_table
+from uncertainty_core.run_record import FILE
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +55,7 @@ def coarse_pictures(monkeypatch):
 
 # --- a world of twelve images and three classes ------------------------------------------------------------------
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("<b>cat</b>", "$dog$", "bird & co")
 LABELS = torch.arange(12) % 3
 TEST = ImageSet(
@@ -138,17 +92,23 @@ def record_of(config, row, seed, probabilities):
     }
 
 
+def run_of(config, record, probabilities):
+    return run_record(record, probabilities, TEST, 1.0, config.paper.get(record["row"], {}))
+
+
 def world(config):
-    """(records, probabilities, logs) of an experiment."""
-    records, probabilities = {}, {}
+    """(records, rows, probabilities, logs) of an experiment."""
+    records, rows, probabilities = {}, {}, {}
     for row, seed in expected_rows(config):
         p = softmax(row, seed)
         probabilities.setdefault(row, p)
         records.setdefault(row, []).append(record_of(config, row, seed, p))
+        run = run_of(config, records[row][-1], p)
+        rows.setdefault(row, []).append(RecordedRun(run_folder(config.folder, row, seed), run, row))
     curves = {"train": [0.6, 0.9], "test": [0.6, 0.8]}
     logs = {"teacher": [{"train": [0.4, 0.8], "test": [0.5, 0.75]}]}
     logs |= {name: [curves for _ in run.seeds] for name, run in config.students.items()}
-    return records, probabilities, logs
+    return records, rows, probabilities, logs
 
 
 def report(config):
@@ -177,85 +137,54 @@ def full():
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([1.0, 2.0, 4.5], (2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2))),
-        ([3.0], (3.0, None)),
-        ([1.0, math.inf], (math.inf, None)),
-    ],
-)
-def test_mean_and_sample_deviation(values, expected):
-    assert mean_and_deviation(values) == expected
-
-
-@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf, -math.inf]])
-def test_the_mean_may_be_undefined(values):
-    mean, deviation = mean_and_deviation(values)
-    assert math.isnan(mean)
-    assert deviation is None
-
-
-HIGHER, LOWER, NEITHER = (Column("x", "X", better) for better in ("higher", "lower", None))
-
-
-@pytest.mark.parametrize(
-    ("means", "column", "expected"),
-    [
-        ([0.1, 0.3, 0.2, 0.0], HIGHER, [0, 1, 2, 0]),
-        ([0.1, 0.3, 0.2, 0.0], LOWER, [2, 0, 0, 1]),
-        ([0.1, 0.3, 0.2, 0.0], NEITHER, [0, 0, 0, 0]),
-        ([0.10001, 0.10002, 0.2, 0.2, 0.3], LOWER, [1, 1, 2, 2, 0]),  # what prints alike shares its place
-        ([0.1, 0.1, 0.1], LOWER, [0, 0, 0]),  # nothing is better than anything
-        ([0.1], LOWER, [0]),
-        ([math.nan, 0.2, math.inf, 0.1], LOWER, [0, 2, 0, 1]),
-    ],
-)
-def test_places(means, column, expected):
-    assert places(means, column) == expected
-
-
-def test_table_of_two_seeds_and_a_paper():
-    columns = [Column("passes", "Passes", digits=0), Column("accuracy", "Accuracy", "higher", "%", 2)]
-    columns.append(Column("msce", "MSCE", "lower", "x 100"))
-    rows = {
-        # mean 0.85, sample deviation sqrt((0.05² + 0.05²) / 1) = 0.0707; mean 0.002, deviation 0.001414
-        "student": [{"passes": 1, "accuracy": 0.8, "msce": 0.001}, {"passes": 1, "accuracy": 0.9, "msce": 0.003}],
-        "baseline": [{"passes": 1, "accuracy": 0.75, "msce": 0.001}],
-        "MC-2": [{"passes": 2, "accuracy": math.nan, "msce": math.inf}],
-    }
-    paper = {"baseline": {"msce": 0.009676}, "MC-9": {"accuracy": 0.5}}
-    head, *body = table_rows(metric_table(columns, rows, "Results", paper))
-    assert [text_of(cell) for cell in head] == [
-        "predictor",
-        "Passes",
-        "Accuracy ↑ , higher is better %",
-        "MSCE ↓ , lower is better x 100",
-    ]
-    assert [[text_of(cell) for cell in row] for row in body] == [
-        ["student n = 2", "1", "85.00 ± 7.07", "0.2000 ± 0.1414"],
-        ["baseline", "1", "75.00", "0.1000 paper: 0.9676"],
-        ["MC-2", "2", "undefined", "∞"],
-        ["MC-9", "", "paper: 50.00", ""],  # the paper alone has it
-    ]
-    assert "<strong>85.00</strong>" in body[0][2] and "<u>75.00</u>" in body[1][2]
-    assert "<u>0.2000</u>" in body[0][3] and "<strong>0.1000</strong>" in body[1][3]
-    assert not any("<strong>" in cell or "<u>" in cell for row in body[2:] for cell in row)
-
-
-def test_measurements_of_a_record():
-    config = Config(evaluation=Evaluation(mc_samples=(), ood=("mnist",)))
-    record = record_of(config, "student", 0, torch.tensor([[1.0, 0, 0]] * 6 + [[0, 1.0, 0]] * 6))
-    # sure of class 0 six times and of class 1 six times: each is right twice
-    values = measurements(record)
-    assert values["passes"] == 1
-    assert values["accuracy"] == pytest.approx(1 / 3)
-    assert values["ece"] == pytest.approx(2 / 3)
-    assert values["msce"] == values["mce"] == pytest.approx(4 / 9)
-    assert values["nll_true"] == math.inf  # which JSON keeps as a word
-    assert values["mupe"] == 0.2
-    assert "mupe" not in measurements(record | {"row": "baseline"})
+def test_the_common_record_of_a_row():
+    config = Config(evaluation=Evaluation(mc_samples=(), num_bins=4, ood=("mnist",)))
+    # sure of class 0 six times and of class 1 six times: each is right twice; class 2 is never predicted
+    p = torch.tensor([[1.0, 0, 0]] * 6 + [[0, 1.0, 0]] * 6)
+    record = record_of(config, "student", 3, p)
+    run = run_record(record, p, TEST, 2.5, {"risk": 0.1})
+    assert (run.name, run.task, run.passes) == ("student", "classification", 1)
+    assert (run.provenance.seed, run.provenance.seconds) == (3, 2.5)
+    assert run.provenance.data.size == 12
+    assert run.metrics["accuracy"] == pytest.approx(1 / 3)
+    assert run.metrics["ece"] == pytest.approx(2 / 3)
+    assert run.metrics["msce"] == run.metrics["mce"] == pytest.approx(4 / 9)
+    assert run.metrics["nll_true"] == math.inf
+    assert run.metrics["mupe"] == 0.2
+    assert run.reliability.count == [0, 0, 0, 12]
+    assert run.reliability.success_frequency[3] == pytest.approx(1 / 3)
+    # all are equally sure: one level, whose risk is that of everything
+    assert run.curves["risk_coverage"].x == [1.0]
+    assert run.curves["risk_coverage"].y == pytest.approx([2 / 3])
+    # labels go 0, 1, 2, 0, 1, 2, ...: two of the four images of class 0 are among the first six
+    assert run.per_class["recall"] == {CLASSES[0]: 0.5, CLASSES[1]: 0.5, CLASSES[2]: 0.0}
+    assert run.per_class["ece"] == {CLASSES[0]: 0.5, CLASSES[1]: 0.5, CLASSES[2]: 1.0}
+    assert run.paper_row.metrics == {"risk": 0.1}
+    assert "mupe" not in run_record(record | {"row": "baseline"}, p, TEST, 1.0, {}).metrics
+    assert run_record(record, p, TEST, 1.0, {}).paper_row is None
     assert outlier_measurements(record) == {"mnist auroc": 0.9, "mnist aupr": 0.8, "mnist fpr95": 0.3}
+
+
+def test_a_class_without_images_has_no_numbers():
+    labels = torch.tensor([0, 0, 2])
+    images = ImageSet(torch.zeros(3, 1, 8, 8).byte(), labels, ("a", "b", "c"), (0, 1, 2), "t")
+    p = torch.tensor([[0.75, 0.25, 0.0]] * 3)
+    metric = CalibrationMetric(3)
+    metric.update(p, labels)
+    record = record_of(Config(), "x", 0, softmax("x", 0)) | {"calibration": json.loads(metric.result().to_json())}
+    assert run_record(record, p, images, 1.0, {}).per_class["recall"] == {"a": 1.0, "c": 0.0}
+
+
+def test_papers_are_quoted_alike_everywhere():
+    """Each row that a shipped configuration quotes is one of `paper_rows`, as far as it goes."""
+    quoted = [
+        values
+        for path in sorted((ROOT / "configs" / "classification").glob("*.yaml"))
+        for values in (yaml.safe_load(path.read_text(encoding="utf-8")).get("paper") or {}).values()
+    ]
+    assert len(quoted) > 30
+    for values in quoted:
+        assert source_of(values) is not None, values
 
 
 def test_outlier_table_has_a_heading_over_each_data_set():
@@ -264,13 +193,13 @@ def test_outlier_table_has_a_heading_over_each_data_set():
     assert [text_of(cell) for cell in groups] == ["", "a", "b"]
     assert ['colspan="3"' in cell for cell in groups] == [False, True, True]
     assert text_of(head[3]) == "FPR95 ↓ , lower is better %"
-    assert [text_of(cell) for cell in body] == ["baseline", "50.00", "25.00", "100.00", "75.00", "", ""]
+    assert [text_of(cell) for cell in body] == ["baseline", "50.00", "25.00", "100.00", "75.00", "—", "—"]
 
 
 def test_a_metric_of_the_paper_must_be_a_column():
     config = dataclasses.replace(FULL, paper={"baseline": {"msse": 0.1}})
     with pytest.raises(ConfigError, match=r"^paper.baseline.msse is no column of the report; did you mean msce\?$"):
-        main_table(config, world(config)[0])
+        main_table(config, world(config)[1])
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
@@ -281,27 +210,22 @@ def test_a_full_page_has_all_sections_in_order(full):
         "Networks",
         "Results",
         "Calibration and risk",
+        "Classes",
         "Training",
         "Out-of-distribution images",
         "Corrupted images",
         "Where student and baseline differ",
         "Compression",
+        "Runs",
+        "Metrics",
         "Configuration",
     ]
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(full):
-    page = Page(full)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
-    sources = [value for _, found in page.elements for key, value in found.items() if key in ("src", "srcset", "data")]
-    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "url(" not in full and "@import" not in full and "http:" not in full and "https:" not in full
-    assert all(attributes["alt"] for attributes in page.attributes("img"))
-    names = [found["id"] for _, found in page.elements if "id" in found]
-    assert len(names) == len(set(names))
-    assert [link["href"] for link in page.attributes("a")] == [f"#{name}" for name in names]
-    first = base64.b64decode(sources[0].split(",")[1])
-    assert Image.open(io.BytesIO(first)).format == "PNG"
+    check_self_contained(full)
+    first = Page(full).attributes("img")[0]["src"]
+    assert Image.open(io.BytesIO(base64.b64decode(first.split(",")[1]))).format == "PNG"
 
 
 def test_names_are_text(full):
@@ -316,9 +240,9 @@ def test_names_are_text(full):
 
 def test_paper_values_stand_below_ours(full):
     rows = {text_of(row[0]): [text_of(cell) for cell in row] for row in table_rows(full[full.index('id="results"') :])}
-    assert rows["baseline"][3].endswith("paper: 13.31")
-    assert rows["baseline"][5].endswith("paper: 0.9676")
-    assert rows["MC-7"][4] == "paper: 0.0123"
+    assert rows["baseline"][3].endswith("paper 13.31")
+    assert rows["baseline"][5].endswith("paper 0.9676")
+    assert rows["MC-7"][4] == "— paper 0.0123"
     assert {
         "MC-2 n = 2",
         "MC-5 n = 2",
@@ -351,33 +275,30 @@ def test_what_is_missing_is_left_out(config, missing):
     assert not (missing | always) & set(headings(html))
     assert {"Networks", "Results", "Calibration and risk", "Training", "Configuration"} <= set(headings(html))
     assert "what the paper prints" not in html and "sample standard deviation" not in html
-    assert "Each student over the teacher" not in html
 
 
 def test_no_log_no_training_section():
     config = Config(evaluation=PLAIN)
-    records, probabilities, _ = world(config)
-    assert "Training" not in headings(build_report(config, records, probabilities, {"teacher": [{}]}, TEST))
+    records, rows, probabilities, _ = world(config)
+    assert "Training" not in headings(build_report(config, records, rows, probabilities, {"teacher": [{}]}, TEST))
 
 
 def test_accuracy_in_training_is_shown_where_it_was_measured():
     config = Config(evaluation=Evaluation(mc_samples=(2,)), paper={"baseline": {"train_accuracy": 0.9987}})
-    records, probabilities, logs = world(config)
-    records["baseline"][0]["metrics"]["train_accuracy"] = 0.5
-    html = build_report(config, records, probabilities, logs, TEST)
+    records, rows, probabilities, logs = world(config)
+    rows["baseline"][0].record.metrics["train_accuracy"] = 0.5
+    html = build_report(config, records, rows, probabilities, logs, TEST)
     head, baseline, sampled = table_rows(html[html.index('id="results"') :])
     assert [text_of(cell).split(" acc.")[0] for cell in head[2:4]] == ["Training", "Test"]  # no validation images
-    assert text_of(baseline[2]) == "50.00 paper: 99.87"
-    assert text_of(sampled[2]) == ""
+    assert text_of(baseline[2]) == "50.00 paper 99.87"
+    assert text_of(sampled[2]) == "—"
 
 
-def test_undefined_and_infinite_metrics_are_said(full):
+def test_undefined_and_infinite_metrics_are_said():
     config = Config(evaluation=PLAIN, students={"a": STUDENT})
-    records, probabilities, logs = world(config)
-    records["a"][0]["metrics"] |= {"aurc": math.nan, "mupe": math.inf}
-    records["a"][0]["calibration"]["metrics"]["nll_true"] = "inf"
-    html = build_report(config, records, probabilities, logs, TEST)
-    (row,) = (row for row in table_rows(html[html.index('id="results"') :]) if text_of(row[0]) == "a")
+    rows = world(config)[1]
+    rows["a"][0].record.metrics.update(aurc=math.nan, mupe=math.inf, nll_true=math.inf)
+    (row,) = (row for row in table_rows(main_table(config, rows)) if text_of(row[0]) == "a")
     assert [text_of(row[k]) for k in (7, 11, 12)] == ["∞", "undefined", "∞"]
 
 
@@ -393,27 +314,10 @@ def test_overlaid_rows_are_as_many_as_colours():
     assert overlaid_rows(many, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize(("count", "heading"), [(2, "Each student"), (7, "The first 6 students")])
-def test_as_many_students_are_drawn_over_the_teacher_as_there_are_colours(count, heading):
-    config = Config(students=dict.fromkeys("abcdefg"[:count], STUDENT), evaluation=PLAIN)
-    records, probabilities, _ = world(config)
-    html = calibration(config, records, probabilities, TEST)
-    assert f"<h3>{heading} over the teacher</h3>" in html
-    assert html.count("Reliability diagram, with") == 1 + min(count, 6)
-
-
-@pytest.mark.parametrize(
-    ("samples", "of_students", "expected"),
-    [
-        ((10, 100), 10, [("MC-10", "MC-10 a"), ("MC-10", "MC-10 b")]),  # alike (Amara)
-        ((10, 100), 50, [("MC-100", "MC-50 a"), ("MC-100", "MC-50 b")]),
-        ((10, 100), 0, [("MC-100", "a"), ("MC-100", "b")]),
-        ((), 0, [("baseline", "a"), ("baseline", "b")]),
-    ],
-)
-def test_a_student_is_drawn_over_its_teacher(samples, of_students, expected):
-    evaluation = Evaluation(mc_samples=samples, mc_students=of_students)
-    assert teacher_student_pairs(Config(students={"a": STUDENT, "b": STUDENT}, evaluation=evaluation)) == expected
+def test_the_rows_of_the_pictures_are_ticked(full):
+    ticked = {box["data-run"]: "checked" in box for box in Page(full).attributes("input")}
+    # baseline, MC-5 and the three students; MC-2 is drawn on demand
+    assert ticked == {f"run-{k}": k < 5 for k in range(6)}
 
 
 def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
@@ -426,7 +330,7 @@ def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
     records = world(config)[0]
     records["MC-2"][1]["corruptions"]["noise"] = [{"accuracy": 0.1, "ece": 0.5}] * 5
     html = corruptions(config, records)
-    clean = [measurements(record)["accuracy"] for record in records["MC-2"]]
+    clean = [record["calibration"]["metrics"]["accuracy"] for record in records["MC-2"]]
     # the mean over two seeds, one of which falls from 0.5 by 0.1 each time
     assert drawn["accuracy"]["MC-2"] == pytest.approx([sum(clean) / 2, 0.3, 0.25, 0.2, 0.15, 0.1])
     assert drawn["ece"]["MC-2"][1:] == pytest.approx([0.25, 0.3, 0.35, 0.4, 0.45])
@@ -656,6 +560,7 @@ def written(config, folder):
         p = softmax(row, seed)
         (place / f"seed-{seed}.json").write_text(json.dumps(record_of(config, row, seed, p)))
         save_file({"probabilities": p}, place / f"seed-{seed}.safetensors")
+        run_of(config, record_of(config, row, seed, p), p).write(run_folder(config.folder, row, seed))
     for place in ("teacher/seed-0", "students/a/seed-0"):
         (config.folder / place).mkdir(parents=True)
         (config.folder / place / "log.csv").write_text(
@@ -714,6 +619,26 @@ def test_a_part_that_is_missing_is_named(tmp_path):
     (config.folder / "evaluation" / "a" / "seed-1.json").unlink()
     with pytest.raises(CheckpointError, match=r"holds nothing about a, seed 1: run evaluate first$"):
         evaluated(config)
+
+
+def test_what_the_configuration_says_of_its_paper_now_is_shown(tmp_path):
+    config = written(ON_DISK, tmp_path)
+    config = dataclasses.replace(config, paper={"a": {"ece": 0.5}})
+    rows = recorded_runs(config)
+    assert {row: runs[0].record.paper_row and runs[0].record.paper_row.metrics for row, runs in rows.items()} == {
+        "baseline": None,
+        "MC-10": None,
+        "MC-2": None,
+        "a": {"ece": 0.5},
+        "MC-3 a": None,
+    }
+
+
+def test_a_row_without_its_common_record_is_named(tmp_path):
+    config = written(ON_DISK, tmp_path)
+    (run_folder(config.folder, "a", 1) / FILE).unlink()
+    with pytest.raises(CheckpointError, match=r"there is no run.json in .*/a/seed-1: evaluate"):
+        recorded_runs(config)
 
 
 @pytest.mark.parametrize(

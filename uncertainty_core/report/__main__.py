@@ -1,0 +1,41 @@
+"""Compare evaluated predictors on one page.
+
+    python -m uncertainty_core.report RUN_DIR [RUN_DIR ...] -o report.html
+
+A RUN_DIR is a folder with a run.json, or one with such folders inside.
+"""
+
+import argparse
+from pathlib import Path
+
+from ..errors import one_sentence_errors
+from .find import find_runs
+from .page import build_page
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m uncertainty_core.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of one or several runs")
+    parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page (report.html)")
+    parser.add_argument("--title", default="Comparison of predictors", help="its heading")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the page and say where it is."""
+    args = parse(arguments)
+    runs = find_runs(args.runs)
+    page = build_page(runs, args.title)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(page, encoding="utf-8")
+    print(f"Look at {args.output}, which compares {len(runs)} {'run' if len(runs) == 1 else 'runs'}.")
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()
