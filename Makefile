@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
 STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/* tools/bootstrap.py; pwd; } | cksum | tr -c '0-9\n' '-')
 
-.PHONY: help setup demo demo-classification demo-detection test lint format bench lock clean
+.PHONY: help setup demo demo-classification demo-detection demo-segmentation test lint format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 22
@@ -16,7 +16,7 @@ setup: $(STAMP)  ## make or repair the environment, nothing else
 $(STAMP):
 	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --stamp $@
 
-demo: demo-classification demo-detection  ## see it work on bundled data: tables, and pictures in demo/
+demo: demo-classification demo-detection demo-segmentation  ## see it work on bundled data: tables, and pictures in demo/
 
 demo-classification: $(STAMP)  ## the same for image classifiers: three ways to distil uncertainty, on digits
 	@$(RUN) -m classification run --config configs/classification/quick/digits.yaml --threads 1 output=demo
@@ -26,6 +26,12 @@ demo-detection: export DETECTRON2_DATASETS = demo/datasets
 demo-detection: $(STAMP)  ## the same for detectors: a small Faster R-CNN on drawn scenes, its student and their scores
 	@$(RUN) tools/distill_detector.py --baseline-config quick/baseline_small.yaml --config-file quick/ddn_small.yaml \
 		--also quick/ddn_small_gt_iou.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
+
+demo-segmentation: export OMP_NUM_THREADS = 1
+demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small DeepLabV3+ on drawn streets, and its student
+	@$(RUN) tools/distill_segmentor.py quick/streets_student.py --member-config quick/streets_member.py --members 3 \
+		--work-dir demo/segmentation --cfg-options log_level=WARNING
+	@$(RUN) -m uncertainty_core.report demo/segmentation/rows -o demo/segmentation/report.html
 
 test: $(STAMP)  ## the whole test suite with branch coverage of the core
 	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)
@@ -37,7 +43,8 @@ format: $(STAMP)  ## apply the formatting
 	@$(RUN) -m ruff check --fix . && $(RUN) -m ruff format .
 
 bench: $(STAMP)  ## speed and memory as ratios against the usual libraries
-	@$(RUN) tools/bench.py && $(RUN) tools/bench_detection.py && $(RUN) tools/bench_detectors.py
+	@$(RUN) tools/bench.py && $(RUN) tools/bench_detection.py && $(RUN) tools/bench_detectors.py && \
+		$(RUN) tools/bench_segmentors.py
 
 lock: $(STAMP)  ## resolve requirements/lock.in and setup.py into requirements/lock.txt
 	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \

@@ -12,6 +12,7 @@ from uncertainty_core.run_record import Data, PaperRow, Picture
 from uncertainty_core.strict_json import strict_json
 
 from .metrics.streaming import StreamingMetric
+from .ranks import prepare_ranks
 from .records import Evaluation, run_records
 from .setup import ConfigError, check_data
 from .stored_targets import images_digest
@@ -53,6 +54,7 @@ def evaluate(
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise ConfigError(f"there is no checkpoint {checkpoint}")
     cfg = cfg.copy()
+    prepare_ranks(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
     runner = Runner.from_cfg(cfg)
     start = time.perf_counter()

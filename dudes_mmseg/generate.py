@@ -5,11 +5,10 @@ from os.path import commonpath, relpath
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.dist import get_dist_info, init_dist, is_main_process
+from mmengine.dist import get_dist_info, is_main_process
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
@@ -29,16 +28,6 @@ _INDECISIVE = {
     *("checkpoint", "checkpoints", "resident", "class_wise", "ddof"),
     *("auxiliary_head", "init_cfg", "loss_decode", "pretrained", "train_cfg"),
 }
-
-
-def start_ranks(launcher: str) -> None:
-    """Join the processes that mmengine's `launcher` started; "none" for a process alone."""
-    if launcher == "none":
-        return
-    if torch.cuda.is_available():
-        init_dist(launcher)
-    else:  # which mmengine takes for granted
-        torch.distributed.init_process_group("gloo")
 
 
 def generate_targets(

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
+from .ranks import prepare_ranks
 from .resume import latest_checkpoint
 from .setup import ConfigError, check_data
 
@@ -33,6 +34,7 @@ def train(cfg: Config, resume: bool = False) -> Path:
     check_data(cfg.train_dataloader)
     check_data(cfg.get("val_dataloader"))
     cfg = cfg.copy()
+    prepare_ranks(cfg)
     checkpoint = latest_checkpoint(cfg.work_dir) if resume else None
     cfg.resume = checkpoint is not None
     if checkpoint is not None:

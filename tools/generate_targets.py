@@ -97,7 +97,8 @@ def segmentation_parser() -> argparse.ArgumentParser:
 def segmentation() -> None:
     """Generate the targets of segmentors."""
     args = parse(segmentation_parser())
-    from dudes_mmseg.generate import generate_targets, start_ranks
+    from dudes_mmseg.generate import generate_targets
+    from dudes_mmseg.ranks import start_ranks
     from dudes_mmseg.setup import build_config
     from uncertainty_core.errors import one_sentence_errors
 

@@ -1,12 +1,14 @@
 """Training, killed and started again; ensembles of it; and the command lines."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from forked_tools import KILLED, die_at_call, run, run_tool, tool
+from experiments import rank_environments
+from forked_tools import KILLED, die_at_call, fork, run, run_tool, tool, wait
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
@@ -187,3 +189,41 @@ def test_bad_command_lines_end_in_one_sentence(folder, command, sentence):
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert sentence in line
     assert not (folder / "work").exists()
+
+
+def on_two_ranks(name, *arguments, folder):
+    """What torchrun does with two processes, without starting Python anew; their outcomes."""
+
+    def rank(environment):
+        os.environ.update(environment)
+        tool(name, *arguments, "--launcher", "pytorch")
+
+    places = [folder / f"rank_{number}" for number in range(2)]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        for path in ("data", "config.py", "metrics.py"):
+            if not (place / path).exists():
+                (place / path).symlink_to(folder / path)
+    processes = [
+        fork(rank, environment, folder=place) for environment, place in zip(rank_environments(2), places, strict=True)
+    ]
+    return [wait(process, place) for process, place in zip(processes, places, strict=True)]
+
+
+def test_two_processes_train_together_and_measure_as_one(folder, trained):
+    (folder / "metrics.py").write_text(
+        "_base_ = './config.py'\n"
+        "test_dataloader = dict(dataset=dict(indices=5))\n"  # of which one process gets three, the other two
+        "test_evaluator = [dict(type='IoUMetric'), dict(type='SegCalibrationMetric'),\n"
+        "    dict(type='SparsificationMetric', uncertainty='entropy')]\n"
+    )
+    together = on_two_ranks("train_seg", "config.py", "--work-dir", folder / "together", folder=folder)
+    assert [outcome.code for outcome in together] == [0, 0], together
+    assert all(tensor.isfinite().all() for tensor in weights(folder / "together" / "iter_4.pth").values())
+
+    checkpoint = trained / "work" / "iter_4.pth"
+    alone = run_tool("test_seg", "metrics.py", checkpoint, "--work-dir", folder / "alone", folder=folder)
+    assert alone.code == 0, alone.err
+    outcomes = on_two_ranks("test_seg", "metrics.py", checkpoint, "--work-dir", folder / "two", folder=folder)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert (folder / "two" / "metrics.json").read_text() == (folder / "alone" / "metrics.json").read_text()
