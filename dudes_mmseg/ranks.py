@@ -19,4 +19,10 @@ def prepare_ranks(cfg: Config) -> None:
     """`start_ranks` for a runner of `cfg`, which must not ask for a GPU where there is none."""
     start_ranks(cfg.launcher)
     if is_distributed() and not torch.cuda.is_available():
-        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel"}  # without device ids, which mmengine would add
+        # as mmengine's own, but for the ids of devices
+        cfg.model_wrapper_cfg = {
+            "type": "MMDistributedDataParallel",
+            "device_ids": None,
+            "broadcast_buffers": False,
+            "find_unused_parameters": cfg.get("find_unused_parameters", False),
+        }

@@ -195,15 +195,13 @@ def on_two_ranks(name, *arguments, folder):
     """What torchrun does with two processes, without starting Python anew; their outcomes."""
 
     def rank(environment):
+        os.chdir(folder)  # mmengine's ranks exchange files in their working folder
         os.environ.update(environment)
         tool(name, *arguments, "--launcher", "pytorch")
 
     places = [folder / f"rank_{number}" for number in range(2)]
     for place in places:
         place.mkdir(exist_ok=True)
-        for path in ("data", "config.py", "metrics.py"):
-            if not (place / path).exists():
-                (place / path).symlink_to(folder / path)
     processes = [
         fork(rank, environment, folder=place) for environment, place in zip(rank_environments(2), places, strict=True)
     ]
