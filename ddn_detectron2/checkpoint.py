@@ -7,8 +7,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from uncertainty_core.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError):
     """A checkpoint that must not or cannot be loaded; the message says in one sentence why."""
 
 
@@ -51,6 +53,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except AssertionError as error:  # how Detectron2 says that there is no such file
             raise CheckpointError(str(error)) from None
+        except OSError as error:  # as all errors of the network are
+            raise CheckpointError(
+                f"{path} cannot be read or downloaded ({error}): get the file where there is a network, and name its "
+                "place in its stead"
+            ) from None
 
     def _load_file(self, filename):
         try:

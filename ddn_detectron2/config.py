@@ -2,8 +2,10 @@
 
 from detectron2.config import CfgNode
 
+from uncertainty_core.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A config or command line that cannot work; the message says in one sentence why."""
 
 
@@ -20,11 +22,13 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.FREEZE = ("mask_head", "keypoint_head")
 
     ddn.DROPOUT = CfgNode()
-    # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8).
+    # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8). "residual" moves what is said
+    # less than other positions do, and wants more: 0.5, say.
     ddn.DROPOUT.RATE = 0.2
     # After which layers of the box head: "conv1", ..., "fc1", ... (Standard- and CascadeROIHeads), "block1", "block2"
-    # (Res5ROIHeads), or "predictor" for right before the predictor. () is before the last hidden layer, or before the
-    # predictor where there is one hidden layer only.
+    # (Res5ROIHeads); "residual" for what the last block of res5 adds to its input, so that its convolutions run once
+    # for all passes; "predictor" for right before the predictor. () is "residual", or before the last hidden layer, or
+    # before the predictor where there is one hidden layer only.
     ddn.DROPOUT.POSITIONS = ()
 
     ddn.TARGETS = CfgNode()
@@ -35,6 +39,10 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # "per_proposal": the teacher's word on each sampled proposal, background included;
     # "gt_iou": for each ground-truth box the teacher's detections that overlap it (the paper).
     ddn.TARGETS.MATCH = "per_proposal"
+    # Of the sampled proposals, the part that the teacher is asked about in each step ("per_proposal"), drawn anew: its
+    # cost falls with it, and the mean of the loss stays. 0 is one half for Res5ROIHeads, whose teacher would spend on
+    # each box more than a quarter of what training on it takes, and 1 for the others.
+    ddn.TARGETS.SHARE = 0.0
     # Overlap from which on a detection belongs to a ground-truth box; the paper tries 0.3, 0.5 and 0.7.
     ddn.TARGETS.IOU = 0.5
     # Score above which the teacher's detections count.
@@ -82,10 +90,15 @@ def box_head_layers(cfg: CfgNode) -> tuple[str, ...]:
     return (*(f"conv{k + 1}" for k in range(head.NUM_CONV)), *(f"fc{k + 1}" for k in range(head.NUM_FC)))
 
 
+def proposal_share(cfg: CfgNode) -> float:
+    """`TARGETS.SHARE`, or the default."""
+    return cfg.MODEL.DDN.TARGETS.SHARE or (0.5 if "Res5" in cfg.MODEL.ROI_HEADS.NAME else 1.0)
+
+
 def dropout_positions(cfg: CfgNode) -> tuple[str, ...]:
     """`DROPOUT.POSITIONS`, or the default, in the order of the layers; checked."""
     hidden = box_head_layers(cfg)
-    valid = (*hidden[:-1], "predictor")
+    valid = (*hidden[:-1], *(("residual",) if "Res5" in cfg.MODEL.ROI_HEADS.NAME else ()), "predictor")
     if not cfg.MODEL.DDN.DROPOUT.POSITIONS:
         return valid[-2:-1] or valid
     positions = tuple(cfg.MODEL.DDN.DROPOUT.POSITIONS)
@@ -109,6 +122,8 @@ def check_ddn_config(cfg: CfgNode) -> None:
             raise ConfigError(f"MODEL.DDN.FREEZE must name some of {FREEZABLE}, got {part!r}")
     if not 0 < ddn.DROPOUT.RATE < 1:
         raise ConfigError(f"MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got {ddn.DROPOUT.RATE}")
+    if not 0 <= ddn.TARGETS.SHARE <= 1:
+        raise ConfigError(f"MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got {ddn.TARGETS.SHARE}")
     if not ddn.TEST.TEMPERATURE > 0:
         raise ConfigError(f"MODEL.DDN.TEST.TEMPERATURE must be positive, got {ddn.TEST.TEMPERATURE}")
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:

@@ -64,7 +64,8 @@ def train(cfg: CfgNode, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         if cfg.SEED >= 0:  # whatever was drawn by the steps before, or was not because they were finished
             seed_all_rng(cfg.SEED + comm.get_rank())
-        trainer = DDNTrainer(with_settings(cfg, OUTPUT_DIR=str(folder), DATASETS__TEST=()))
+        unmeasured = {"DATASETS__TEST": (), "TEST__EXPECTED_RESULTS": []}
+        trainer = DDNTrainer(with_settings(cfg, OUTPUT_DIR=str(folder), **unmeasured))
         trainer.resume_or_load(resume=True)
         trainer.train()
     comm.synchronize()

@@ -67,9 +67,10 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         return losses
 
     def distillation_loss(self, logits: Tensor, proposals) -> Tensor:
-        """Squared distance between `logits` (R, K + 1) and the targets of those boxes that have one, over R: a scalar.
+        """Squared distance between `logits` (R, K + 1) and the targets of those boxes that have one: a scalar.
 
-        Over all boxes, as Detectron2's other losses are: a box weighs the same in each image, however few are taught.
+        `foreground_only`: over R, as Detectron2's other losses are: a box weighs the same in each image, however few
+        are taught. Otherwise over the taught, who stand for all R.
         """
         targets = [
             p.get(TEACHER_LOGITS) if p.has(TEACHER_LOGITS) else logits.new_full((len(p), logits.shape[1]), torch.nan)
@@ -79,8 +80,9 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             return 0.0 * logits.sum()
         targets = cat(targets)
         taught = ~targets.isnan().any(1)
+        share = 1.0
         if self.foreground_only:
             labels = cat([p.gt_classes for p in proposals])
             taught &= (labels >= 0) & (labels < self.num_classes)
-        distance = squared_distance(logits[taught], targets[taught].to(logits.dtype))
-        return distance * taught.sum() / max(len(taught), 1)
+            share = taught.sum() / max(len(taught), 1)
+        return share * squared_distance(logits[taught], targets[taught].to(logits.dtype))

@@ -4,6 +4,7 @@ One mixin does it for all: it only attaches what the teacher says to ground trut
 sampling and losses is Detectron2's own. With the test-time options off, inference is Detectron2's, too.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from torch import nn
 
 from uncertainty_core.detection.temperature import scale_scores
 
-from .config import dropout_positions
-from .dropout import feature_map_dropout, insert_after
+from .config import dropout_positions, proposal_share
+from .dropout import dropout_in_blocks
 from .output_layers import TEACHER_LOGITS, DDNOutputLayers
 from .sampling import BoxBranch, SpatialMean, predict_boxes
 from .teacher import Features, Teacher
@@ -33,6 +34,7 @@ class TargetSettings:
     iou_threshold: float = 0.5
     score_threshold: float = 0.05
     average: str = "logits"
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class DDNHeadsMixin:
         """The config's values."""
         targets, test = cfg.MODEL.DDN.TARGETS, cfg.MODEL.DDN.TEST
         return super().from_config(cfg, input_shape) | {
-            "targets": TargetSettings(targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE),
+            "targets": TargetSettings(
+                targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE, proposal_share(cfg)
+            ),
             "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, test.TEMPERATURE),
         }
 
@@ -111,10 +115,21 @@ class DDNHeadsMixin:
 
     def _taught(self, proposals: list[Instances], stage: int) -> list[Instances]:
         if self.teacher is not None and self.target_settings.match == "per_proposal":
-            logits = self.teacher.on_proposals(*self._seen, proposals, stage, self.target_settings.average)
-            for boxes, rows in zip(proposals, logits, strict=True):
-                boxes.set(TEACHER_LOGITS, rows)
+            asked = [self._some_of(boxes) for boxes in proposals]
+            part = [boxes[index] for boxes, index in zip(proposals, asked, strict=True)]
+            logits = self.teacher.on_proposals(*self._seen, part, stage, self.target_settings.average)
+            for boxes, index, rows in zip(proposals, asked, logits, strict=True):
+                targets = rows.new_full((len(boxes), rows.shape[1]), torch.nan)
+                targets[index] = rows
+                boxes.set(TEACHER_LOGITS, targets)
         return proposals
+
+    def _some_of(self, boxes: Instances) -> torch.Tensor:
+        """Indices of those that the teacher is asked about, a random share."""
+        share, device = self.target_settings.share, boxes.proposal_boxes.device
+        if share == 1:  # draws nothing from the random state
+            return torch.arange(len(boxes), device=device)
+        return torch.randperm(len(boxes), device=device)[: math.ceil(share * len(boxes))]
 
     def _with_teacher_logits(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
         settings = self.target_settings
@@ -177,7 +192,7 @@ def _chain(layers: list[nn.Module], training: bool) -> nn.Sequential:
 
 @ROI_HEADS_REGISTRY.register()
 class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
-    """`Res5ROIHeads` (C4 models) with dropout between the blocks of res5 or before the predictor."""
+    """`Res5ROIHeads` (C4 models) with dropout in res5 or before the predictor."""
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -190,16 +205,7 @@ class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
     @classmethod
     def _build_res5_block(cls, cfg):
         blocks, channels = super()._build_res5_block(cfg)
-        # "block1" is number 0 of the chain, and keeps this name: weights go by it
-        dropout = {
-            str(int(position.removeprefix("block")) - 1): feature_map_dropout(cfg.MODEL.DDN.DROPOUT.RATE)
-            for position in dropout_positions(cfg)
-            if position != "predictor"
-        }
-        chain = nn.Sequential()
-        for name, block in insert_after(blocks.named_children(), dropout):
-            chain.add_module(name, block)
-        return chain, channels
+        return dropout_in_blocks(blocks, dropout_positions(cfg), cfg.MODEL.DDN.DROPOUT.RATE), channels
 
     def box_branches(self, features, proposals, stage=None):
         """See `DDNHeadsMixin`."""

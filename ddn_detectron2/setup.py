@@ -1,9 +1,7 @@
 """What the command-line tools share: arguments, the config they end in, and errors in one sentence."""
 
 import argparse
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +10,10 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 
-from uncertainty_core import TargetStoreError
-from uncertainty_core.detection import CocoFormatError
+from uncertainty_core.errors import one_sentence_errors as one_sentence_errors
 
-from .checkpoint import CheckpointError
 from .config import ConfigError, add_ddn_config, check_ddn_config
-from .data import DatasetError, check_num_classes, check_same_categories, register_coco_format, register_scenes
+from .data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
 from .zoo import is_ddn, to_ddn
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ddn"
@@ -87,25 +83,21 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Raise DatasetError unless the data sets are there, and go with each other and with the model."""
+    check_on_disk(names)  # the others may load them
+    check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    check_same_categories(names)
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """`build_config`, checked, and Detectron2's usual set-up of logs and seeds."""
     cfg = build_config(args)
     if is_ddn(cfg):
         check_ddn_config(cfg)
     names = cfg.DATASETS.TEST if getattr(args, "eval_only", False) else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    check_same_categories(names)
+    check_datasets(cfg, names)
     cfg.freeze()
     args.config_file = find_config(args.config_file)  # which Detectron2 copies into its log
     default_setup(cfg, args)
     return cfg
-
-
-@contextmanager
-def one_sentence_errors() -> Iterator[None]:
-    """What a user can mend ends the program with one sentence and exit code 2."""
-    try:
-        yield
-    except (ConfigError, CheckpointError, CocoFormatError, DatasetError, TargetStoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -57,3 +57,9 @@ class SmallBackbone(Backbone):
 def build_small_backbone(cfg, input_shape):
     """`MODEL.RESNETS.RES2_OUT_CHANNELS` channels, `MODEL.RESNETS.NORM`."""
     return SmallBackbone(cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM)
+
+
+@BACKBONE_REGISTRY.register()
+def build_small_c4_backbone(cfg, input_shape):
+    """The same with four times as many channels, which is what `Res5ROIHeads` expect."""
+    return SmallBackbone(4 * cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM)

@@ -22,7 +22,7 @@ from ddn_detectron2.output_layers import TEACHER_LOGITS
 from ddn_detectron2.zoo import to_ddn
 
 CONFIGS = {"C4": "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", "FPN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"}
-POSITIONS = {"C4": ("block2", "predictor"), "FPN": ("fc1", "predictor")}
+POSITIONS = {"C4": ("block2", "residual", "predictor"), "FPN": ("fc1", "predictor")}
 
 
 def config(name: str, proposals: int) -> CfgNode:

@@ -18,15 +18,18 @@ from detectron2.engine import launch
 from ddn_detectron2.calibration_evaluator import RESULTS, json_file
 from ddn_detectron2.config import ConfigError
 from ddn_detectron2.distill import compare, distil, table_text, train, with_settings, write_comparison
-from ddn_detectron2.setup import argument_parser, build_config, one_sentence_errors, read_config, setup
+from ddn_detectron2.setup import argument_parser, build_config, check_datasets, read_config, setup
 from ddn_detectron2.visualizer import draw_changes
 from ddn_detectron2.zoo import is_ddn
+from uncertainty_core.errors import one_sentence_errors
 
 
 def main(args):
     """Run the steps that are missing, print the table."""
     cfg = setup(args)
     output = Path(cfg.OUTPUT_DIR)
+    if args.fit_on is not None:
+        check_datasets(cfg, (*cfg.DATASETS.TEST, args.fit_on))
     if len(cfg.DATASETS.TEST) != 1 or args.fit_on in cfg.DATASETS.TEST:
         raise ConfigError("DATASETS.TEST must name one data set, and not the one of --fit-on: it is what is reported")
     configs = {Path(args.config_file).stem: cfg}

@@ -10,9 +10,12 @@
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
 
-from ddn_detectron2.setup import argument_parser, one_sentence_errors, setup
+from ddn_detectron2.setup import argument_parser, setup
 from ddn_detectron2.trainer import DDNTrainer, load_weights
+from uncertainty_core.errors import one_sentence_errors
 
 
 def main(args):
@@ -23,7 +26,10 @@ def main(args):
         checkpoints = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         last = checkpoints.get_checkpoint_file() if args.resume and checkpoints.has_checkpoint() else None
         load_weights(cfg, model, last or cfg.MODEL.WEIGHTS)
-        return DDNTrainer.test(cfg, model)
+        results = DDNTrainer.test(cfg, model)
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
     trainer = DDNTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     return trainer.train()

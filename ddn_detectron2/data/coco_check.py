@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from uncertainty_core.detection.coco_format import CocoFormatError, GroundTruth, read_ground_truth
+from uncertainty_core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """A data set that cannot be used; the message is one sentence that names it, what is wrong and the remedy."""
 
 

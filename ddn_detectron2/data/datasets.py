@@ -69,7 +69,13 @@ def _register(
 
     DatasetCatalog.register(name, load)
     # evaluators look for json_file before anything is loaded
-    MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        made_when_loaded=prepare is not None,
+        **metadata,
+    )
 
 
 def _thing_classes(dataset_name: str) -> list[str]:
@@ -88,6 +94,19 @@ def _thing_classes(dataset_name: str) -> list[str]:
             f"{dataset_name} does not say what its classes are: set MetadataCatalog.get({dataset_name!r}).thing_classes"
         )
     return names
+
+
+def check_on_disk(dataset_names: Sequence[str]) -> None:
+    """Raise DatasetError where files of a data set are not there, but for those that are made when first loaded."""
+    for dataset_name in dataset_names:
+        metadata = MetadataCatalog.get(dataset_name)
+        for key in ("json_file", "image_root"):
+            path = metadata.get(key)
+            if path and "://" not in path and not metadata.get("made_when_loaded") and not os.path.exists(path):
+                raise DatasetError(
+                    f"{dataset_name} is not on disk, there is no {path}: set the environment variable "
+                    "DETECTRON2_DATASETS to the folder of Detectron2's data sets, or name data of your own"
+                )
 
 
 def check_num_classes(dataset_names: Sequence[str], num_classes: int) -> None:

@@ -1,5 +1,6 @@
 """Keys of MODEL.DDN: their defaults, what is refused, and where dropout comes to sit."""
 
+import copy
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_box_head
-from tiny_detectors import CONFIGS, HEADS, ddn_model, tiny_config
+from tiny_detectors import CONFIGS, HEADS, ddn_model, plain_model, tiny_config
 from torch import nn
 
 from ddn_detectron2.config import (
@@ -16,9 +17,11 @@ from ddn_detectron2.config import (
     box_head_layers,
     check_ddn_config,
     dropout_positions,
+    proposal_share,
 )
+from ddn_detectron2.dropout import dropout_in_blocks
 from ddn_detectron2.zoo import to_ddn
-from uncertainty_core import dropout_modules
+from uncertainty_core import dropout_modules, mc_dropout
 
 
 def checked(name, *options):
@@ -78,6 +81,8 @@ def test_configs_do_not_share_their_keys():
             ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits"),
             "an empty lesson: the predictor is linear",
         ),
+        (("TARGETS.SHARE", 1.5), "MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got 1.5"),
+        (("TARGETS.SHARE", float("nan")), "MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got nan"),
         (("TARGETS.MC_SAMPLES", 0), "MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1"),
         (("TEST.MC_SAMPLES", -1), "MODEL.DDN.TEST.MC_SAMPLES at least 0"),
         (("TEST.TEMPERATURE", 0.0), "MODEL.DDN.TEST.TEMPERATURE must be positive, got 0.0"),
@@ -191,3 +196,27 @@ def test_dropout_of_the_predictor(name):
 def test_dropout_between_blocks_drops_whole_channels():
     res5 = ddn_model("C4", "MODEL.DDN.DROPOUT.POSITIONS", ("block1", "block2")).roi_heads.res5
     assert [type(layer).__name__ for layer in res5] == ["BottleneckBlock", "Dropout2d"] * 2 + ["BottleneckBlock"]
+
+
+@pytest.mark.parametrize("number", [0, 2], ids=["with-a-shortcut", "without"])
+@torch.no_grad()
+def test_dropout_in_a_block_is_after_its_last_convolution(number):
+    # Detectron2's own block, whose last convolution has dropout for an activation
+    blocks = plain_model("C4").roi_heads.res5[: number + 1]
+    mine = dropout_in_blocks(blocks, ("residual",), 0.4).eval()
+    assert mine.state_dict().keys() == blocks.state_dict().keys()
+    its = copy.deepcopy(blocks).eval()
+    its[-1].conv3.activation = nn.Dropout2d(0.4).eval()
+    x = torch.randn(5, 32, 6, 6)
+    assert torch.equal(mine(x), its(x))
+    with mc_dropout(mine, seeds=[1], counts=[5]):
+        sampled = mine(x)
+    with mc_dropout(its, seeds=[1], counts=[5]):
+        torch.testing.assert_close(sampled, its(x))
+    assert not torch.equal(sampled, mine(x))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("C4", 0.5), ("MaskC4", 0.5), ("DC5", 1.0), ("Cascade", 1.0)])
+def test_the_share_of_proposals(name, expected):
+    assert proposal_share(checked(name)) == expected
+    assert proposal_share(checked(name, "TARGETS.SHARE", 0.25)) == 0.25

@@ -16,6 +16,7 @@ from PIL import Image
 from ddn_detectron2.data import (
     DatasetError,
     check_num_classes,
+    check_on_disk,
     check_same_categories,
     register_coco_format,
     register_scenes,
@@ -64,6 +65,7 @@ def test_scenes_are_known_before_they_are_drawn(tmp_path, monkeypatch, small):
     assert metadata.evaluator_type == "coco"
     assert metadata.thing_classes == list(CLASSES)
 
+    check_on_disk(["scenes_val"])  # though they are not
     entries = DatasetCatalog.get("scenes_val")
     assert len(entries) == 5
     assert all(Path(entry["file_name"]).is_file() for entry in entries)

@@ -72,6 +72,8 @@ def test_goes_on_after_a_kill(command, tmp_path):
     ("options", "sentence"),
     [
         (["--fit-on", "scenes_test"], "DATASETS.TEST must name one data set"),
+        (["--fit-on", "custom_val"], "custom_val is not registered"),
+        (["--fit-on", "coco_2017_val"], "coco_2017_val is not on disk"),
         (["--also", "quick/baseline_small.yaml"], "a config describes a plain detector"),
         (["--config-file", "quick/none.yaml"], "is neither a file"),
     ],

@@ -1,6 +1,8 @@
 """What reaches the losses, and what the options at test time add to the detections."""
 
 import copy
+import itertools
+import math
 
 import pytest
 import torch
@@ -83,6 +85,43 @@ def test_with_targets_per_proposal_background_counts():
     predictor = ddn_model("FPN", "MODEL.DDN.TARGETS.MATCH", "per_proposal").roi_heads.box_predictor
     proposals = [taught([0, BACKGROUND], [[0.0] * 5] * 2), taught([BACKGROUND], [[0.0] * 5])]
     assert predictor.distillation_loss(LOGITS, proposals).item() == pytest.approx(5 / 3)
+
+
+def test_with_targets_per_proposal_those_that_are_taught_stand_for_all():
+    # Distances 1, 0, 4, 9: whichever two of the four are asked about, on average it is the mean of all.
+    predictor = ddn_model("FPN", "MODEL.DDN.TARGETS.MATCH", "per_proposal").roi_heads.box_predictor
+    logits = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [2, 0, 0, 0, 0], [0, 0, 0, 3, 0]])
+    losses = []
+    for pair in itertools.combinations(range(4), 2):
+        targets = [[0.0] * 5 if number in pair else [NAN] * 5 for number in range(4)]
+        losses.append(predictor.distillation_loss(logits, [taught([0, BACKGROUND, 1, 2], targets)]).item())
+    assert losses == [0.5, 2.5, 5, 2, 4.5, 6.5]
+    assert sum(losses) / 6 == 14 / 4
+
+
+@every_head
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_teacher_is_asked_about_a_share_of_the_proposals(name, share):
+    options = ("MODEL.DDN.TARGETS.MATCH", "per_proposal", "MODEL.DDN.TARGETS.SHARE", share)
+    model = ddn_model(name, *options, teacher=True)
+    asked, answer = [], model.roi_heads.teacher.on_proposals
+
+    def on_proposals(images, features, proposals, *rest):
+        words = answer(images, features, proposals, *rest)
+        asked.extend((p.proposal_boxes.tensor, w) for p, w in zip(proposals, words, strict=True))
+        return words
+
+    model.roi_heads.teacher.on_proposals = on_proposals
+    given = [of_image for proposals in predictions_and_proposals(model, labelled(name)) for of_image in proposals]
+    assert len(given) == len(asked) == (6 if name == "Cascade" else 2)
+    for proposals, (boxes, words) in zip(given, asked, strict=True):
+        rows = proposals.get(TEACHER_LOGITS)
+        has = ~rows.isnan().any(1)
+        assert has.sum() == len(boxes) == math.ceil(share * len(proposals))
+        # each word lies with its box
+        said = {tuple(box): word for box, word in zip(boxes.tolist(), words.tolist(), strict=True)}
+        pairs = zip(proposals.proposal_boxes.tensor[has].tolist(), rows[has].tolist(), strict=True)
+        assert all(said[tuple(box)] == word for box, word in pairs)
 
 
 @pytest.mark.parametrize("proposals", [[], [taught([]), taught([])], [taught([], [])]], ids=["none", "empty", "taught"])

@@ -10,8 +10,9 @@ from uncertainty_core import derive_seed, dropout_modules, masks_by_row, mc_drop
 POSITIONS = [
     ("C4", ("block1",)),
     ("C4", ("block2",)),
+    ("C4", ("residual",)),
     ("C4", ("predictor",)),
-    ("C4", ("block1", "block2", "predictor")),
+    ("C4", ("block1", "block2", "residual", "predictor")),
     ("DC5", ("fc1",)),
     ("FPN", ("fc1",)),
     ("FPN", ("predictor",)),

@@ -137,7 +137,7 @@ def test_detections_are_sorted_and_reach_the_threshold(name):
 def test_the_default_placement_has_something_to_teach(name):
     # Over several random networks, all proposals and all stages. Of a single network less is true: noise before a
     # rectifier makes its mean output larger, and with it perhaps the logits.
-    passes = 60
+    passes = 120
     softer, shift, error = [], [], []
     for seed in range(4):
         model = give_moderate_weights(ddn_model(name), images(), seed)

@@ -84,8 +84,13 @@ def test_a_training_ends_with_weights_and_results(trained, small):
     assert {"bbox/AP", "calibration/ece@50"} <= last.keys()
 
 
+def expecting(folder, more):
+    """Options that expect an AP that much higher than in `folder`, within one."""
+    return "TEST.EXPECTED_RESULTS", [["bbox", "AP", metrics(folder)["bbox/AP"] + more, 1.0]]
+
+
 def test_the_results_are_those_of_evaluating_the_weights(trained, small, tmp_path):
-    words = arguments(small, tmp_path, "MODEL.WEIGHTS", trained / "output" / LAST)
+    words = arguments(small, tmp_path, "MODEL.WEIGHTS", trained / "output" / LAST, *expecting(trained, 0))
     outcome = run_tool("train_net", *flagged(words, "--eval-only"), folder=tmp_path)
     assert outcome.code == 0, outcome.err
     [name] = (trained / "output" / "inference").iterdir()
@@ -156,18 +161,33 @@ def momenta(optimizer):
     return [optimizer.state[p]["momentum_buffer"] for group in optimizer.param_groups for p in group["params"]]
 
 
-@pytest.mark.parametrize("kind", ["ddn", "baseline"])
+class NewerTrainer(DDNTrainer):
+    """Its state holds the optimizer's, as that of Detectron2's trainers does after 0.5."""
+
+    def state_dict(self):
+        return super().state_dict() | {"_trainer": {"optimizer": self._trainer.optimizer.state_dict()}}
+
+    def load_state_dict(self, state_dict):
+        self._trainer.optimizer.load_state_dict(state_dict.pop("_trainer")["optimizer"])
+        super().load_state_dict(state_dict)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trainer_class"), [("ddn", DDNTrainer), ("baseline", DDNTrainer), ("ddn", NewerTrainer)]
+)
 @pytest.mark.usefixtures("output")
-def test_a_resumed_trainer_has_everything_it_had(config, tmp_path, kind):
+def test_a_resumed_trainer_has_everything_it_had(config, tmp_path, kind, trainer_class):
     cfg = config("SOLVER.MAX_ITER", 2, *NO_EVALUATION, kind=kind)
-    trainer = DDNTrainer(cfg)
+    trainer = trainer_class(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     longer = cfg.clone()
     longer.SOLVER.MAX_ITER = 4
-    again = DDNTrainer(longer)
+    again = trainer_class(longer)
     again.resume_or_load(resume=True)
     assert again.start_iter == 2
+    content = checkpoint(tmp_path)
+    assert ("optimizer" in content) != ("_trainer" in content["trainer"])  # once, whatever Detectron2 keeps itself
     assert not any(momentum.eq(0).all() for momentum in momenta(trainer._trainer.optimizer))
     for mine, its in zip(momenta(again._trainer.optimizer), momenta(trainer._trainer.optimizer), strict=True):
         assert torch.equal(mine, its)
@@ -361,6 +381,28 @@ def test_a_damaged_checkpoint(small, tmp_path, flags):
     words = arguments(small, tmp_path, "MODEL.WEIGHTS", tmp_path / "half.pth")
     outcome = run_tool("train_net", *flagged(words, *flags), folder=tmp_path)
     assert_refused(outcome, "half.pth is not a checkpoint of weights alone, or is damaged")
+
+
+def test_results_that_the_config_does_not_expect(trained, small, tmp_path):
+    words = arguments(small, tmp_path, "MODEL.WEIGHTS", trained / "output" / LAST, *expecting(trained, 2))
+    outcome = run_tool("train_net", *flagged(words, "--eval-only"), folder=tmp_path)
+    assert outcome.code == 1
+    assert "Result verification failed!" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("name", ["train_net", "generate_targets", "distill_detector"])
+def test_weights_that_cannot_be_downloaded(small, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    url = "http://127.0.0.1:9/model.pth"  # where nobody answers
+    words = arguments(small, tmp_path, "MODEL.WEIGHTS", url, "MODEL.DDN.TARGETS.STORE", tmp_path / "store")
+    outcome = run_tool(name, *words, folder=tmp_path)
+    assert_refused(outcome, f"{url} cannot be read or downloaded", "get the file where there is a network")
+
+
+@pytest.mark.parametrize("name", ["train_net", "generate_targets", "distill_detector"])
+def test_coco_that_is_not_there(tmp_path, name):
+    outcome = run_tool(name, "--config-file", "ddn_R50_FPN.yaml", folder=tmp_path)
+    assert_refused(outcome, "coco_2017_train is not on disk", "instances_train2017.json", "DETECTRON2_DATASETS")
 
 
 def test_targets_of_a_plain_detector(small, tmp_path):

@@ -189,10 +189,10 @@ def test_the_papers_values(name):
 
 def test_positions_of_the_zoo():
     expected = {
-        "C4": ("block2",),
+        "C4": ("residual",),
         "DC5": ("fc1",),
         "FPN": ("fc1",),
-        "MaskC4": ("block2",),
+        "MaskC4": ("residual",),
         "MaskFPN": ("fc1",),
         "Keypoint": ("fc1",),
         "Cascade": ("fc1",),
