@@ -10,8 +10,10 @@ A step that an earlier run finished is not repeated, and one that was interrupte
 """
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -33,6 +35,7 @@ from uncertainty_core.plots import reliability_diagram
 
 from .calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
 from .generate import generate_targets
+from .records import run_record
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
 
 
@@ -41,10 +44,12 @@ class Row:
     """A predictor of the comparison.
 
     passes: of the box head, for one image.
+    seconds: that the evaluation took.
     """
 
     passes: int
     evaluation: DetectionEvaluation
+    seconds: float = 0.0
 
 
 def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
@@ -109,6 +114,12 @@ def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> 
     return evaluation
 
 
+def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings: object) -> Row:
+    start = time.perf_counter()
+    evaluation = measuring(*arguments, **settings)
+    return Row(passes, evaluation, time.perf_counter() - start)
+
+
 def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None) -> dict[str, Row]:
     """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
 
@@ -120,18 +131,26 @@ def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str
     """
     (dataset,) = cfg.DATASETS.TEST
     rows, passes, baseline = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
-    sampled = measure(cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes)
+    one = partial(_timed, 1, measure, cfg)
     table = {
-        "baseline": Row(1, measure(cfg, baseline, dataset, rows / "baseline")),
-        f"MC-{passes}": Row(passes, sampled),
+        "baseline": one(baseline, dataset, rows / "baseline"),
+        f"MC-{passes}": _timed(
+            passes, measure, cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes
+        ),
     }
     if fit_on is not None:
         measure(cfg, baseline, fit_on, output / "fit")
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        evaluation = scaled(dataset, rows / "baseline" / RESULTS, temperature, rows / "temperature")
-        table[f"temperature {temperature:.2f}"] = Row(1, evaluation)
-    return table | {name: Row(1, measure(cfg, path, dataset, rows / name)) for name, path in students.items()}
+        detections = rows / "baseline" / RESULTS
+        table[f"temperature {temperature:.2f}"] = _timed(
+            1, scaled, dataset, detections, temperature, rows / "temperature"
+        )
+    table |= {name: one(path, dataset, rows / name) for name, path in students.items()}
+    for name, row in table.items():
+        record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds)
+        record.write(rows / name.split()[0])  # that of the temperature has no number
+    return table
 
 
 def numbers(row: Row, iou: int = 50) -> dict[str, float]:

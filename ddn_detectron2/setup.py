@@ -10,8 +10,6 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 
-from uncertainty_core.errors import one_sentence_errors as one_sentence_errors
-
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
 from .zoo import is_ddn, to_ddn

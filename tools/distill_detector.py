@@ -58,6 +58,7 @@ def main(args):
     )
     print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5, plain values. See {output / 'reliability.png'}, and in")
     print(f"{output / 'pictures'} the images whose scores changed most; numbers: {output / 'comparison.json'}")
+    print(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
 
 
 if __name__ == "__main__":

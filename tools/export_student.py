@@ -10,9 +10,10 @@ from detectron2.modeling import build_model
 
 from ddn_detectron2.config import ConfigError, check_ddn_config
 from ddn_detectron2.export import export_plain, export_torchscript
-from ddn_detectron2.setup import argument_parser, build_config, one_sentence_errors
+from ddn_detectron2.setup import argument_parser, build_config
 from ddn_detectron2.trainer import load_weights
 from ddn_detectron2.zoo import is_ddn
+from uncertainty_core.errors import one_sentence_errors
 
 
 def main(args):

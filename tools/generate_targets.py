@@ -77,7 +77,7 @@ def detection() -> None:
     args = parse(detection_parser())
     from detectron2.engine import launch
 
-    from ddn_detectron2.setup import one_sentence_errors
+    from uncertainty_core.errors import one_sentence_errors
 
     with one_sentence_errors():
         launch(write_for_detection, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

@@ -8,6 +8,7 @@ from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from tiny_detectors import write_small_config
 
 from ddn_detectron2.data import write_scenes
+from uncertainty_core.run_record import RunRecord
 
 
 @pytest.fixture
@@ -44,6 +45,12 @@ def test_compares_all_rows(command, tmp_path):
     # temperature scaling keeps the order of detections
     assert rows[temperature]["AP"] == pytest.approx(rows["baseline"]["AP"])
     assert all(name in done.out for name in rows)
+    folders = {name: name.split()[0] for name in rows}
+    records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
+    assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
+        {name: row["AP"] for name, row in rows.items()}, nan_ok=True
+    )
+    assert records["MC-10"].passes == 10
     for picture in ("reliability.png", "pictures/index.png"):
         assert (tmp_path / "output" / picture).stat().st_size > 5_000
 
