@@ -17,7 +17,7 @@ def start_ranks(launcher: str) -> None:
 
 def prepare_ranks(cfg: Config) -> None:
     """`start_ranks` for a runner of `cfg`, which must not ask for a GPU where there is none."""
-    start_ranks(cfg.launcher)
+    start_ranks(cfg.get("launcher", "none"))
     if is_distributed() and not torch.cuda.is_available():
         # as mmengine's own, but for the ids of devices
         cfg.model_wrapper_cfg = {

@@ -6,7 +6,7 @@ and a single pass agree to the last bit.
 Shapes: N samples, C classes, K bins, `...` any further dimensions (pixels).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,28 +17,46 @@ from .calibration import (
     BinStatistics,
     CalibrationResult,
     Edges,
+    bin_index,
     bin_sums,
+    cell_sums,
     check_edges,
     class_wise_ece,
 )
-from .checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
-from .exact_sums import from_limbs, group_counts, group_sums, to_limbs
+from .checks import (
+    check_label_shape,
+    check_labels,
+    check_positive_int,
+    check_same_shape,
+    check_unit_interval,
+    warn_undefined,
+)
+from .exact_sums import LIMIT, from_limbs, group_counts, group_sums, to_limbs
+from .logit_scores import LOGITS_CHUNK, check_logits, logit_scores, pieces
 from .scores import SampleScores, at_least_float32, check_predictions, sample_scores
 from .sum_metric import SumMetric
 
+CHUNK = 2**17  # pixels whose temporaries fit the cache
+_PIECE = 2**19  # probabilities whose temporaries fit the cache
+ScoredPiece = tuple[SampleScores, Tensor | None]  # scores (N,) each, and which of them are void
 SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
 
 
-def _pieces(probabilities: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut (N, C, ...) and (N, ...) into pieces (n, C, m) and (n, m) whose temporaries fit the cache."""
-    num_classes = probabilities.shape[1]
-    length = max(1, 2**19 // num_classes)
-    if probabilities.dim() == 2:  # rows are contiguous
-        for piece, label in zip(probabilities.split(length), labels.split(length), strict=True):
-            yield piece.unsqueeze(2), label.unsqueeze(1)
-    else:  # classes are planes
-        for image, label in zip(probabilities.flatten(2).split(1), labels.flatten(1).split(1), strict=True):
-            yield from zip(image.split(length, dim=2), label.split(length, dim=1), strict=True)
+def class_cells(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Iterator[Tensor]:
+    """Chunks of the flattened `labels` (...) as int32, with C in place of `ignore_index`.
+
+    Raises ValueError for a label that is neither this nor in [0, C).
+    """
+    if labels.is_floating_point():
+        check_labels(name, labels, num_classes)
+    for chunk in labels.flatten().split(CHUNK):
+        if chunk.dtype != torch.int64:  # a byte compared with -1 or 256 would wrap around
+            chunk = chunk.int()
+        void = None if ignore_index is None else chunk == ignore_index
+        known = chunk if void is None else chunk.where(~void, 0)
+        if chunk.numel() and not 0 <= known.min() <= known.max() < num_classes:
+            check_labels(name, labels, num_classes, ignore_index)
+        yield known.int() if void is None else known.int().add_(void, alpha=num_classes)
 
 
 class CalibrationMetric(SumMetric):
@@ -53,6 +71,7 @@ class CalibrationMetric(SumMetric):
         edges: which edge belongs to a bin, see `bin_index`.
         ignore_index: label of samples to leave out (void pixels).
         class_wise: also bin the probability of each class, at C times the cost.
+        scores: those of the means above to compute, in this order; each of them takes its time.
 
     Example:
         >>> metric = CalibrationMetric(num_classes=2, num_bins=10)
@@ -68,45 +87,110 @@ class CalibrationMetric(SumMetric):
         edges: Edges = "right",
         ignore_index: int | None = None,
         class_wise: bool = False,
+        scores: Sequence[str] = SCORES,
         **kwargs: Any,
     ) -> None:
-        settings = {"bins": num_bins, "edges": edges, "ignore": ignore_index}
+        settings = {"bins": num_bins, "edges": edges, "ignore": ignore_index, "scores": list(scores)}
         super().__init__(settings, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_positive_int("num_bins", num_bins)
         check_edges(edges)
         self.num_classes, self.num_bins, self.edges = num_classes, num_bins, edges
-        self.ignore_index, self.class_wise = ignore_index, class_wise
+        if not set(scores) <= set(SCORES):
+            raise ValueError(f"scores must be some of {', '.join(SCORES)}, got {scores!r}")
+        self.ignore_index, self.class_wise, self.scores = ignore_index, class_wise, tuple(scores)
         self.add_sum("bin_sums", 5, num_bins)
-        self.add_sum("score_sums", 3, len(SCORES))  # two limbs, and how many were infinite
+        self.add_sum("score_sums", 3, len(scores))  # two limbs, and how many were infinite
         if class_wise:
             self.add_sum("class_bin_sums", 5, num_classes, num_bins)
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add `probabilities` (N, C, ...) and true classes `labels` (N, ...)."""
         check_predictions(probabilities, labels, self.ignore_index)
-        if probabilities.shape[1] != self.num_classes:
-            raise ValueError(f"probabilities must have {self.num_classes} classes, got {probabilities.shape[1]}")
-        for piece, label in _pieces(probabilities.detach(), labels.long()):
-            self._update_piece(piece, label)
-
-    def _update_piece(self, probabilities: Tensor, labels: Tensor) -> None:
-        """`probabilities` (n, C, m) and `labels` (n, m), checked."""
-        valid = slice(None) if self.ignore_index is None else labels != self.ignore_index
-        if self.ignore_index is not None:
-            labels = labels.where(valid, 0)
-        scores = SampleScores(*(values[valid] for values in sample_scores(at_least_float32(probabilities), labels)))
-        confidence = scores.confidence.to(probabilities.dtype)  # where the edges of half precision are its own
-        self.bin_sums += bin_sums(confidence, scores.success, self.num_bins, self.edges)
-        columns = (scores.success, scores.brier, scores.nll_true, scores.nll_pred, scores.entropy)
-        for column, values in enumerate(columns):
-            infinite = values == torch.inf
-            self.score_sums[:2, column] += to_limbs(values.masked_fill(infinite, 0)).flatten(1).sum(1)
-            self.score_sums[2, column] += infinite.sum()
+        self._check_classes("probabilities", probabilities)
+        self._add(self._scores(probabilities.detach(), labels))
         if self.class_wise:
-            classes = torch.arange(self.num_classes, device=labels.device)
-            per_class = probabilities.movedim(1, -1)[valid]  # (..., C)
-            is_class = labels[valid].unsqueeze(-1) == classes
+            self._add_class_wise(probabilities.detach(), labels)
+
+    def update_logits(self, logits: Tensor, labels: Tensor, predictions: Tensor | None = None) -> None:
+        """Add the softmax of `logits` (N, C, ...) and true classes `labels` (N, ...), as `update` does.
+
+        Made for images: the softmax itself is never held, which takes a third of the time and no memory. If the
+        predicted classes (N, ...) are known already, `predictions` saves some more.
+        """
+        if logits.dim() < 2 or not logits.is_floating_point():
+            raise ValueError(f"logits must be floating point (N, C, ...), got {logits.dtype} {tuple(logits.shape)}")
+        check_label_shape(logits, labels, "logits")
+        self._check_classes("logits", logits)
+        success = None
+        if predictions is not None:
+            check_same_shape("predictions", predictions, "labels", labels)
+            success = predictions == labels
+        self._add(self._scores_of_logits(logits.detach(), labels, success))
+        if self.class_wise:
+            self._add_class_wise(at_least_float32(logits.detach()).softmax(1), labels)
+
+    def _check_classes(self, name: str, predictions: Tensor) -> None:
+        if predictions.shape[1] != self.num_classes:
+            raise ValueError(f"{name} must have {self.num_classes} classes, got {predictions.shape[1]}")
+
+    def _scores(self, probabilities: Tensor, labels: Tensor) -> Iterator[ScoredPiece]:
+        for piece, label in pieces(_PIECE, probabilities, labels):
+            label, void = self._split_void(label)
+            scores = sample_scores(at_least_float32(piece), label)
+            # in half precision the edges are its own
+            scores = scores._replace(confidence=scores.confidence.to(piece.dtype))
+            yield SampleScores(*(values.flatten() for values in scores)), void
+
+    def _scores_of_logits(self, logits: Tensor, labels: Tensor, success: Tensor | None) -> Iterator[ScoredPiece]:
+        for piece, label, *known in pieces(LOGITS_CHUNK, logits, labels, *(() if success is None else (success,))):
+            label, void = self._split_void(label)
+            lowest, highest = label.aminmax()
+            if lowest < 0 or highest >= self.num_classes:
+                check_labels("labels", labels, self.num_classes, self.ignore_index)
+            scores = logit_scores(piece, label, *known, with_entropy="entropy" in self.scores)
+            if scores.confidence.amax().isnan():
+                check_logits(logits)
+            yield scores, void
+
+    def _split_void(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`labels` as int64, with some class for the void ones, and where those are; None for nowhere."""
+        labels = labels.long()
+        if self.ignore_index is None:
+            return labels, None
+        void = labels == self.ignore_index
+        return (labels.where(~void, 0), void) if void.any() else (labels, None)
+
+    def _add(self, parts: Iterable[ScoredPiece]) -> None:
+        """Add all parts but their void samples; if one of them is refused, none."""
+        bins, totals = torch.zeros_like(self.bin_sums), torch.zeros_like(self.score_sums)
+        for scores, void in parts:
+            cell = bin_index(scores.confidence, self.num_bins, self.edges)
+            values = torch.stack([getattr(scores, name).to(scores.brier.dtype) for name in self.scores])
+            infinite = values >= LIMIT if values.amax() >= LIMIT else None
+            if infinite is not None:
+                values.masked_fill_(infinite, 0)
+            if void is not None:  # to a bin that is dropped, and times 0: picking the others takes longer
+                void = void.flatten()
+                cell = cell.where(~void, self.num_bins)
+                values *= (~void).to(values.dtype)
+                infinite = None if infinite is None else infinite & ~void
+            sums = cell_sums(cell, self.num_bins + 1, scores.confidence, scores.success)[:, :-1]
+            bins += sums
+            totals[:2] += to_limbs(values).sum(2)
+            if infinite is not None:
+                totals[2] += infinite.sum(1)
+        self.bin_sums += bins
+        self.score_sums += totals
+
+    def _add_class_wise(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add the probability of each class, (N, C, ...)."""
+        classes = torch.arange(self.num_classes, device=labels.device)
+        for piece, label in pieces(_PIECE, probabilities, labels):
+            label, void = self._split_void(label)
+            valid = slice(None) if void is None else ~void
+            per_class = piece.movedim(1, -1)[valid]  # (..., C)
+            is_class = label[valid].unsqueeze(-1) == classes
             group = classes.expand_as(per_class)
             self.class_bin_sums += bin_sums(
                 per_class, is_class, self.num_bins, self.edges, group=group, num_groups=self.num_classes
@@ -117,7 +201,9 @@ class CalibrationMetric(SumMetric):
         bins = BinStatistics.from_sums(self.bin_sums)
         means = from_limbs(self.score_sums[:2]) / bins.count.sum()
         means = means.masked_fill(self.score_sums[2] > 0, torch.inf)
-        values = {name: metric(bins) for name, metric in BIN_METRICS.items()} | dict(zip(SCORES, means, strict=True))
+        values = {name: metric(bins) for name, metric in BIN_METRICS.items()} | dict(
+            zip(self.scores, means, strict=True)
+        )
         if self.class_wise:
             values["class_wise_ece"] = class_wise_ece(BinStatistics.from_sums(self.class_bin_sums))
         return values
@@ -203,13 +289,13 @@ class GroupMean(SumMetric):
         """Add `values` in [0, 1] and their `group`, integers of the same shape."""
         check_unit_interval("values", values)
         check_same_shape("values", values, "group", group)
-        check_labels("group", group, self.num_groups, self.ignore_index)
-        if self.ignore_index is not None:
-            valid = group != self.ignore_index
-            values, group = values[valid], group[valid]
-        group = group.flatten().long()
-        self.sums[0] += group_counts(group, self.num_groups)
-        self.sums[1:] += group_sums(values.detach().flatten(), group, self.num_groups)
+        cells = self.num_groups + 1  # the last one is for what is ignored
+        sums = torch.zeros(3, cells, dtype=torch.int64, device=values.device)
+        groups = class_cells("group", group, self.num_groups, self.ignore_index)
+        for chunk, cell in zip(values.detach().flatten().split(CHUNK), groups, strict=True):
+            sums[0] += group_counts(cell, cells)
+            sums[1:] += group_sums(chunk, cell.long(), cells)
+        self.sums += sums[:, :-1]
 
     def compute(self) -> dict[str, Tensor]:
         """Means by name."""

@@ -22,7 +22,7 @@ from .checks import (
     check_unit_interval,
     warn_undefined,
 )
-from .exact_sums import from_limbs, group_counts, group_sums
+from .exact_sums import from_limbs, group_counts, group_sums, whole_limbs
 
 Edges = Literal["right", "left"]
 
@@ -82,14 +82,15 @@ def bin_index(confidence: Tensor, num_bins: int, edges: Edges = "right") -> Tens
     bin K-1. Edges are rounded to the dtype of `confidence`, so that 0.3 lies on the edge 3/10 in every dtype.
     """
     check_edges(edges)
-    grid = bin_edges(num_bins, confidence.dtype).to(confidence.device)
     if confidence.dtype not in (torch.float32, torch.float64):
         # so coarse that neighbouring edges may round to the same number
+        grid = bin_edges(num_bins, confidence.dtype).to(confidence.device)
         return torch.bucketize(confidence.float(), grid[1:-1].float(), right=edges == "left")
     # the product may be off by a rounding error, but the edge nearest to it cannot be: one comparison decides
-    nearest = (confidence * num_bins).round_().long()
-    above = confidence > grid[nearest] if edges == "right" else confidence >= grid[nearest]
-    return nearest.sub_(1).add_(above).clamp_(0, num_bins - 1)
+    nearest = (confidence * num_bins).round_()
+    edge = nearest / num_bins  # correctly rounded, which `bin_edges` is, too
+    below = confidence <= edge if edges == "right" else confidence < edge
+    return nearest.sub_(below.to(nearest.dtype)).clamp_(0, num_bins - 1).long()
 
 
 def bin_sums(
@@ -131,10 +132,18 @@ def bin_sums(
         index = bin_index(confidence[chunk], num_bins, edges)
         if group is not None:
             index += group.flatten()[chunk].long() * num_bins
-        sums[0] += group_counts(index, cells)
-        sums[1:3] += group_sums(confidence[chunk], index, cells)
-        sums[3:5] += group_sums(success[chunk], index, cells)
+        sums += cell_sums(index, cells, confidence[chunk], success[chunk])
     return sums if group is None else sums.view(5, num_groups, num_bins)
+
+
+def cell_sums(cell: Tensor, num_cells: int, confidence: Tensor, success: Tensor) -> Tensor:
+    """Sums (5, num_cells) int64 as of `bin_sums`, given the `cell` (N,) int64 of each prediction; unchecked."""
+    if success.dtype != torch.bool:
+        counts, successes = group_counts(cell, num_cells), group_sums(success, cell, num_cells)
+    else:  # counts of misses and hits are all there is to know
+        misses, hits = group_counts(cell * 2 + success, 2 * num_cells).view(num_cells, 2).T
+        counts, successes = misses + hits, whole_limbs(hits)
+    return torch.cat((counts.unsqueeze(0), group_sums(confidence, cell, num_cells), successes))
 
 
 def bin_statistics(

@@ -64,7 +64,7 @@ def brier(probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Ten
 def nll_true(probabilities: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood of the true class, infinite where its probability is 0. Arguments as `brier`."""
     check_predictions(probabilities, labels)
-    return _reduce(-_true_probability(at_least_float32(probabilities), labels).log(), reduction)
+    return _reduce(-of_class(at_least_float32(probabilities), labels).log(), reduction)
 
 
 def nll_pred(probabilities: Tensor, reduction: str = "mean") -> Tensor:
@@ -104,7 +104,12 @@ class SampleScores(NamedTuple):
     brier: Tensor
     nll_true: Tensor
     nll_pred: Tensor
-    entropy: Tensor
+    entropy: Tensor | None
+
+    @property
+    def accuracy(self) -> Tensor:
+        """`success`, by the name of its mean."""
+        return self.success
 
 
 def sample_scores(probabilities: Tensor, labels: Tensor) -> SampleScores:
@@ -113,7 +118,7 @@ def sample_scores(probabilities: Tensor, labels: Tensor) -> SampleScores:
     For callers that have checked their input once and go through it in pieces.
     """
     confidence = probabilities.amax(1)
-    true = _true_probability(probabilities, labels)
+    true = of_class(probabilities, labels)
     # argmax costs a hundred times what amax does, and is needed only where classes tie
     tied = (probabilities == confidence.unsqueeze(1)).sum() > confidence.numel()
     return SampleScores(
@@ -126,14 +131,15 @@ def sample_scores(probabilities: Tensor, labels: Tensor) -> SampleScores:
     )
 
 
-def _true_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
-    return probabilities.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+def of_class(values: Tensor, labels: Tensor) -> Tensor:
+    """The entry (n, ...) of `values` (n, C, ...) at the class `labels` (n, ...)."""
+    return values.gather(1, labels.long().unsqueeze(1)).squeeze(1)
 
 
 def _brier(probabilities: Tensor, labels: Tensor) -> Tensor:
     # not sum_c p_c² - 2 p_true + 1, which cancels when p_true is near 1
     others = probabilities.scatter(1, labels.long().unsqueeze(1), 0)
-    return _sum_over_classes(others.square()) + (1 - _true_probability(probabilities, labels)).square()
+    return _sum_over_classes(others.square()) + (1 - of_class(probabilities, labels)).square()
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

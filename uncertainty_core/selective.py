@@ -18,12 +18,26 @@ from .calibration import bin_index
 from .checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
 from .exact_sums import group_counts
 
+# Levels of uncertainty as fine as bfloat16, from 2**-24 on: 128 for each power of two, one for 1, one for all below.
+NUM_LEVELS = 24 * 128 + 2
+_BITS_BELOW = (127 - 24) * 128 - 1
+
 
 class Ranking(NamedTuple):
     """count: samples at each level (T,) int64; events: how many of them are events (T,) int64. Certain ones first."""
 
     count: Tensor
     events: Tensor
+
+
+def uncertainty_level(uncertainty: Tensor) -> Tensor:
+    """The level (...) int32 in [0, NUM_LEVELS) of each `uncertainty` (...) in [0, 1]; more certain is lower or equal.
+
+    Levels are narrower than a hundredth of their values, down to 2**-24. Networks are certain of most pixels: of a
+    thousand equal bins the first would hold most of them.
+    """
+    # the bits of a float, read as an integer, rise with it
+    return (uncertainty.float().view(torch.int32) >> 16).sub_(_BITS_BELOW).clamp_(min=0)
 
 
 def ranking(uncertainty: Tensor, event: Tensor, num_bins: int | None = None) -> Ranking:
@@ -146,7 +160,8 @@ def confusion_by_uncertainty(
         label: true classes (N,), integer.
         uncertainty: (N,) in [0, 1].
         num_classes: C.
-        num_bins: T; 1000 keeps the mIoU of a sparsification curve within 2e-5 of a full sort.
+        num_bins: T; 1000 keep the mIoU of a sparsification curve within 2e-5 of a full sort if the uncertainties are
+            spread over [0, 1]. Of a map that is certain nearly everywhere they do not: see `PixelRanking`.
         ignore_index: label of pixels to leave out.
     """
     check_positive_int("num_bins", num_bins)
@@ -169,11 +184,19 @@ def mean_iou(confusion: Tensor) -> Tensor:
     Args:
         confusion: (..., C, C), [true, predicted], counts or fractions of them.
     """
-    confusion = confusion.double()
+    return _mean_ratio(*_intersection_union(confusion.double()))
+
+
+def _intersection_union(confusion: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in the intersection and in the union of each class, (..., C), of `confusion` (..., C, C)."""
     intersection = confusion.diagonal(dim1=-2, dim2=-1)
-    union = confusion.sum(-1) + confusion.sum(-2) - intersection
+    return intersection, confusion.sum(-1) + confusion.sum(-2) - intersection
+
+
+def _mean_ratio(intersection: Tensor, union: Tensor) -> Tensor:
+    """Mean intersection over union (...) of the classes whose `union` (..., C) is not empty: float64 (...)."""
     occurs = union > 0
-    return torch.where(occurs, intersection / union, 0).sum(-1) / occurs.sum(-1)
+    return torch.where(occurs, intersection.double() / union, 0).sum(-1) / occurs.sum(-1)
 
 
 def check_removed(removed: Sequence[float]) -> None:
@@ -197,16 +220,33 @@ def sparsification(confusions: Tensor, removed: Sequence[float]) -> tuple[Tensor
     Returns:
         The curve, and the oracle's that removes the wrong pixels first: float64 (Q,) each.
     """
+    intersection, union = _intersection_union(confusions)
+    return sparsification_of_levels(confusions.sum((1, 2)), intersection, union, removed)
+
+
+def sparsification_of_levels(
+    count: Tensor, intersection: Tensor, union: Tensor, removed: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """`sparsification` from what an IoU needs of T levels of uncertainty, from certain to uncertain.
+
+    Args:
+        count: pixels (T,).
+        intersection, union: pixels (T, C) that each class has in either.
+        removed: the Q rising shares, each in [0, 1).
+    """
     check_removed(removed)
-    shares = torch.as_tensor(removed, dtype=torch.float64, device=confusions.device)
-    total = confusions.sum(0)
-    correct = torch.diag_embed(total.diagonal())
-    oracle = torch.stack((correct, total - correct))
-    return _kept_iou(confusions, shares), _kept_iou(oracle, shares)
+    shares = torch.as_tensor(removed, dtype=torch.float64, device=count.device)
+    right = intersection.sum(0)
+    oracle = (
+        torch.stack((right.sum(), count.sum() - right.sum())),
+        torch.stack((right, torch.zeros_like(right))),
+        torch.stack((right, union.sum(0) - right)),
+    )
+    return _kept_iou(count, intersection, union, shares), _kept_iou(*oracle, shares)
 
 
-def _kept_iou(confusions: Tensor, removed: Tensor) -> Tensor:
-    count = confusions.sum((1, 2)).double()
+def _kept_iou(count: Tensor, intersection: Tensor, union: Tensor, removed: Tensor) -> Tensor:
+    count = count.double()
     if count.sum() == 0:
         warn_undefined("sparsification", "there are no pixels")
     before = count.cumsum(0) - count
@@ -214,8 +254,8 @@ def _kept_iou(confusions: Tensor, removed: Tensor) -> Tensor:
     # 0.3 of 20 pixels is 6, not 6 and the dust of a seventh, which would bring its class along
     whole = kept.round()
     kept = torch.where((kept - whole).abs() <= 1e-12 * count.sum(), whole, kept)
-    share = ((kept - before) / count.clamp(min=1)).clamp(0, 1)  # (Q, T) of each bin that is left
-    return mean_iou(torch.einsum("qt,tij->qij", share, confusions.double()))
+    share = ((kept - before) / count.clamp(min=1)).clamp(0, 1)  # (Q, T) of each level that is left
+    return _mean_ratio(share @ intersection.double(), share @ union.double())
 
 
 def ause(curve: Tensor, oracle: Tensor, removed: Sequence[float]) -> Tensor:

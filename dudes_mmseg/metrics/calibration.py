@@ -14,7 +14,7 @@ from uncertainty_core import CalibrationMetric
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.strict_json import strict_json
 
-from .probabilities import class_probabilities
+from .logits import class_logits
 from .streaming import States, StreamingMetric
 
 BINS = ("count", "mean_confidence", "success_frequency")
@@ -38,11 +38,15 @@ class SegCalibrationMetric(StreamingMetric):
 
     def new_states(self) -> States:
         """See `StreamingMetric`."""
-        return {"calibration": CalibrationMetric(self.num_classes, self.num_bins, ignore_index=self.ignore_index)}
+        metric = CalibrationMetric(
+            self.num_classes, self.num_bins, ignore_index=self.ignore_index, scores=("nll_true", "brier")
+        )
+        return {"calibration": metric}
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
         """See `StreamingMetric`."""
-        states["calibration"].update(class_probabilities(sample).unsqueeze(0), label.unsqueeze(0))
+        logits, predicted = class_logits(sample), sample["pred_sem_seg"]["data"]
+        states["calibration"].update_logits(logits.unsqueeze(0), label.unsqueeze(0), predicted)
 
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""

@@ -8,26 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmseg.registry import METRICS
 from torch import Tensor
 
 from uncertainty_core import Ranking, Sparsification, UncertaintyRanking, aupr, aurc, auroc, fpr_at_tpr
+from uncertainty_core.logit_scores import logit_confidence, logit_entropy
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.strict_json import strict_json
 
-from .probabilities import class_probabilities
+from .logits import class_logits
 from .streaming import States, StreamingMetric, predicted_uncertainty
 
 
 def _entropy(sample: Mapping[str, Any]) -> Tensor:
-    probabilities = class_probabilities(sample)
-    entropy = -torch.special.xlogy(probabilities, probabilities).sum(0)
-    return (entropy / math.log(len(probabilities))).clamp(0, 1)
+    logits = class_logits(sample)
+    return (logit_entropy(logits.unsqueeze(0)).squeeze(0) / math.log(len(logits))).clamp_(0, 1)
 
 
 def _doubt(sample: Mapping[str, Any]) -> Tensor:
-    return 1 - class_probabilities(sample).amax(0)
+    return 1 - logit_confidence(class_logits(sample).unsqueeze(0)).squeeze(0)
 
 
 UNCERTAINTIES = {"predicted": predicted_uncertainty, "entropy": _entropy, "confidence": _doubt}

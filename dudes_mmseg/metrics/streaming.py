@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import all_reduce, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.utils import mkdir_or_exist
@@ -64,39 +65,49 @@ class StreamingMetric(BaseMetric):
         return len(self.dataset_meta["classes"])
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch of predictions."""
+        """Add a batch of predictions, where they are: on a GPU, or not."""
         for sample in data_samples:
+            label = self._label(sample)
+            if not self._total:
+                self._make_states(label.device)
             self._merge_last()
-            self._last = self.new_states()
-            self.add(self._last, sample, self._label(sample))
+            try:
+                self.add(self._last, sample, label)
+            except UserError:
+                raise
+            except ValueError as error:  # of the core, which knows no images
+                raise UserError(f"{image_name(sample)}: {error}") from None
             self._count += 1
 
     def _label(self, sample: Mapping[str, Any]) -> Tensor:
         name = image_name(sample)
         if "gt_sem_seg" not in sample:
             raise UserError(f"{name} has no labels: put LoadAnnotations into the test pipeline")
-        label = sample["gt_sem_seg"]["data"].squeeze(0)
-        outside = label[(label != self.ignore_index) & ((label < 0) | (label >= self.num_classes))]
-        if len(outside):
+        label, predicted = (sample[field]["data"].squeeze(0) for field in ("gt_sem_seg", "pred_sem_seg"))
+        if label.shape != predicted.shape:
             raise UserError(
-                f"{name} has the label {outside[0].item()}, which is neither one of the {self.num_classes} classes nor "
-                f"{self.ignore_index} for void: correct the label map, or ignore_index"
+                f"{name} has labels of {tuple(label.shape)} pixels for a prediction of {tuple(predicted.shape)}: put "
+                "LoadAnnotations behind the transforms that resize the image"
             )
-        return label
+        return label.to(predicted.device)
+
+    def _make_states(self, device: torch.device | str) -> None:
+        self._total, self._last = self.new_states(), self.new_states()
+        for state in (*self._total.values(), *self._last.values()):
+            state.to(device).sync_on_compute = False  # `evaluate` adds up ranks, without the repeated images
 
     def _merge_last(self) -> None:
-        if not self._total:
-            self._total = self.new_states()
         for name, state in self._last.items():
             self._total[name].merge_state(state)
-        self._last = {}
+            state.reset()
 
     def evaluate(self, size: int) -> dict[str, float]:
         """The values of a data set of `size` images, of which this rank has seen its share."""
+        if not self._total:  # a rank without an image
+            self._make_states("cpu")
         rank, world_size = get_dist_info()
-        if rank + world_size * (self._count - 1) >= size:  # the sampler took an image from the start once more
-            self._last = {}
-        self._merge_last()
+        if rank + world_size * (self._count - 1) < size:  # else the sampler took an image from the start once more
+            self._merge_last()
         for state in self._total.values():
             for values in state.metric_state.values():
                 all_reduce(values)

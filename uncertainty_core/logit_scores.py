@@ -1,0 +1,150 @@
+"""Scores of single predictions from logits: those of their softmax, which is never made.
+
+An image has tens of millions of logits. Everything here works on pieces (`pieces`) that stay in the cache, in a few
+passes over all classes.
+
+Shapes: N samples, C classes, `...` any further dimensions (pixels), n x m samples of a piece.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .scores import SampleScores, at_least_float32, of_class
+
+LOGITS_CHUNK = 2**21  # logits whose scores are vectors that fit the cache
+_PIECE = 2**18  # logits that fit it themselves
+
+
+def pieces(size: int, predictions: Tensor, *labels: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut `predictions` (N, C, ...) and each of `labels` (N, ...) into views (n, C, m) and (n, m).
+
+    A piece has about `size` numbers in its predictions; on a GPU more, which loses by small steps.
+    """
+    if predictions.numel() == 0:
+        return
+    length = max(1, (2**6 * size if predictions.is_cuda else size) // predictions.shape[1])
+    if predictions.dim() == 2:  # rows are contiguous
+        for piece, *rest in zip(*(values.split(length) for values in (predictions, *labels)), strict=True):
+            yield piece.unsqueeze(2), *(values.unsqueeze(1) for values in rest)
+    else:  # classes are planes
+        for image in zip(predictions.flatten(2), *(values.flatten(1) for values in labels), strict=True):
+            for piece in zip(*(values.split(length, dim=-1) for values in image), strict=True):
+                yield tuple(values.unsqueeze(0) for values in piece)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise ValueError unless the largest logit (N, C, ...) of every sample is finite, which NaN never is."""
+    top = logits.amax(1)
+    if not top.isfinite().all():
+        index = tuple((~top.isfinite()).nonzero()[0].tolist())
+        where = ", ".join(map(str, (index[0], ":", *index[1:])))
+        raise ValueError(f"the largest logit must be finite, but that of logits[{where}] is {top[index].item()}")
+
+
+def logit_scores(
+    logits: Tensor, labels: Tensor, success: Tensor | None = None, with_entropy: bool = True
+) -> SampleScores:
+    """`sample_scores` of the softmax of `logits` (n, C, m) and int64 `labels` (n, m), unchecked: (n · m,) each.
+
+    A sample whose largest logit is not finite has scores of NaN.
+
+    Args:
+        logits, labels: of the samples.
+        success: whether the prediction is the label (n, m), if that is known.
+        with_entropy: what nobody asks for need not be computed: None instead.
+    """
+    known = (labels,) if success is None else (labels, success)
+    parts = [
+        _piece_scores(at_least_float32(piece), *rest, with_entropy=with_entropy)
+        for piece, *rest in pieces(_PIECE, logits, *known)
+    ]
+    columns = zip(*parts, strict=True)
+    return SampleScores(
+        *(None if column[0] is None else torch.cat([p.flatten() for p in column]) for column in columns)
+    )
+
+
+def _piece_scores(logits: Tensor, labels: Tensor, success: Tensor | None = None, *, with_entropy: bool) -> SampleScores:
+    top = logits.amax(1)
+    gap = logits - top.unsqueeze(1)
+    true_gap = of_class(gap, labels)
+    weight = _weights(gap)
+    squares = _dot(weight, weight)
+    weighted_gap = _dot(weight, gap) if with_entropy else None
+    total = _fold(weight)
+    if success is None:
+        success = true_gap == 0
+        # two classes at the top make 2 of the squares; argmax for all would take a hundred times as long as amax
+        may_tie = success & (squares >= 2)
+        if may_tie.any():
+            success[may_tie] = logits.movedim(1, -1)[may_tie].argmax(1) == labels[may_tie]
+    confidence, log_total = total.reciprocal(), total.log()
+    true = true_gap.exp().mul_(confidence)
+    miss = 1 - true
+    others = squares.mul_(confidence).mul_(confidence).addcmul_(true, true, value=-1).clamp_(min=0)
+    return SampleScores(
+        confidence=confidence,
+        success=success,
+        brier=others.addcmul_(miss, miss),
+        nll_true=log_total - true_gap,
+        nll_pred=log_total,
+        entropy=log_total - weighted_gap.mul_(confidence) if with_entropy else None,
+    )
+
+
+def logit_confidence(logits: Tensor) -> Tensor:
+    """Confidence (N, ...) of the softmax of `logits` (N, C, ...), in (0, 1]; NaN where no largest logit is finite."""
+    return _by_piece(lambda gap: _fold(_weights(gap)).reciprocal_(), logits)
+
+
+def logit_entropy(logits: Tensor) -> Tensor:
+    """Entropy (N, ...) in nats of the softmax of `logits` (N, C, ...); NaN where no largest logit is finite."""
+    return _by_piece(_entropy, logits)
+
+
+def _entropy(gap: Tensor) -> Tensor:
+    weight = _weights(gap)
+    weighted_gap, total = _dot(weight, gap), _fold(weight)
+    return total.log().sub_(weighted_gap.div_(total))
+
+
+def _by_piece(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """Values (N, ...) that `function` has for each piece's differences from the largest logit, (n, C, m)."""
+    logits = logits.detach()
+    values = at_least_float32(logits.new_empty(logits.shape[:1] + logits.shape[2:]))
+    for piece, part in pieces(_PIECE, logits, values):
+        piece = at_least_float32(piece)
+        part.copy_(function(piece - piece.amax(1, keepdim=True)))
+    return values
+
+
+def _weights(gap: Tensor) -> Tensor:
+    """exp of `gap` <= 0 (...), which is bounded in place: smaller weights add nothing to a sum of at least 1.
+
+    Products with infinite gaps would be NaN, and weights too small for normal numbers take ten times as long.
+    """
+    return gap.clamp_(min=2 * math.log(torch.finfo(gap.dtype).eps)).exp()
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over classes (n, m) of the products of (n, C, m) each, in the order of `_fold`."""
+    half, odd = divmod(first.shape[1], 2)
+    products = first[:, : half + odd] * second[:, : half + odd]
+    products[:, :half].addcmul_(first[:, half + odd :], second[:, half + odd :])
+    return _fold(products)
+
+
+def _fold(values: Tensor) -> Tensor:
+    """Sum over classes (n, m) of `values` (n, C, m), which are lost: half upon half, an order of classes alone.
+
+    torch's own order depends on the layout, and with it the last digit.
+    """
+    count = values.shape[1]
+    while count > 1:
+        half = count // 2
+        values[:, :half].add_(values[:, count - half : count])
+        count -= half
+    return values[:, 0]
