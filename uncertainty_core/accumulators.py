@@ -127,6 +127,8 @@ class CalibrationMetric(SumMetric):
             check_same_shape("predictions", predictions, "labels", labels)
             success = predictions == labels
         self._add(self._scores_of_logits(logits.detach(), labels, success))
+        self._update_count += 1  # as torchmetrics has it for `update`
+        self._computed = None
         if self.class_wise:
             self._add_class_wise(at_least_float32(logits.detach()).softmax(1), labels)
 

@@ -47,4 +47,5 @@ class SumMetric(Metric):
         if state.keys() != self.metric_state.keys():
             raise ValueError("metrics of different settings cannot be merged")
         super().merge_state(incoming_state)
+        self._update_count += 1  # or torchmetrics would warn that there is nothing to compute from
         self._computed = None  # torchmetrics would go on answering with what it computed before

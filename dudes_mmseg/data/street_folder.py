@@ -56,10 +56,10 @@ def write_streets(
         _claim(root, {"version": VERSION, "seed": seed, "width": size[0], "height": size[1]})
         for split, number in num_streets.items():
             _refuse_more(root, split, number)
-        todo = [(split, index) for split, number in num_streets.items() for index in range(number)]
-        for split, index in tqdm(todo, desc="streets", unit="image", disable=not progress):
-            if not _image_path(root, split, index).exists():
-                _write_street(root, split, index, size, seed)
+        wanted = [(split, index) for split, number in num_streets.items() for index in range(number)]
+        todo = [(split, index) for split, index in wanted if not _image_path(root, split, index).exists()]
+        for split, index in tqdm(todo, desc="streets", unit="image", disable=not (progress and todo)):
+            _write_street(root, split, index, size, seed)
     except OSError as error:
         raise UserError(f"{root} cannot hold the streets ({error}): choose another folder") from None
     return root

@@ -18,8 +18,8 @@ def test_wrong_and_void_pixels_are_white():
     assert wrong_pixels(np.array([[0, 1, 0]]), np.array([[0, 0, 255]]))[0, :, 0].tolist() == [0, 255, 255]
 
 
-def test_more_uncertain_is_brighter_and_the_scale_ends_at_a_half():
-    colours = colour_uncertainty(np.array([[0.0, 0.1, 0.25, 0.5, 0.9]])).astype(int).sum(2)[0]
+def test_more_uncertain_is_brighter_until_the_scale_ends():
+    colours = colour_uncertainty(np.array([[0.0, 0.1, 0.2, 0.3, 0.9]])).astype(int).sum(2)[0]
     assert (np.diff(colours[:4]) > 0).all()
     assert colours[3] == colours[4]
 

@@ -11,6 +11,6 @@ model = dict(
     backbone=dict(base_channels=16, stem_channels=16),
     decode_head=dict(in_channels=128, c1_in_channels=16, c1_channels=12, channels=64),
 )
-param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=400, by_epoch=False)]
-train_cfg = dict(max_iters=400, val_interval=400)
+param_scheduler = [dict(type="PolyLR", power=0.9, eta_min=0.0, begin=0, end=300, by_epoch=False)]
+train_cfg = dict(max_iters=300, val_interval=300)
 test_evaluator = _base_.softmax_evaluator
