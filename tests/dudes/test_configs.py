@@ -7,7 +7,9 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 from mmseg.registry import HOOKS, MODELS, TRANSFORMS
+from mmseg.structures import SegDataSample
 
 import dudes_mmseg  # noqa: F401  (registers)
 from dudes_mmseg.setup import CONFIGS
@@ -98,18 +100,34 @@ def test_a_student_has_257_parameters_more():
     assert count(student) - count(baseline) == 257
 
 
-def test_a_config_of_a_user_inherits(tmp_path):
+def losses_of(model: torch.nn.Module, size: int = 64) -> dict[str, torch.Tensor]:
+    """Of a batch of two crops with labels and targets."""
+    made = [SegDataSample(metainfo={"img_shape": (size, size), "ori_shape": (size, size)}) for _ in range(2)]
+    for sample in made:
+        sample.gt_sem_seg = PixelData(data=torch.randint(19, (1, size, size)))
+        sample.gt_uncertainty = PixelData(data=torch.rand(1, size, size) / 2)
+    return model.train().loss(torch.randn(2, 3, size, size), made)
+
+
+@pytest.mark.parametrize("base", ["ours", "theirs"])
+def test_a_config_of_a_user_inherits_and_trains(tmp_path, base):
     """From one of ours, which is found by path, and from one of mmsegmentation's."""
-    ours = tmp_path / "ours.py"
-    ours.write_text(f"_base_ = {str(CONFIGS / 'quick' / 'streets_student.py')!r}\ntrain_cfg = dict(max_iters=7)\n")
-    theirs = tmp_path / "theirs.py"
-    theirs.write_text(
-        "_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
-        "custom_imports = dict(imports=['dudes_mmseg'])\n"
-        "model = dict(type='DUDESEncoderDecoder', pretrained=None)\n"
-    )
-    assert Config.fromfile(str(ours)).train_cfg.max_iters == 7
-    assert MODELS.build(Config.fromfile(str(ours)).model).uncertainty_head.num_outputs == 1
-    cfg = Config.fromfile(str(theirs))
-    cfg.model.data_preprocessor.pop("size", None)
-    assert MODELS.build(cfg.model).uncertainty_head.conv.in_channels == 512
+    path = tmp_path / "my.py"
+    if base == "ours":
+        path.write_text(f"_base_ = {str(CONFIGS / 'quick' / 'streets_student.py')!r}\ntrain_cfg = dict(max_iters=7)\n")
+    else:
+        path.write_text(
+            "_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
+            "custom_imports = dict(imports=['dudes_mmseg'])\n"
+            "_norm = dict(type='BN')\n"
+            "model = dict(type='DUDESEncoderDecoder', pretrained=None, backbone=dict(depth=18, norm_cfg=_norm),\n"
+            "    decode_head=dict(in_channels=512, channels=32, norm_cfg=_norm),\n"
+            "    auxiliary_head=dict(in_channels=256, channels=16, norm_cfg=_norm))\n"
+        )
+    cfg = Config.fromfile(str(path))
+    init_default_scope("mmseg")
+    model = MODELS.build(cfg.model)
+    losses = losses_of(model)
+    assert {"decode.loss_ce", "uncertainty.loss_rmsle"} <= set(losses)
+    sum(value for name, value in losses.items() if "loss" in name).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
