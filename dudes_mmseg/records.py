@@ -71,7 +71,7 @@ def run_records(
         curves, per_class = {}, {}
         if uncertainty is not None:
             curves, per_class = _of_ranking(rankings[uncertainty])
-        per_class |= more.pop("per_class", {})
+        per_class = per_class | more.pop("per_class") if others else {}
         return RunRecord(
             name, "segmentation", evaluation.passes, metrics, provenance, curves=curves, per_class=per_class, **more
         )

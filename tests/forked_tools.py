@@ -63,6 +63,7 @@ def run(function, *arguments, folder):
 def tool(name, *arguments):
     """What `python tools/<name>.py <arguments>` does, in this process."""
     sys.argv = [f"tools/{name}.py", *map(str, arguments)]
+    sys.path.insert(0, str(ROOT / "tools"))  # as Python does for the folder of a script
     runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
 
 
