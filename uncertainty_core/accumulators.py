@@ -31,32 +31,47 @@ from .checks import (
     check_unit_interval,
     warn_undefined,
 )
-from .exact_sums import LIMIT, from_limbs, group_counts, group_sums, to_limbs
-from .logit_scores import LOGITS_CHUNK, check_logits, logit_scores, pieces
+from .exact_sums import LIMIT, from_limbs, group_counts, group_sums, total_limbs
+from .logit_scores import check_logits, logit_scores, pieces
 from .scores import SampleScores, at_least_float32, check_predictions, sample_scores
 from .sum_metric import SumMetric
 
 CHUNK = 2**17  # pixels whose temporaries fit the cache
-_PIECE = 2**19  # probabilities whose temporaries fit the cache
-ScoredPiece = tuple[SampleScores, Tensor | None]  # scores (N,) each, and which of them are void
+ScoredPiece = tuple[SampleScores, Tensor | None]  # scores (n, m) each, and which of them are void
 SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
 
 
-def class_cells(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Iterator[Tensor]:
-    """Chunks of the flattened `labels` (...) as int32, with C in place of `ignore_index`.
+def split_void(
+    part: Tensor, name: str, labels: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """`part` with some class for void labels, and where those are; None for nowhere.
 
-    Raises ValueError for a label that is neither this nor in [0, C).
+    Raises ValueError for a label that is neither in [0, C) nor `ignore_index`.
+
+    Args:
+        part: of the `labels` that are called `name` and of which the error tells the place.
+        name, labels, num_classes, ignore_index: as `check_labels`.
     """
+    part = part if part.dtype == torch.int64 else part.int()  # a byte compared with -1 or 256 would wrap around
+    lowest, highest = part.aminmax() if part.numel() else (0, 0)
+    if 0 <= lowest and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
+        return part, None
+    void = None if ignore_index is None else part == ignore_index
+    known = part if void is None else part.masked_fill(void, 0)
+    lowest, highest = known.aminmax()
+    if lowest < 0 or highest >= num_classes:
+        check_labels(name, labels, num_classes, ignore_index)
+    return known, void
+
+
+def class_cells(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Iterator[Tensor]:
+    """Chunks of the flattened `labels` (...) as int32, with C for void ones. See `split_void`."""
     if labels.is_floating_point():
         check_labels(name, labels, num_classes)
     for chunk in labels.flatten().split(CHUNK):
-        if chunk.dtype != torch.int64:  # a byte compared with -1 or 256 would wrap around
-            chunk = chunk.int()
-        void = None if ignore_index is None else chunk == ignore_index
-        known = chunk if void is None else chunk.where(~void, 0)
-        if chunk.numel() and not 0 <= known.min() <= known.max() < num_classes:
-            check_labels(name, labels, num_classes, ignore_index)
-        yield known.int() if void is None else known.int().add_(void, alpha=num_classes)
+        known, void = split_void(chunk, name, labels, num_classes, ignore_index)
+        cell = known.int()
+        yield cell if void is None else cell.masked_fill(void, num_classes)
 
 
 class CalibrationMetric(SumMetric):
@@ -122,11 +137,9 @@ class CalibrationMetric(SumMetric):
             raise ValueError(f"logits must be floating point (N, C, ...), got {logits.dtype} {tuple(logits.shape)}")
         check_label_shape(logits, labels, "logits")
         self._check_classes("logits", logits)
-        success = None
         if predictions is not None:
             check_same_shape("predictions", predictions, "labels", labels)
-            success = predictions == labels
-        self._add(self._scores_of_logits(logits.detach(), labels, success))
+        self._add(self._scores_of_logits(logits.detach(), labels, predictions))
         self._update_count += 1  # as torchmetrics has it for `update`
         self._computed = None
         if self.class_wise:
@@ -136,32 +149,27 @@ class CalibrationMetric(SumMetric):
         if predictions.shape[1] != self.num_classes:
             raise ValueError(f"{name} must have {self.num_classes} classes, got {predictions.shape[1]}")
 
+    def _split_void(self, part: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        label, void = split_void(part, "labels", labels, self.num_classes, self.ignore_index)
+        return label.long(), void
+
     def _scores(self, probabilities: Tensor, labels: Tensor) -> Iterator[ScoredPiece]:
-        for piece, label in pieces(_PIECE, probabilities, labels):
-            label, void = self._split_void(label)
+        for piece, part in pieces(probabilities, labels):
+            label, void = self._split_void(part, labels)
             scores = sample_scores(at_least_float32(piece), label)
             # in half precision the edges are its own
-            scores = scores._replace(confidence=scores.confidence.to(piece.dtype))
-            yield SampleScores(*(values.flatten() for values in scores)), void
+            yield scores._replace(confidence=scores.confidence.to(piece.dtype)), void
 
-    def _scores_of_logits(self, logits: Tensor, labels: Tensor, success: Tensor | None) -> Iterator[ScoredPiece]:
-        for piece, label, *known in pieces(LOGITS_CHUNK, logits, labels, *(() if success is None else (success,))):
-            label, void = self._split_void(label)
-            lowest, highest = label.aminmax()
-            if lowest < 0 or highest >= self.num_classes:
-                check_labels("labels", labels, self.num_classes, self.ignore_index)
-            scores = logit_scores(piece, label, *known, with_entropy="entropy" in self.scores)
+    def _scores_of_logits(self, logits: Tensor, labels: Tensor, predictions: Tensor | None) -> Iterator[ScoredPiece]:
+        if labels.is_floating_point():
+            check_labels("labels", labels, self.num_classes)
+        for piece, part, *known in pieces(logits, labels, *(() if predictions is None else (predictions,))):
+            label, void = self._split_void(part, labels)
+            success = known[0] == part if known else None
+            scores = logit_scores(at_least_float32(piece), label, success, "entropy" in self.scores)
             if scores.confidence.amax().isnan():
                 check_logits(logits)
             yield scores, void
-
-    def _split_void(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`labels` as int64, with some class for the void ones, and where those are; None for nowhere."""
-        labels = labels.long()
-        if self.ignore_index is None:
-            return labels, None
-        void = labels == self.ignore_index
-        return (labels.where(~void, 0), void) if void.any() else (labels, None)
 
     def _add(self, parts: Iterable[ScoredPiece]) -> None:
         """Add all parts but their void samples; if one of them is refused, none."""
@@ -169,27 +177,25 @@ class CalibrationMetric(SumMetric):
         for scores, void in parts:
             cell = bin_index(scores.confidence, self.num_bins, self.edges)
             values = torch.stack([getattr(scores, name).to(scores.brier.dtype) for name in self.scores])
+            if void is not None:  # to a bin that is dropped, and with scores of 0: picking the others takes longer
+                cell.masked_fill_(void, self.num_bins)
+                values.masked_fill_(void, 0)
             infinite = values >= LIMIT if values.amax() >= LIMIT else None
             if infinite is not None:
                 values.masked_fill_(infinite, 0)
-            if void is not None:  # to a bin that is dropped, and times 0: picking the others takes longer
-                void = void.flatten()
-                cell = cell.where(~void, self.num_bins)
-                values *= (~void).to(values.dtype)
-                infinite = None if infinite is None else infinite & ~void
-            sums = cell_sums(cell, self.num_bins + 1, scores.confidence, scores.success)[:, :-1]
+                totals[2] += infinite.flatten(1).sum(1)
+            confidence, success = scores.confidence.flatten(), scores.success.flatten()
+            sums = cell_sums(cell.flatten(), self.num_bins + 1, confidence, success)[:, :-1]
             bins += sums
-            totals[:2] += to_limbs(values).sum(2)
-            if infinite is not None:
-                totals[2] += infinite.sum(1)
+            totals[:2] += total_limbs(values.flatten(1))
         self.bin_sums += bins
         self.score_sums += totals
 
     def _add_class_wise(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add the probability of each class, (N, C, ...)."""
         classes = torch.arange(self.num_classes, device=labels.device)
-        for piece, label in pieces(_PIECE, probabilities, labels):
-            label, void = self._split_void(label)
+        for piece, label in pieces(probabilities, labels):
+            label, void = self._split_void(label, labels)
             valid = slice(None) if void is None else ~void
             per_class = piece.movedim(1, -1)[valid]  # (..., C)
             is_class = label[valid].unsqueeze(-1) == classes

@@ -141,7 +141,7 @@ def cell_sums(cell: Tensor, num_cells: int, confidence: Tensor, success: Tensor)
     if success.dtype != torch.bool:
         counts, successes = group_counts(cell, num_cells), group_sums(success, cell, num_cells)
     else:  # counts of misses and hits are all there is to know
-        misses, hits = group_counts(cell * 2 + success, 2 * num_cells).view(num_cells, 2).T
+        misses, hits = group_counts(cell.int().mul_(2).add_(success), 2 * num_cells).view(num_cells, 2).T
         counts, successes = misses + hits, whole_limbs(hits)
     return torch.cat((counts.unsqueeze(0), group_sums(confidence, cell, num_cells), successes))
 

@@ -14,18 +14,17 @@ from torch import Tensor
 
 from .scores import SampleScores, at_least_float32, of_class
 
-LOGITS_CHUNK = 2**21  # logits whose scores are vectors that fit the cache
-_PIECE = 2**18  # logits that fit it themselves
+PIECE = 2**19  # predictions whose temporaries fit the cache
 
 
-def pieces(size: int, predictions: Tensor, *labels: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def pieces(predictions: Tensor, *labels: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut `predictions` (N, C, ...) and each of `labels` (N, ...) into views (n, C, m) and (n, m).
 
-    A piece has about `size` numbers in its predictions; on a GPU more, which loses by small steps.
+    A piece has about `PIECE` numbers in its predictions; on a GPU more, which loses by small steps.
     """
     if predictions.numel() == 0:
         return
-    length = max(1, (2**6 * size if predictions.is_cuda else size) // predictions.shape[1])
+    length = max(1, (2**6 * PIECE if predictions.is_cuda else PIECE) // predictions.shape[1])
     if predictions.dim() == 2:  # rows are contiguous
         for piece, *rest in zip(*(values.split(length) for values in (predictions, *labels)), strict=True):
             yield piece.unsqueeze(2), *(values.unsqueeze(1) for values in rest)
@@ -47,27 +46,15 @@ def check_logits(logits: Tensor) -> None:
 def logit_scores(
     logits: Tensor, labels: Tensor, success: Tensor | None = None, with_entropy: bool = True
 ) -> SampleScores:
-    """`sample_scores` of the softmax of `logits` (n, C, m) and int64 `labels` (n, m), unchecked: (n · m,) each.
+    """`sample_scores` of the softmax of float32 or float64 `logits` (n, C, m) and int64 `labels` (n, m), unchecked.
 
     A sample whose largest logit is not finite has scores of NaN.
 
     Args:
-        logits, labels: of the samples.
+        logits, labels: of a piece.
         success: whether the prediction is the label (n, m), if that is known.
         with_entropy: what nobody asks for need not be computed: None instead.
     """
-    known = (labels,) if success is None else (labels, success)
-    parts = [
-        _piece_scores(at_least_float32(piece), *rest, with_entropy=with_entropy)
-        for piece, *rest in pieces(_PIECE, logits, *known)
-    ]
-    columns = zip(*parts, strict=True)
-    return SampleScores(
-        *(None if column[0] is None else torch.cat([p.flatten() for p in column]) for column in columns)
-    )
-
-
-def _piece_scores(logits: Tensor, labels: Tensor, success: Tensor | None = None, *, with_entropy: bool) -> SampleScores:
     top = logits.amax(1)
     gap = logits - top.unsqueeze(1)
     true_gap = of_class(gap, labels)
@@ -115,7 +102,7 @@ def _by_piece(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     """Values (N, ...) that `function` has for each piece's differences from the largest logit, (n, C, m)."""
     logits = logits.detach()
     values = at_least_float32(logits.new_empty(logits.shape[:1] + logits.shape[2:]))
-    for piece, part in pieces(_PIECE, logits, values):
+    for piece, part in pieces(logits, values):
         piece = at_least_float32(piece)
         part.copy_(function(piece - piece.amax(1, keepdim=True)))
     return values

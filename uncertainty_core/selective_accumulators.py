@@ -155,8 +155,8 @@ class PixelRanking(SumMetric):
         check_same_shape("prediction", prediction, "label", label)
         check_same_shape("prediction", prediction, "uncertainty", uncertainty)
         cells = self.num_classes + 1  # the last one is for void
-        true = torch.zeros(NUM_LEVELS, cells, 2, dtype=torch.int64, device=label.device)
-        false = torch.zeros(NUM_LEVELS, cells, dtype=torch.int64, device=label.device)
+        shape = (NUM_LEVELS, cells, 2)
+        true, said = (torch.zeros(shape, dtype=torch.int64, device=label.device) for _ in range(2))
         chunks = zip(
             class_cells("prediction", prediction, self.num_classes),
             class_cells("label", label, self.num_classes, self.ignore_index),
@@ -165,13 +165,12 @@ class PixelRanking(SumMetric):
         )
         for predicted, labelled, uncertain in chunks:
             row = uncertainty_level(uncertain).mul_(cells)
-            wrong = predicted != labelled
-            true += group_counts((row + labelled).mul_(2).add_(wrong), true.numel()).view_as(true)
-            # only a wrong pixel that is not void falsely has a class
-            falsely = torch.where(wrong & (labelled < self.num_classes), predicted, self.num_classes)
-            false += group_counts(falsely.add_(row), false.numel()).view_as(false)
-        self.right += true[:, :-1, 0]
-        self.wrong += true[:, :-1, 1] + false[:, :-1]
+            wrong, void = predicted != labelled, labelled == self.num_classes
+            true += group_counts((row + labelled).mul_(2).add_(wrong), true.numel()).view(shape)
+            said += group_counts((row + predicted).mul_(2).add_(void), said.numel()).view(shape)
+        right, missed = true[:, :-1].unbind(2)
+        self.right += right
+        self.wrong += missed + said[:, :-1, 0] - right
         self.void += true[:, -1, 1]
 
     @property
