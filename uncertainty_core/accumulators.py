@@ -54,7 +54,7 @@ def split_void(
     """
     part = part if part.dtype == torch.int64 else part.int()  # a byte compared with -1 or 256 would wrap around
     lowest, highest = part.aminmax() if part.numel() else (0, 0)
-    if 0 <= lowest and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
+    if lowest >= 0 and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
         return part, None
     void = None if ignore_index is None else part == ignore_index
     known = part if void is None else part.masked_fill(void, 0)
