@@ -57,7 +57,8 @@ class UncertaintyVisualizationHook(Hook):
         path = Path(runner.work_dir) / "uncertainty" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
-        runner.visualizer.add_image(f"uncertainty/{name}", picture, runner.iter)
+        # no slash in it: backends that write files make no folders for them, and do not say so
+        runner.visualizer.add_image(f"uncertainty_{name}", picture, runner.iter)
 
 
 def draw_sample(sample: SegDataSample, palette: Sequence[Sequence[int]]) -> np.ndarray:

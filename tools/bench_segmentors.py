@@ -34,11 +34,11 @@ NUM_CLASSES = 19
 Sample = dict[str, Any]
 
 
-def member_config() -> Config:
-    """The paper's baseline."""
+def set_up(threads: int) -> None:
+    """What a process needs before it builds segmentors."""
+    torch.set_num_threads(threads)
     init_default_scope("mmseg")
     MMLogger.get_current_instance().setLevel("ERROR")
-    return read_config(CONFIG)
 
 
 def student_config(cfg: Config) -> dict:
@@ -117,8 +117,7 @@ def peak_growth(cfg: Config, checkpoints: list[str], size: tuple[int, int]) -> f
 
 
 def _grow(config: dict, size: tuple[int, int]) -> float:
-    torch.set_num_threads(1)
-    member_config()
+    set_up(threads=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run, inputs = forward(build(config)), torch.zeros(1, 3, *size)
     run(inputs)
@@ -198,7 +197,7 @@ def sorted_curve(predicted: Tensor, label: Tensor, uncertainty: Tensor) -> Tenso
 
 def compare_models(args: argparse.Namespace, folder: Path) -> None:
     """Inference, memory, and a training step."""
-    cfg = member_config()
+    cfg = read_config(CONFIG)  # the paper's baseline
     paths = write_members(cfg, folder, 6)
     height, width = args.shape
     # before this process needs much memory itself: a new one inherits its peak
@@ -241,7 +240,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=256, help="side of a training crop (default: %(default)s)")
     parser.add_argument("--only", choices=("models", "metrics"), help="half of it")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    set_up(args.threads)
     if args.only != "metrics":
         with tempfile.TemporaryDirectory() as folder:
             compare_models(args, Path(folder))

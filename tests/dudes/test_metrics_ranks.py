@@ -1,0 +1,75 @@
+"""Metrics under two real processes are those of one, bit by bit, whatever the size of the data set."""
+
+import multiprocessing
+
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import Evaluator
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
+
+from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
+
+CLASSES = ("road", "car", "sky")
+SIZE = (6, 8)
+
+
+def image(number: int) -> SegDataSample:
+    """What a student says about the image of that number."""
+    generator = torch.Generator().manual_seed(number)
+    logits = 3 * torch.randn(len(CLASSES), *SIZE, generator=generator)
+    label = torch.randint(len(CLASSES), (1, *SIZE), generator=generator)
+    label[:, : number % 3] = 255
+    sample = SegDataSample(metainfo={"img_path": f"{number}.png"})
+    sample.seg_logits, sample.gt_sem_seg = PixelData(data=logits), PixelData(data=label)
+    sample.pred_sem_seg = PixelData(data=logits.argmax(0, keepdim=True))
+    sample.pred_uncertainty = PixelData(data=torch.rand(1, *SIZE, generator=generator) / 2)
+    return sample
+
+
+def evaluate(size: int) -> tuple[dict[str, float], list[dict]]:
+    """The values of a data set of `size` images, and the sums behind them; in each of the ranks, if there are."""
+    metrics = [
+        IoUMetric(),
+        UncertaintyMetric(),
+        SegCalibrationMetric(),
+        SparsificationMetric(),
+        SparsificationMetric("entropy"),
+    ]
+    evaluator = Evaluator(metrics)
+    evaluator.dataset_meta = {"classes": CLASSES}
+    for number in DefaultSampler(range(size), shuffle=False):
+        evaluator.process([image(number)])
+    values = evaluator.evaluate(size)
+    return values, [{name: s.metric_state for name, s in metric.measured.items()} for metric in metrics[1:]]
+
+
+def run_rank(rank: int, folder, size: int) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(evaluate(size), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def tensors(states: list[dict]) -> list[torch.Tensor]:
+    return [tensor for metric in states for state in metric.values() for tensor in state.values()]
+
+
+@pytest.mark.filterwarnings("ignore:.*is NaN.*:RuntimeWarning")
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_two_ranks_equal_one(size, tmp_path):
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=run_rank, args=(rank, tmp_path, size)) for rank in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(timeout=60)
+        rank.kill()
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    values, states = evaluate(size)
+    for rank in (0, 1):
+        found, sums = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        assert all(torch.equal(*pair) for pair in zip(tensors(sums), tensors(states), strict=True))
+        assert str(found) == str(values)  # NaN is not equal to itself
+    assert values["predicted/mIoU"] == pytest.approx(values["mIoU"], abs=0.005)  # which mmseg rounds
