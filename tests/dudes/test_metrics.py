@@ -5,10 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.datasets import CityscapesDataset
+from mmseg.registry import METRICS
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.nn.functional import one_hot
 
+from dudes_mmseg.data.street_folder import write_streets
 from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
-from uncertainty_core import CalibrationMetric
+from dudes_mmseg.stored_targets import encode_target
+from uncertainty_core import CalibrationMetric, write_targets
 from uncertainty_core.errors import UserError
 
 CLASSES = ("road", "car", "sky", "person")
@@ -125,6 +133,60 @@ def test_a_perfect_ranking_has_no_area_to_its_oracle():
     assert values["predicted/error_fpr95"] == 0
 
 
+def test_beside_the_metrics_of_mmsegmentation(tmp_path, monkeypatch):
+    # what cityscapesscripts 2.3 calls and numpy 2.4 no longer has
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)
+    init_default_scope("mmseg")
+    write_streets(tmp_path, {"val": 2}, (64, 32), progress=False)
+    scenes = CityscapesDataset(
+        data_root=str(tmp_path),
+        data_prefix={"img_path": "leftImg8bit/val", "seg_map_path": "gtFine/val"},
+        pipeline=[{"type": kind} for kind in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs")],
+    )
+    official = {"type": "CityscapesMetric", "output_dir": str(tmp_path / "out"), "prefix": "official"}
+    ours = ("UncertaintyMetric", "SegCalibrationMetric", "SparsificationMetric")
+    evaluator = Evaluator(
+        [METRICS.build(kind) for kind in ({"type": "IoUMetric"}, official, *({"type": name} for name in ours))]
+    )
+    evaluator.dataset_meta = scenes.metainfo
+    for scene in scenes:
+        sample = scene["data_samples"]
+        label = sample.gt_sem_seg.data
+        said = torch.where(torch.rand(label.shape) < 0.3, torch.randint(19, label.shape), label.clamp(max=18))
+        sample.pred_sem_seg = PixelData(data=said)
+        sample.seg_logits = PixelData(data=5 * one_hot(said[0], 19).movedim(-1, 0).float())
+        sample.pred_uncertainty = PixelData(data=torch.rand(label.shape) / 2)
+        evaluator.process([sample])
+    values = evaluator.evaluate(2)
+    assert values["predicted/mIoU"] == pytest.approx(values["mIoU"], abs=0.005)  # which is rounded
+    assert 0 < values["official/averageScoreCategories"] < 1
+    assert {"uncertainty/mUnc", "calibration/ece", "predicted/ause"} < set(values)
+
+
+def test_the_teachers_uncertainty_beside_the_students(tmp_path, log):
+    given = samples(2)
+    for number, sample in enumerate(given):
+        path = tmp_path / "images" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(number + 1))
+        sample["img_path"] = str(path)
+    said = {f"{number}.png": torch.rand(*SIZE) / 2 for number in range(2)}
+    write_targets(
+        tmp_path / "store",
+        list(said),
+        lambda ids: [encode_target(said[id_], tmp_path / "images" / id_) for id_ in ids],
+        {},
+        shard_size=1,
+    )
+    values = measured(UncertaintyMetric(targets=str(tmp_path / "store")), given)
+    label = pixels(given, "gt_sem_seg")
+    teacher = torch.cat([said[name].flatten() for name in said]).numpy()
+    expected = np.mean([teacher[label == k].mean() for k in range(len(CLASSES))])
+    assert values["uncertainty/mUnc_teacher"] == pytest.approx(expected, abs=1e-5)
+    assert values["uncertainty/mUnc_difference"] == values["uncertainty/mUnc"] - values["uncertainty/mUnc_teacher"]
+    assert "student" in log[-1] and "teacher" in log[-1] and "person" in log[-1]
+
+
 def test_images_that_a_sampler_repeated_count_once():
     """The last image of a rank, and no other, may be one that the sampler took to fill up."""
     given = samples(4)
@@ -174,6 +236,8 @@ def test_an_image_that_is_all_void():
         (lambda s: s.pop("pred_uncertainty"), "street_0.png has no pred_uncertainty"),
         (lambda s: s.pop("gt_sem_seg"), "street_0.png has no labels"),
         (lambda s: s["gt_sem_seg"]["data"].fill_(7), "street_0.png.* is 7"),
+        (lambda s: s["gt_sem_seg"].update(data=torch.zeros(1, 3, 4).long()), r"street_0.png has labels of \(3, 4\)"),
+        (lambda s: s["pred_uncertainty"]["data"][0, 2].fill_(torch.nan), r"street_0.png: .*\[2, 0\] is nan"),
     ],
 )
 def test_bad_input_is_named(change, sentence):
