@@ -22,7 +22,6 @@ from uncertainty_core.run_record import (
 )
 
 from .metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
-from .metrics.sparsification import errors_of
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,13 @@ def run_records(
 
 def _of_ranking(metric: SparsificationMetric) -> tuple[dict[str, Curve], dict[str, dict[str, float]]]:
     """Curves by name, and the classes' IoU in percent."""
-    state = metric.measured["sparsification"]
+    state = metric.measured["pixels"]
     values = state.compute()
     curves = {
         "sparsification": Curve(list(state.removed), values["curve"].tolist(), values["oracle"].tolist()),
-        "risk_coverage": risk_coverage_curve(errors_of(state.confusions)),
+        "risk_coverage": risk_coverage_curve(state.levels.errors),
     }
-    return curves, {"IoU": _by_class(metric, 100 * class_iou(state.confusions.sum(0)))}
+    return curves, {"IoU": _by_class(metric, 100 * state.levels.class_iou)}
 
 
 def _by_class(metric: BaseMetric, values: Tensor) -> dict[str, float]:
@@ -116,10 +115,3 @@ def _uncertainty_per_class(evaluation: Evaluation) -> dict[str, dict[str, float]
         if isinstance(metric, UncertaintyMetric):
             return {"uncertainty": _by_class(metric, metric.measured["student"].compute()["per_group"])}
     return {}
-
-
-def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union (C,) of each class, NaN where it never occurs; `confusion` (C, C)."""
-    confusion = confusion.double()
-    intersection = confusion.diagonal()
-    return intersection / (confusion.sum(0) + confusion.sum(1) - intersection)

@@ -20,16 +20,9 @@ from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibr
 from classification.methods import DDN, Standard
 from classification.models import build_model
 from classification.sampling import mc_outputs
-from uncertainty_core import (
-    CalibrationMetric,
-    ConfidenceCalibration,
-    confusion_by_uncertainty,
-    mc_mean_std,
-    sparsification,
-)
+from uncertainty_core import CalibrationMetric, ConfidenceCalibration, mc_mean_std
 
 BATCH = 2**16
-REMOVED = [k / 20 for k in range(20)]
 Contender = Callable[..., float]
 
 
@@ -65,22 +58,6 @@ def torchmetrics_pixels(probabilities: Tensor, labels: Tensor) -> float:
     metric = MulticlassCalibrationError(probabilities.shape[1], n_bins=15, validate_args=False)
     metric.update(probabilities, labels)
     return metric.compute().item()
-
-
-def ours_sparsification(prediction: Tensor, label: Tensor, uncertainty: Tensor) -> float:
-    curve, _ = sparsification(confusion_by_uncertainty(prediction, label, uncertainty, 19), REMOVED)
-    return curve.mean().item()
-
-
-def sorted_sparsification(prediction: Tensor, label: Tensor, uncertainty: Tensor) -> float:
-    cell = (label * 19 + prediction)[uncertainty.argsort(stable=True)]
-    ious = []
-    for share in REMOVED:
-        kept = cell[: round(len(cell) * (1 - share))]
-        confusion = torch.bincount(kept, minlength=19 * 19).view(19, 19).double()
-        union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-        ious.append((confusion.diagonal() / union).nanmean().item())
-    return statistics.mean(ious)
 
 
 def sampling(network: str, draws: int) -> tuple[dict[str, Contender], dict[str, Contender]]:
@@ -203,12 +180,6 @@ def main() -> None:
     pixels = {"ours, with all nine scores": ours_pixels, "torchmetrics, ECE alone": torchmetrics_pixels}
     probabilities, labels = one_image()
     compare("Calibration of a 1024 x 2048 image, 19 classes", pixels, (probabilities, labels), min(args.rounds, 5))
-
-    uncertainty, prediction = probabilities.max(1)
-    flat = (prediction.flatten(), labels.flatten(), 1 - uncertainty.flatten())
-    del probabilities
-    curves = {"ours, 1000 bins": ours_sparsification, "full sort": sorted_sparsification}
-    compare("Sparsification of the same image", curves, flat, min(args.rounds, 5))
 
     torch.manual_seed(0)
     for network, channels, size, draws in (("densenet40", 3, 32, 2), ("lenet", 1, 28, 20)):

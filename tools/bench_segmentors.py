@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import REMOVED, Contender, compare
+from bench import Contender, compare
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 import dudes_mmseg  # noqa: F401  (registers)
 from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from dudes_mmseg.setup import read_config
-from uncertainty_core.selective_accumulators import PixelRanking
+from uncertainty_core import pixel_levels, sparsification
+from uncertainty_core.selective_accumulators import REMOVED
 
 CONFIG = "deeplabv3plus_r18_cityscapes-768x768_member.py"
 NUM_CLASSES = 19
@@ -178,9 +179,7 @@ def state_megabytes(sample: Sample) -> float:
 
 def histogram_curve(predicted: Tensor, label: Tensor, uncertainty: Tensor) -> Tensor:
     """mIoU (Q,) of the rest, from levels of uncertainty."""
-    ranking = PixelRanking(NUM_CLASSES, REMOVED)
-    ranking.update(predicted, label, uncertainty)
-    return ranking.compute()["curve"]
+    return sparsification(pixel_levels(predicted, label, uncertainty, NUM_CLASSES), REMOVED)[0]
 
 
 def sorted_curve(predicted: Tensor, label: Tensor, uncertainty: Tensor) -> Tensor:

@@ -28,19 +28,8 @@ from .mc_dropout import (
     split_at_dropout,
 )
 from .moments import RunningMoments
+from .pixel_levels import PixelLevels, ause, pixel_levels, sparsification
 from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label
-from .selective import (
-    Ranking,
-    aupr,
-    aurc,
-    auroc,
-    ause,
-    confusion_by_uncertainty,
-    fpr_at_tpr,
-    mean_iou,
-    ranking,
-    risk_coverage,
-    sparsification,
-)
-from .selective_accumulators import Sparsification, UncertaintyRanking
+from .selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
+from .selective_accumulators import PixelRanking, UncertaintyRanking
 from .targets import TargetStore, TargetStoreError, file_sha256, state_dict_sha256, write_targets

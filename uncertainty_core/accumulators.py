@@ -32,46 +32,13 @@ from .checks import (
     warn_undefined,
 )
 from .exact_sums import LIMIT, from_limbs, group_counts, group_sums, total_limbs
+from .labels import CHUNK, class_cells, split_void
 from .logit_scores import check_logits, logit_scores, pieces
 from .scores import SampleScores, at_least_float32, check_predictions, sample_scores
 from .sum_metric import SumMetric
 
-CHUNK = 2**17  # pixels whose temporaries fit the cache
 ScoredPiece = tuple[SampleScores, Tensor | None]  # scores (n, m) each, and which of them are void
 SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
-
-
-def split_void(
-    part: Tensor, name: str, labels: Tensor, num_classes: int, ignore_index: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """`part` with some class for void labels, and where those are; None for nowhere.
-
-    Raises ValueError for a label that is neither in [0, C) nor `ignore_index`.
-
-    Args:
-        part: of the `labels` that are called `name` and of which the error tells the place.
-        name, labels, num_classes, ignore_index: as `check_labels`.
-    """
-    part = part if part.dtype == torch.int64 else part.int()  # a byte compared with -1 or 256 would wrap around
-    lowest, highest = part.aminmax() if part.numel() else (0, 0)
-    if lowest >= 0 and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
-        return part, None
-    void = None if ignore_index is None else part == ignore_index
-    known = part if void is None else part.masked_fill(void, 0)
-    lowest, highest = known.aminmax()
-    if lowest < 0 or highest >= num_classes:
-        check_labels(name, labels, num_classes, ignore_index)
-    return known, void
-
-
-def class_cells(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Iterator[Tensor]:
-    """Chunks of the flattened `labels` (...) as int32, with C for void ones. See `split_void`."""
-    if labels.is_floating_point():
-        check_labels(name, labels, num_classes)
-    for chunk in labels.flatten().split(CHUNK):
-        known, void = split_void(chunk, name, labels, num_classes, ignore_index)
-        cell = known.int()
-        yield cell if void is None else cell.masked_fill(void, num_classes)
 
 
 class CalibrationMetric(SumMetric):

@@ -8,19 +8,14 @@ are tied: curves are evaluated between levels, areas are the expectation over th
 Shapes: N samples, T levels, C classes, Q points of a curve.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .calibration import bin_index
-from .checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
+from .checks import check_positive_int, check_same_shape, check_unit_interval, warn_undefined
 from .exact_sums import group_counts
-
-# Levels of uncertainty as fine as bfloat16, from 2**-24 on: 128 for each power of two, one for 1, one for all below.
-NUM_LEVELS = 24 * 128 + 2
-_BITS_BELOW = (127 - 24) * 128 - 1
 
 
 class Ranking(NamedTuple):
@@ -28,16 +23,6 @@ class Ranking(NamedTuple):
 
     count: Tensor
     events: Tensor
-
-
-def uncertainty_level(uncertainty: Tensor) -> Tensor:
-    """The level (...) int32 in [0, NUM_LEVELS) of each `uncertainty` (...) in [0, 1]; more certain is lower or equal.
-
-    Levels are narrower than a hundredth of their values, down to 2**-24. Networks are certain of most pixels: of a
-    thousand equal bins the first would hold most of them.
-    """
-    # the bits of a float, read as an integer, rise with it
-    return (uncertainty.float().view(torch.int32) >> 16).sub_(_BITS_BELOW).clamp_(min=0)
 
 
 def ranking(uncertainty: Tensor, event: Tensor, num_bins: int | None = None) -> Ranking:
@@ -143,127 +128,3 @@ def _defined(positives: Tensor, negatives: Tensor, name: str) -> bool:
 
 def _nan_like(values: Tensor) -> Tensor:
     return torch.full((), torch.nan, dtype=torch.float64, device=values.device)
-
-
-def confusion_by_uncertainty(
-    prediction: Tensor,
-    label: Tensor,
-    uncertainty: Tensor,
-    num_classes: int,
-    num_bins: int = 1000,
-    ignore_index: int | None = None,
-) -> Tensor:
-    """Confusion matrices (T, C, C) int64, one per bin of uncertainty, [true, predicted]; they may be added.
-
-    Args:
-        prediction: predicted classes (N,), integer.
-        label: true classes (N,), integer.
-        uncertainty: (N,) in [0, 1].
-        num_classes: C.
-        num_bins: T; 1000 keep the mIoU of a sparsification curve within 2e-5 of a full sort if the uncertainties are
-            spread over [0, 1]. Of a map that is certain nearly everywhere they do not: see `PixelRanking`.
-        ignore_index: label of pixels to leave out.
-    """
-    check_positive_int("num_bins", num_bins)
-    check_unit_interval("uncertainty", uncertainty)
-    check_same_shape("prediction", prediction, "label", label)
-    check_same_shape("prediction", prediction, "uncertainty", uncertainty)
-    check_labels("prediction", prediction, num_classes)
-    check_labels("label", label, num_classes, ignore_index)
-    if ignore_index is not None:
-        valid = label != ignore_index
-        prediction, label, uncertainty = prediction[valid], label[valid], uncertainty[valid]
-    level = bin_index(uncertainty.detach().flatten(), num_bins)
-    cell = (level * num_classes + label.flatten()) * num_classes + prediction.flatten()
-    return group_counts(cell, num_bins * num_classes**2).view(num_bins, num_classes, num_classes)
-
-
-def mean_iou(confusion: Tensor) -> Tensor:
-    """Mean over the classes that occur (as truth or prediction) of the intersection over union: float64 (...).
-
-    Args:
-        confusion: (..., C, C), [true, predicted], counts or fractions of them.
-    """
-    return _mean_ratio(*_intersection_union(confusion.double()))
-
-
-def _intersection_union(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in the intersection and in the union of each class, (..., C), of `confusion` (..., C, C)."""
-    intersection = confusion.diagonal(dim1=-2, dim2=-1)
-    return intersection, confusion.sum(-1) + confusion.sum(-2) - intersection
-
-
-def _mean_ratio(intersection: Tensor, union: Tensor) -> Tensor:
-    """Mean intersection over union (...) of the classes whose `union` (..., C) is not empty: float64 (...)."""
-    occurs = union > 0
-    return torch.where(occurs, intersection.double() / union, 0).sum(-1) / occurs.sum(-1)
-
-
-def check_removed(removed: Sequence[float]) -> None:
-    """Raise ValueError unless `removed` are rising shares in [0, 1)."""
-    shares = torch.as_tensor(removed, dtype=torch.float64)
-    if not ((shares >= 0) & (shares < 1)).all():
-        raise ValueError(f"removed must hold shares in [0, 1), got {shares.tolist()}")
-    if not (shares[1:] > shares[:-1]).all():
-        raise ValueError(f"removed must rise, got {shares.tolist()}")
-
-
-def sparsification(confusions: Tensor, removed: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """mIoU of what is left when the most uncertain share of all pixels is removed (DUDES fig. 4).
-
-    A bin that is removed in part leaves the expected confusion matrix of a random choice from it.
-
-    Args:
-        confusions: (T, C, C) of `confusion_by_uncertainty`, from certain to uncertain.
-        removed: the Q rising shares, each in [0, 1).
-
-    Returns:
-        The curve, and the oracle's that removes the wrong pixels first: float64 (Q,) each.
-    """
-    intersection, union = _intersection_union(confusions)
-    return sparsification_of_levels(confusions.sum((1, 2)), intersection, union, removed)
-
-
-def sparsification_of_levels(
-    count: Tensor, intersection: Tensor, union: Tensor, removed: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """`sparsification` from what an IoU needs of T levels of uncertainty, from certain to uncertain.
-
-    Args:
-        count: pixels (T,).
-        intersection, union: pixels (T, C) that each class has in either.
-        removed: the Q rising shares, each in [0, 1).
-    """
-    check_removed(removed)
-    shares = torch.as_tensor(removed, dtype=torch.float64, device=count.device)
-    right = intersection.sum(0)
-    oracle = (
-        torch.stack((right.sum(), count.sum() - right.sum())),
-        torch.stack((right, torch.zeros_like(right))),
-        torch.stack((right, union.sum(0) - right)),
-    )
-    return _kept_iou(count, intersection, union, shares), _kept_iou(*oracle, shares)
-
-
-def _kept_iou(count: Tensor, intersection: Tensor, union: Tensor, removed: Tensor) -> Tensor:
-    count = count.double()
-    if count.sum() == 0:
-        warn_undefined("sparsification", "there are no pixels")
-    before = count.cumsum(0) - count
-    kept = (1 - removed)[:, None] * count.sum()
-    # 0.3 of 20 pixels is 6, not 6 and the dust of a seventh, which would bring its class along
-    whole = kept.round()
-    kept = torch.where((kept - whole).abs() <= 1e-12 * count.sum(), whole, kept)
-    share = ((kept - before) / count.clamp(min=1)).clamp(0, 1)  # (Q, T) of each level that is left
-    return _mean_ratio(share @ intersection.double(), share @ union.double())
-
-
-def ause(curve: Tensor, oracle: Tensor, removed: Sequence[float]) -> Tensor:
-    """Area between the oracle's sparsification curve and a model's, by trapezoids: float64, 0 is perfect.
-
-    Args:
-        curve, oracle: mIoU (Q,) at each share, as `sparsification` returns them.
-        removed: the Q rising shares.
-    """
-    shares = torch.as_tensor(removed, dtype=torch.float64, device=curve.device)
-    return torch.trapezoid(oracle - curve, shares)

@@ -15,7 +15,7 @@ from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.strict_json import strict_json
 
 from .logits import class_logits
-from .streaming import States, StreamingMetric
+from .streaming import LOCAL, States, StreamingMetric
 
 BINS = ("count", "mean_confidence", "success_frequency")
 NAMES = ("ece", "msce", "mce", "nll_true", "brier")
@@ -39,7 +39,7 @@ class SegCalibrationMetric(StreamingMetric):
     def new_states(self) -> States:
         """See `StreamingMetric`."""
         metric = CalibrationMetric(
-            self.num_classes, self.num_bins, ignore_index=self.ignore_index, scores=("nll_true", "brier")
+            self.num_classes, self.num_bins, ignore_index=self.ignore_index, scores=("nll_true", "brier"), **LOCAL
         )
         return {"calibration": metric}
 

@@ -11,13 +11,13 @@ from typing import Any
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from uncertainty_core import Ranking, Sparsification, UncertaintyRanking, aupr, aurc, auroc, fpr_at_tpr
+from uncertainty_core import PixelRanking
 from uncertainty_core.logit_scores import logit_confidence, logit_entropy
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.strict_json import strict_json
 
 from .logits import class_logits
-from .streaming import States, StreamingMetric, predicted_uncertainty
+from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty
 
 
 def _entropy(sample: Mapping[str, Any]) -> Tensor:
@@ -29,12 +29,13 @@ def _doubt(sample: Mapping[str, Any]) -> Tensor:
     return 1 - logit_confidence(class_logits(sample).unsqueeze(0)).squeeze(0)
 
 
+NAMES = ("ause", "aurc", "error_auroc", "error_aupr", "error_fpr95", "auroc", "aupr", "fpr95")
 UNCERTAINTIES = {"predicted": predicted_uncertainty, "entropy": _entropy, "confidence": _doubt}
 
 
 @METRICS.register_module()
 class SparsificationMetric(StreamingMetric):
-    """How well an uncertainty ranks pixels, from histograms of 1000 levels.
+    """How well an uncertainty ranks pixels, from a histogram of fine levels.
 
     `mIoU` in percent, and `ause`, the area between the curve of mIoU over removed shares and the best possible one.
     Finding wrong pixels: `error_auroc`, `error_aupr`, `error_fpr95`, and `aurc`. Finding void pixels, which stand for
@@ -54,39 +55,23 @@ class SparsificationMetric(StreamingMetric):
 
     def new_states(self) -> States:
         """See `StreamingMetric`."""
-        return {
-            "sparsification": Sparsification(self.num_classes, ignore_index=self.ignore_index),
-            "void": UncertaintyRanking(),
-        }
+        return {"pixels": PixelRanking(self.num_classes, ignore_index=self.ignore_index, **LOCAL)}
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
         """See `StreamingMetric`."""
-        uncertainty = UNCERTAINTIES[self.uncertainty](sample)
         prediction = sample["pred_sem_seg"]["data"].squeeze(0).long()
-        states["sparsification"].update(prediction, label, uncertainty)
-        states["void"].update(uncertainty, label == self.ignore_index)
+        states["pixels"].update(prediction, label, UNCERTAINTIES[self.uncertainty](sample))
 
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""
-        curves = states["sparsification"].compute()
-        errors = errors_of(states["sparsification"].confusions)
-        values = {"mIoU": 100 * curves["miou"], "ause": curves["ause"], "aurc": aurc(errors)}
-        for event, ranking in (("error_", errors), ("", states["void"].ranking)):
-            for name, metric in (("auroc", auroc), ("aupr", aupr), ("fpr95", fpr_at_tpr)):
-                values[event + name] = metric(ranking)
-        return {name: value.item() for name, value in values.items()}
+        values = states["pixels"].compute()
+        return {"mIoU": 100 * values["miou"].item()} | {name: values[name].item() for name in NAMES}
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
         """The curve, as JSON and as a picture."""
-        state = states["sparsification"]
+        state = states["pixels"]
         curves = state.compute()
         content = {"removed": list(state.removed)} | {k: curves[k].tolist() for k in ("curve", "oracle")}
         (folder / f"{self.prefix}_curve.json").write_text(strict_json(content), encoding="utf-8")
         figure = sparsification_plot(state.removed, {self.prefix: curves["curve"]}, {self.prefix: curves["oracle"]})
         figure.savefig(folder / f"{self.prefix}_sparsification.png")
-
-
-def errors_of(confusions: Tensor) -> Ranking:
-    """The ranking of wrong pixels, given confusion matrices (levels, C, C)."""
-    count = confusions.sum((1, 2))
-    return Ranking(count, count - confusions.diagonal(dim1=1, dim2=2).sum(1))

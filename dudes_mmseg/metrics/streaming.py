@@ -20,6 +20,7 @@ from uncertainty_core.strict_json import strict_json
 from uncertainty_core.sum_metric import SumMetric
 
 States = dict[str, SumMetric]
+LOCAL = {"sync_on_compute": False}  # ranks are added up in `evaluate`, without the images that were repeated
 
 
 class StreamingMetric(BaseMetric):
@@ -45,7 +46,7 @@ class StreamingMetric(BaseMetric):
         self._count = 0
 
     def new_states(self) -> States:
-        """Empty sums by name."""
+        """Empty sums by name, made with `LOCAL`."""
         raise NotImplementedError
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
@@ -94,7 +95,7 @@ class StreamingMetric(BaseMetric):
     def _make_states(self, device: torch.device | str) -> None:
         self._total, self._last = self.new_states(), self.new_states()
         for state in (*self._total.values(), *self._last.values()):
-            state.to(device).sync_on_compute = False  # `evaluate` adds up ranks, without the repeated images
+            state.to(device)
 
     def _merge_last(self) -> None:
         for name, state in self._last.items():

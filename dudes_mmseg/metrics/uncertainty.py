@@ -14,7 +14,7 @@ from torch import Tensor
 from uncertainty_core import GroupMean, TargetStore
 
 from ..stored_targets import read_target
-from .streaming import States, StreamingMetric, predicted_uncertainty
+from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty
 
 
 @METRICS.register_module()
@@ -37,7 +37,7 @@ class UncertaintyMetric(StreamingMetric):
     def new_states(self) -> States:
         """See `StreamingMetric`."""
         names = ["student"] if self._store is None else ["student", "teacher"]
-        return {name: GroupMean(self.num_classes, self.ignore_index) for name in names}
+        return {name: GroupMean(self.num_classes, self.ignore_index, **LOCAL) for name in names}
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
         """See `StreamingMetric`."""

@@ -19,8 +19,9 @@ from torchmetrics import MetricCollection
 
 from uncertainty_core.accumulators import SCORES, CalibrationMetric, ConfidenceCalibration, GroupMean
 from uncertainty_core.calibration import BIN_METRICS, CalibrationResult, bin_statistics
+from uncertainty_core.pixel_levels import uncertainty_level
 from uncertainty_core.selective import ranking
-from uncertainty_core.selective_accumulators import Sparsification, UncertaintyRanking
+from uncertainty_core.selective_accumulators import PixelRanking, UncertaintyRanking
 
 CLOSE = {"rel": 1e-12, "abs": 1e-13}
 NAN = math.nan
@@ -57,8 +58,8 @@ CASES = {
         lambda n: (values(n), values(n, 4), integers(3, n)),
     ),
     "ranking": (lambda: UncertaintyRanking(50), lambda n: (values(n), integers(2, n).bool())),
-    "sparsification": (
-        lambda: Sparsification(3, num_bins=20, ignore_index=0),
+    "pixels": (
+        lambda: PixelRanking(3, ignore_index=0),
         lambda n: (integers(3, n), integers(3, n, 5), values(n)),
     ),
     "group-mean": (lambda: GroupMean(3, ignore_index=255), lambda n: (values(n), integers(3, n))),
@@ -228,25 +229,6 @@ def test_uncertainty_ranking_equals_the_loop():
         "fpr95": pytest.approx(ref.fpr_at_tpr(level, event.tolist(), 0.95), **CLOSE),
     }
     assert all(torch.equal(*pair) for pair in zip(metric.ranking, ranking(uncertainty, event, 50), strict=True))
-
-
-def test_sparsification_equals_the_full_sort():
-    size, shares = 100, [k / 20 for k in range(20)]
-    prediction, label = integers(4, size, 1), integers(4, size, 2)
-    label[::3] = prediction[::3]
-    uncertainty = (torch.randperm(size, generator=generator(3)).double() + 0.5) / size
-    void = torch.full_like(label, 255)
-    metric = Sparsification(4, ignore_index=255)
-    metric.update(prediction.view(10, 10), label.view(10, 10), uncertainty.view(10, 10))
-    metric.update(prediction, void, uncertainty)
-    data = prediction.tolist(), label.tolist()
-    curve = ref.sparsification_by_sort(*data, uncertainty.tolist(), 4, shares)
-    oracle = ref.sparsification_oracle(*data, 4, shares)
-    computed = metric.compute()
-    assert computed["curve"].tolist() == pytest.approx(curve, **CLOSE)
-    assert computed["oracle"].tolist() == pytest.approx(oracle, **CLOSE)
-    assert computed["ause"].item() == pytest.approx(ref.ause(curve, oracle, shares), **CLOSE)
-    assert computed["miou"].item() == pytest.approx(ref.mean_iou(ref.confusion_by_loop(*data, 4)), **CLOSE)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 1, 2, 255])), min_size=1, max_size=30))
@@ -451,7 +433,7 @@ TWINS = {
         [(torch.tensor([[0.75, 0.25]]), torch.tensor([0])), (torch.tensor([[0.75, 0.25]]), torch.tensor([1]))],
     ),
     "ignore_index of pixels": (
-        lambda: {str(i): Sparsification(2, 10, ignore_index=i) for i in (None, 1)},
+        lambda: {str(i): PixelRanking(2, ignore_index=i) for i in (None, 1)},
         [(torch.tensor([0]), torch.tensor([0]), torch.tensor([0.5]))] * 2
         + [(torch.tensor([0]), torch.tensor([1]), torch.tensor([0.5]))],
     ),
@@ -499,7 +481,7 @@ def test_two_ranks_equal_one_pass(tmp_path):
     metrics = {
         "calibration": (lambda: CalibrationMetric(5, class_wise=True), (p, y)),
         "ranking": (UncertaintyRanking, (u, event)),
-        "sparsification": (lambda: Sparsification(5, num_bins=100), (p.argmax(1), y, u)),
+        "pixels": (lambda: PixelRanking(5), (p.argmax(1), y, u)),
     }
     work, once = {}, {}
     for name, (make, data) in metrics.items():
@@ -554,12 +536,12 @@ def test_more_updates_than_float32_can_count():
 
 def test_other_sums_beyond_float32():
     size, half, one = 2**24 + 3, torch.tensor(0.5), torch.tensor(1)
-    order, pixels, group = UncertaintyRanking(10), Sparsification(2, 10), GroupMean(2)
+    order, pixels, group = UncertaintyRanking(10), PixelRanking(2), GroupMean(2)
     in_chunks(order, size, half, torch.tensor(True))
     in_chunks(pixels, size, one, one, half)
     in_chunks(group, size, half, one)
     assert order.ranking.count[4] == order.ranking.events[4] == size
-    assert pixels.confusions[4, 1, 1] == size
+    assert pixels.levels.right[uncertainty_level(half), 1] == size
     assert group.compute()["per_group"][1] == 0.5 and group.sums[0, 1] == size
 
 
@@ -588,10 +570,7 @@ EMPTY = {
     "confidence": [(torch.zeros(0), torch.zeros(0).bool())],
     "confidence-groups": [(torch.zeros(0), torch.zeros(0), torch.zeros(0).long())],
     "ranking": [(torch.zeros(0), torch.zeros(0).bool())],
-    "sparsification": [
-        (torch.zeros(0).long(), torch.zeros(0).long(), torch.zeros(0)),
-        (torch.tensor([1]), torch.tensor([0]), torch.tensor([0.5])),  # all void
-    ],
+    "pixels": [(torch.zeros(0).long(), torch.zeros(0).long(), torch.zeros(0))],
     "group-mean": [(torch.zeros(0), torch.zeros(0).long()), (torch.tensor([0.5]), torch.tensor([255]))],
     "calibration-left-half": [
         (torch.zeros(0, 7, 2, 2), torch.zeros(0, 2, 2).long()),
@@ -695,28 +674,28 @@ BAD = {
     "event": ("ranking", ([0.5], [1]), "event must be bool, got torch.int64"),
     "events": ("ranking", ([0.5], [True, True]), "uncertainty and event must have the same shape, got (1,) and (2,)"),
     "pixel": (
-        "sparsification",
+        "pixels",
         ([0, 1], [1, 1], [0.5, NAN]),
         "uncertainty must lie in [0, 1], but uncertainty[1] is nan",
     ),
     "pixel after void": (
-        "sparsification",
+        "pixels",
         ([0, 1, 1], [0, 1, 1], [0.5, 0.5, 7.0]),
         "uncertainty must lie in [0, 1], but uncertainty[2] is 7.0",
     ),
     "pixel of an image after void": (
-        "sparsification",
+        "pixels",
         ([[0, 1], [1, 1]], [[0, 1], [0, 1]], [[0.5, 0.5], [0.5, 7.0]]),
         "uncertainty must lie in [0, 1], but uncertainty[1, 1] is 7.0",
     ),
     "prediction": (
-        "sparsification",
+        "pixels",
         ([1, 3], [1, 1], [0.5, 0.5]),
         "prediction must lie in [0, 3), but prediction[1] is 3",
     ),
-    "true class": ("sparsification", ([0, 1], [1, 3], [0.5, 0.5]), "but label[1] is 3"),
-    "pixels": ("sparsification", ([0, 1], [1], [0.5, 0.5]), "prediction and label must have the same shape"),
-    "maps": ("sparsification", ([0, 1], [0, 1], [0.5]), "prediction and uncertainty must have the same shape"),
+    "true class": ("pixels", ([0, 1], [1, 3], [0.5, 0.5]), "but label[1] is 3"),
+    "pixels": ("pixels", ([0, 1], [1], [0.5, 0.5]), "prediction and label must have the same shape"),
+    "maps": ("pixels", ([0, 1], [0, 1], [0.5]), "prediction and uncertainty must have the same shape"),
     "value": ("group-mean", ([0.5, 3.0], [0, 0]), "values must lie in [0, 1], but values[1] is 3.0"),
     "values": ("group-mean", ([0.5, 0.5], [0]), "values and group must have the same shape, got (2,) and (1,)"),
     "mean's group": ("group-mean", ([0.5], [3]), "group must lie in [0, 3) or be 255 (ignored), but group[0] is 3"),
@@ -758,10 +737,9 @@ def test_bad_input_is_refused_and_changes_nothing(bad, method):
         (lambda: ConfidenceCalibration(edges="middle"), "edges must be 'right' or 'left', got 'middle'"),
         (lambda: ConfidenceCalibration(num_groups=0), "num_groups must be an integer >= 1, got 0"),
         (lambda: UncertaintyRanking(num_bins=-1), "num_bins must be an integer >= 1, got -1"),
-        (lambda: Sparsification(0), "num_classes must be an integer >= 1, got 0"),
-        (lambda: Sparsification(2, num_bins=0), "num_bins must be an integer >= 1, got 0"),
-        (lambda: Sparsification(2, removed=[0.5, 1.0]), "removed must "),
-        (lambda: Sparsification(2, removed=[0.5, 0.25]), "removed must "),
+        (lambda: PixelRanking(0), "num_classes must be an integer >= 1, got 0"),
+        (lambda: PixelRanking(2, removed=[0.5, 1.0]), "removed must "),
+        (lambda: PixelRanking(2, removed=[0.5, 0.25]), "removed must "),
         (lambda: GroupMean(0), "num_groups must be an integer >= 1, got 0"),
     ],
 )
@@ -792,7 +770,7 @@ def test_labels_may_have_any_integer_type(dtype):
     expected.update(p, y)
     got.update(p, y.to(dtype))
     assert_identical(got, expected)
-    order, wanted = Sparsification(5, ignore_index=100), Sparsification(5, ignore_index=100)
+    order, wanted = PixelRanking(5, ignore_index=100), PixelRanking(5, ignore_index=100)
     wanted.update(p.argmax(1), y, p.amax(1))
     order.update(p.argmax(1).to(dtype), y.to(dtype), p.amax(1))
     assert_identical(order, wanted)
@@ -813,7 +791,7 @@ def test_a_result_holds_what_compute_says():
 
 def test_documented_examples_work():
     attempted = 0
-    for name in ("checks", "exact_sums", "scores", "calibration", "selective", "accumulators"):
+    for name in ("checks", "exact_sums", "scores", "calibration", "selective", "pixel_levels", "accumulators"):
         failed, tried = doctest.testmod(importlib.import_module(f"uncertainty_core.{name}"))
         assert not failed, name
         attempted += tried

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncertainty_core.selective import NUM_LEVELS, uncertainty_level
+from uncertainty_core.pixel_levels import NUM_LEVELS, uncertainty_level
 from uncertainty_core.selective_accumulators import REMOVED, PixelRanking
 
 CLOSE = {"rel": 1e-12, "abs": 1e-13}
@@ -78,13 +78,13 @@ def test_everything_equals_the_loops():
     expected = {
         "miou": ref.mean_iou(ref.confusion_by_loop(*data, 4)),
         "ause": ref.ause(curve, oracle, list(REMOVED)),
-        "error_aurc": ref.aurc(*certain),
+        "aurc": ref.aurc(*certain),
         "error_auroc": ref.auroc(*certain),
         "error_aupr": ref.average_precision(*certain),
         "error_fpr95": ref.fpr_at_tpr(*certain, 0.95),
-        "void_auroc": ref.auroc(*known),
-        "void_aupr": ref.average_precision(*known),
-        "void_fpr95": ref.fpr_at_tpr(*known, 0.95),
+        "auroc": ref.auroc(*known),
+        "aupr": ref.average_precision(*known),
+        "fpr95": ref.fpr_at_tpr(*known, 0.95),
     }
     assert computed["curve"].tolist() == pytest.approx(curve, **CLOSE)
     assert computed["oracle"].tolist() == pytest.approx(oracle, **CLOSE)
@@ -97,9 +97,9 @@ def test_class_iou():
     # class 0: 1 of 2 (0 taken for 1), class 1: 1 of 2, class 2 occurs nowhere; the last pixel is void
     prediction, label = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, 255])
     metric = updated(prediction, label, torch.tensor([0.1, 0.2, 0.3, 0.4]), 3)
-    assert metric.class_iou.tolist() == pytest.approx([0.5, 0.5, math.nan], nan_ok=True)
-    assert metric.errors.events.sum() == 1 and metric.errors.count.sum() == 3
-    assert metric.outliers.events.sum() == 1 and metric.outliers.count.sum() == 4
+    assert metric.levels.class_iou.tolist() == pytest.approx([0.5, 0.5, math.nan], nan_ok=True)
+    assert metric.levels.errors.events.sum() == 1 and metric.levels.errors.count.sum() == 3
+    assert metric.levels.outliers.events.sum() == 1 and metric.levels.outliers.count.sum() == 4
 
 
 def sorted_curve(prediction, label, uncertainty, num_classes):
@@ -179,8 +179,8 @@ def test_all_void_and_nothing_at_all():
 def test_all_right_has_no_errors_to_find():
     label = torch.tensor([0, 1, 2, 3])
     computed = updated(label, label, torch.rand(4)).compute()
-    assert computed["miou"] == 1 and computed["ause"] == 0 and computed["error_aurc"] == 0
-    assert computed["error_auroc"].isnan() and computed["void_auroc"].isnan()
+    assert computed["miou"] == 1 and computed["ause"] == 0 and computed["aurc"] == 0
+    assert computed["error_auroc"].isnan() and computed["auroc"].isnan()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from uncertainty_core import (
     CalibrationMetric,
     CalibrationResult,
     ConfidenceCalibration,
-    Sparsification,
+    PixelRanking,
     UncertaintyRanking,
     bin_statistics,
     ranking,
@@ -150,7 +150,7 @@ def test_metrics_plot_themselves():
     grouped.update(torch.tensor([0.5, 0.9]), torch.tensor([True, False]), torch.tensor([0, 1]))
     errors = UncertaintyRanking()
     errors.update(torch.tensor([0.2, 0.6]), torch.tensor([False, True]))
-    pixels = Sparsification(num_classes=2, removed=[0.0, 0.5])
+    pixels = PixelRanking(num_classes=2, removed=[0.0, 0.5])
     pixels.update(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.2, 0.6]))
     for metric in (calibration, grouped, errors, pixels):
         assert metric.plot().axes

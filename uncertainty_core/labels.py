@@ -1,0 +1,48 @@
+"""Class labels in the pieces that metrics count, with what is void told apart.
+
+Shapes: C classes, `...` any dimensions.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .checks import check_labels
+
+CHUNK = 2**17  # pixels whose temporaries fit the cache
+
+
+def split_void(
+    part: Tensor, name: str, labels: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """`part` with some class for void labels, and where those are; None for nowhere.
+
+    Raises ValueError for a label that is neither in [0, C) nor `ignore_index`.
+
+    Args:
+        part: of the `labels` that are called `name` and of which the error tells the place.
+        name, labels, num_classes, ignore_index: as `check_labels`.
+    """
+    part = part if part.dtype == torch.int64 else part.int()  # a byte compared with -1 or 256 would wrap around
+    if part.numel() == 0:
+        return part, None
+    lowest, highest = part.aminmax()
+    if lowest >= 0 and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
+        return part, None
+    void = None if ignore_index is None else part == ignore_index
+    known = part if void is None else part.masked_fill(void, 0)
+    lowest, highest = known.aminmax()
+    if lowest < 0 or highest >= num_classes:
+        check_labels(name, labels, num_classes, ignore_index)
+    return known, void
+
+
+def class_cells(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> Iterator[Tensor]:
+    """Chunks of the flattened `labels` (...) as int32, with C for void ones. See `split_void`."""
+    if labels.is_floating_point():
+        check_labels(name, labels, num_classes)
+    for chunk in labels.flatten().split(CHUNK):
+        known, void = split_void(chunk, name, labels, num_classes, ignore_index)
+        cell = known.int()
+        yield cell if void is None else cell.masked_fill(void, num_classes)
