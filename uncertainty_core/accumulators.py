@@ -130,10 +130,11 @@ class CalibrationMetric(SumMetric):
     def _scores_of_logits(self, logits: Tensor, labels: Tensor, predictions: Tensor | None) -> Iterator[ScoredPiece]:
         if labels.is_floating_point():
             check_labels("labels", labels, self.num_classes)
-        for piece, part, *known in pieces(logits, labels, *(() if predictions is None else (predictions,))):
+        known = () if predictions is None else (predictions,)
+        for piece, part, *prediction in pieces(logits, labels, *known, length=CHUNK):
             label, void = self._split_void(part, labels)
-            success = known[0] == part if known else None
-            scores = logit_scores(at_least_float32(piece), label, success, "entropy" in self.scores)
+            success = prediction[0] == part if known else None
+            scores = logit_scores(piece, label, success, "entropy" in self.scores)
             if scores.confidence.amax().isnan():
                 check_logits(logits)
             yield scores, void
@@ -143,18 +144,20 @@ class CalibrationMetric(SumMetric):
         bins, totals = torch.zeros_like(self.bin_sums), torch.zeros_like(self.score_sums)
         for scores, void in parts:
             cell = bin_index(scores.confidence, self.num_bins, self.edges)
-            values = torch.stack([getattr(scores, name).to(scores.brier.dtype) for name in self.scores])
-            if void is not None:  # to a bin that is dropped, and with scores of 0: picking the others takes longer
+            if void is not None:  # to a bin that is dropped: picking the others takes longer
                 cell.masked_fill_(void, self.num_bins)
-                values.masked_fill_(void, 0)
-            infinite = values >= LIMIT if values.amax() >= LIMIT else None
-            if infinite is not None:
-                values.masked_fill_(infinite, 0)
-                totals[2] += infinite.flatten(1).sum(1)
+            for row, name in enumerate(self.scores):
+                values = getattr(scores, name).to(scores.brier.dtype)
+                if void is not None:
+                    values.masked_fill_(void, 0)
+                if values.amax() >= LIMIT:
+                    infinite = values >= LIMIT
+                    values = values.masked_fill(infinite, 0)
+                    totals[2, row] += infinite.sum()
+                totals[:2, row] += total_limbs(values.flatten())
             confidence, success = scores.confidence.flatten(), scores.success.flatten()
             sums = cell_sums(cell.flatten(), self.num_bins + 1, confidence, success)[:, :-1]
             bins += sums
-            totals[:2] += total_limbs(values.flatten(1))
         self.bin_sums += bins
         self.score_sums += totals
 

@@ -17,20 +17,21 @@ LIMIT = 1024.0  # of the numbers
 
 def to_limbs(values: Tensor) -> Tensor:
     """Split finite `values` (...) in [0, 1024) into int64 limbs (2, ...)."""
-    return torch.stack(_split(values))
+    return torch.stack([limb.long() for limb in _split(values)])
 
 
 def total_limbs(values: Tensor) -> Tensor:
     """Summed limbs (2, ...) int64 of finite `values` (..., N) in [0, 1024)."""
-    return torch.stack([limb.sum(-1) for limb in _split(values)])
+    return torch.stack([limb.sum(-1, dtype=torch.int64) for limb in _split(values)])
 
 
 def _split(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Limbs (...) that are whole numbers of a floating dtype."""
     if values.dtype != torch.float32:  # in which every step below is exact as well, at half the cost
         values = values.double()
     scaled = values * _LIMB
     high = scaled.floor()
-    return high.long(), scaled.sub_(high).mul_(_LIMB).long()
+    return high, scaled.sub_(high).mul_(_LIMB).floor_()
 
 
 def whole_limbs(counts: Tensor) -> Tensor:
@@ -60,5 +61,5 @@ def group_sums(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
         return whole_limbs(group_counts(group[values], num_groups))
     sums = torch.zeros(2, num_groups, dtype=torch.int64, device=group.device)
     for total, limb in zip(sums, _split(values), strict=True):
-        total.scatter_add_(0, group, limb)
+        total.scatter_add_(0, group, limb.long())
     return sums

@@ -5,7 +5,6 @@ Shapes: C classes, `...` any dimensions.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from .checks import check_labels
@@ -24,12 +23,13 @@ def split_void(
         part: of the `labels` that are called `name` and of which the error tells the place.
         name, labels, num_classes, ignore_index: as `check_labels`.
     """
-    part = part if part.dtype == torch.int64 else part.int()  # a byte compared with -1 or 256 would wrap around
     if part.numel() == 0:
         return part, None
-    lowest, highest = part.aminmax()
+    lowest, highest = (value.item() for value in part.aminmax())
     if lowest >= 0 and highest < num_classes and (ignore_index is None or not lowest <= ignore_index <= highest):
         return part, None
+    if lowest >= -(2**31) and highest < 2**31:  # half the time; and a byte compared with -1 or 256 would wrap around
+        part = part.int()
     void = None if ignore_index is None else part == ignore_index
     known = part if void is None else part.masked_fill(void, 0)
     lowest, highest = known.aminmax()

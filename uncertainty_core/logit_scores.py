@@ -14,17 +14,18 @@ from torch import Tensor
 
 from .scores import SampleScores, at_least_float32, of_class
 
-PIECE = 2**19  # predictions whose temporaries fit the cache
+PIECE = 2**18  # predictions whose temporaries fit the cache
 
 
-def pieces(predictions: Tensor, *labels: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def pieces(predictions: Tensor, *labels: Tensor, length: int | None = None) -> Iterator[tuple[Tensor, ...]]:
     """Cut `predictions` (N, C, ...) and each of `labels` (N, ...) into views (n, C, m) and (n, m).
 
-    A piece has about `PIECE` numbers in its predictions; on a GPU more, which loses by small steps.
+    A piece has `length` samples, or about `PIECE` numbers in its predictions; on a GPU more, to launch less.
     """
     if predictions.numel() == 0:
         return
-    length = max(1, (2**6 * PIECE if predictions.is_cuda else PIECE) // predictions.shape[1])
+    if length is None:
+        length = max(1, (2**6 * PIECE if predictions.is_cuda else PIECE) // predictions.shape[1])
     if predictions.dim() == 2:  # rows are contiguous
         for piece, *rest in zip(*(values.split(length) for values in (predictions, *labels)), strict=True):
             yield piece.unsqueeze(2), *(values.unsqueeze(1) for values in rest)
@@ -46,7 +47,7 @@ def check_logits(logits: Tensor) -> None:
 def logit_scores(
     logits: Tensor, labels: Tensor, success: Tensor | None = None, with_entropy: bool = True
 ) -> SampleScores:
-    """`sample_scores` of the softmax of float32 or float64 `logits` (n, C, m) and int64 `labels` (n, m), unchecked.
+    """`sample_scores` of the softmax of `logits` (n, C, m) and int64 `labels` (n, m), unchecked.
 
     A sample whose largest logit is not finite has scores of NaN.
 
@@ -55,36 +56,48 @@ def logit_scores(
         success: whether the prediction is the label (n, m), if that is known.
         with_entropy: what nobody asks for need not be computed: None instead.
     """
-    top = logits.amax(1)
-    gap = logits - top.unsqueeze(1)
-    true_gap = of_class(gap, labels)
-    weight = _weights(gap)
-    squares = _dot(weight, weight)
-    weighted_gap = _dot(weight, gap) if with_entropy else None
-    total = _fold(weight)
+    true_gap, total, squares, *entropy_sums = _class_sums(logits, labels, with_entropy)
     if success is None:
         success = true_gap == 0
         # two classes at the top make 2 of the squares; argmax for all would take a hundred times as long as amax
         may_tie = success & (squares >= 2)
         if may_tie.any():
             success[may_tie] = logits.movedim(1, -1)[may_tie].argmax(1) == labels[may_tie]
-    confidence, log_total = total.reciprocal(), total.log()
+    confidence, log_total = total.reciprocal(), total.log_()
     true = true_gap.exp().mul_(confidence)
-    miss = 1 - true
     others = squares.mul_(confidence).mul_(confidence).addcmul_(true, true, value=-1).clamp_(min=0)
+    miss = true.neg_().add_(1)
     return SampleScores(
         confidence=confidence,
         success=success,
         brier=others.addcmul_(miss, miss),
         nll_true=log_total - true_gap,
         nll_pred=log_total,
-        entropy=log_total - weighted_gap.mul_(confidence) if with_entropy else None,
+        entropy=log_total - entropy_sums[0].mul_(confidence) if with_entropy else None,
     )
+
+
+def _class_sums(logits: Tensor, labels: Tensor, with_entropy: bool) -> list[Tensor]:
+    """What the scores need of all classes, (n, m) each: the gap between the true class and the largest logit, and over
+    weights exp(gap) their sum, that of their squares, and `with_entropy` that of their products with the gap."""
+    empty = at_least_float32(logits.new_empty(labels.shape))
+    results = [torch.empty_like(empty) for _ in range(3 + with_entropy)]
+    for piece, label, true_gap, total, squares, *entropy_sum in pieces(logits, labels, *results):
+        piece = at_least_float32(piece)
+        top = piece.amax(1)
+        torch.sub(of_class(piece, label), top, out=true_gap)
+        gap = (piece - top.unsqueeze(1)).clamp_(min=_smallest_gap(piece.dtype))
+        weight = gap.exp() if with_entropy else gap.exp_()
+        squares.copy_(_fold(weight * weight))
+        if with_entropy:
+            entropy_sum[0].copy_(_fold(gap.mul_(weight)))
+        total.copy_(_fold(weight))
+    return results
 
 
 def logit_confidence(logits: Tensor) -> Tensor:
     """Confidence (N, ...) of the softmax of `logits` (N, C, ...), in (0, 1]; NaN where no largest logit is finite."""
-    return _by_piece(lambda gap: _fold(_weights(gap)).reciprocal_(), logits)
+    return _by_piece(lambda gap: _fold(gap.exp_()).reciprocal_(), logits)
 
 
 def logit_entropy(logits: Tensor) -> Tensor:
@@ -93,8 +106,8 @@ def logit_entropy(logits: Tensor) -> Tensor:
 
 
 def _entropy(gap: Tensor) -> Tensor:
-    weight = _weights(gap)
-    weighted_gap, total = _dot(weight, gap), _fold(weight)
+    weight = gap.exp()
+    weighted_gap, total = _fold(gap.mul_(weight)), _fold(weight)
     return total.log().sub_(weighted_gap.div_(total))
 
 
@@ -104,24 +117,17 @@ def _by_piece(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     values = at_least_float32(logits.new_empty(logits.shape[:1] + logits.shape[2:]))
     for piece, part in pieces(logits, values):
         piece = at_least_float32(piece)
-        part.copy_(function(piece - piece.amax(1, keepdim=True)))
+        gap = (piece - piece.amax(1, keepdim=True)).clamp_(min=_smallest_gap(piece.dtype))
+        part.copy_(function(gap))
     return values
 
 
-def _weights(gap: Tensor) -> Tensor:
-    """exp of `gap` <= 0 (...), which is bounded in place: smaller weights add nothing to a sum of at least 1.
+def _smallest_gap(dtype: torch.dtype) -> float:
+    """The bound of differences to the largest logit, of which the weights add nothing to a sum of at least 1.
 
     Products with infinite gaps would be NaN, and weights too small for normal numbers take ten times as long.
     """
-    return gap.clamp_(min=2 * math.log(torch.finfo(gap.dtype).eps)).exp()
-
-
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    """Sum over classes (n, m) of the products of (n, C, m) each, in the order of `_fold`."""
-    half, odd = divmod(first.shape[1], 2)
-    products = first[:, : half + odd] * second[:, : half + odd]
-    products[:, :half].addcmul_(first[:, half + odd :], second[:, half + odd :])
-    return _fold(products)
+    return 2 * math.log(torch.finfo(dtype).eps)
 
 
 def _fold(values: Tensor) -> Tensor:
