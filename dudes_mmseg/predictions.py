@@ -43,7 +43,7 @@ def prediction(mean: Tensor, threshold: float | None) -> Prediction:
     if mean.shape[1] == 1:
         return Prediction(mean, (mean > threshold).long())
     # no logarithm of zero, whose infinity would make sums NaN; and max finds the first maximum faster than argmax
-    return Prediction(mean.clamp(min=torch.finfo(mean.dtype).tiny).log(), mean.max(1, keepdim=True).indices)
+    return Prediction(mean.clamp(min=torch.finfo(mean.dtype).tiny).log_(), mean.max(1, keepdim=True).indices)
 
 
 def set_prediction(sample: SegDataSample, seg_logits: Tensor, classes: Tensor) -> None:
@@ -90,9 +90,8 @@ class Consensus:
         """
         parts = []
         for moments in self._bands.values():
-            said, std = prediction(moments.mean, self.threshold), moments.std(self.ddof)
-            if not class_wise and std.shape[1] > 1:
-                std = std.gather(1, said.classes)
-            parts.append((*said, std))
+            said = prediction(moments.mean, self.threshold)
+            every_class = class_wise or said.seg_logits.shape[1] == 1
+            parts.append((*said, moments.std(self.ddof, None if every_class else said.classes)))
         seg_logits, classes, std = (torch.cat(bands, dim=2) for bands in zip(*parts, strict=True))
         return Prediction(seg_logits, classes), std
