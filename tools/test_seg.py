@@ -1,6 +1,6 @@
 """Evaluate a segmentor on its test set: a baseline, an ensemble, Monte-Carlo dropout, or a student.
 
-    python tools/test_seg.py quick/streets_student.py work_dirs/streets_student/iter_300.pth
+    python tools/test_seg.py quick/streets_student.py work_dirs/streets_student/iter_400.pth
     python tools/test_seg.py quick/streets_teacher.py
 
 Prints what the config's test_evaluator measures, and writes it to metrics.json in the work dir. A teacher has its

@@ -274,6 +274,30 @@ def test_mixed_precision():
     assert all(values.grad.isfinite().all() and values.grad.any() for values in student.parameters())
 
 
+def test_half_precision_overflows_and_recovers():
+    # the scale starts so high that gradients overflow; steps are left out until it has come down, as on a GPU
+    student = build(student_config()).train()
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, growth_interval=1000)
+    start, scales, taken = [v.detach().clone() for v in student.parameters()], [], 0
+    while taken < 2 and len(scales) < 50:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            loss = student.parse_losses(student.loss(images(), samples()))[0]
+        assert loss.isfinite()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+        skipped = scales[-1] < (scales[-2] if len(scales) > 1 else 2.0**40)
+        taken += not skipped
+        if not taken:
+            assert all(torch.equal(*pair) for pair in zip(student.parameters(), start, strict=True))
+    assert taken == 2 and len(scales) > 4
+    assert all(values.isfinite().all() for values in student.parameters())
+    assert not any(torch.equal(*pair) for pair in zip(student.parameters(), start, strict=True))
+
+
 # --- targets that are not there
 
 

@@ -4,7 +4,7 @@ model = dict(
     _delete_=True,
     type="MCDropoutSegmentor",
     segmentor=_base_.model,
-    checkpoint="work_dirs/streets_member/member_0/iter_300.pth",
+    checkpoint="work_dirs/streets_member/member_0/iter_400.pth",
     num_samples=10,
 )
 test_evaluator = _base_.uncertainty_evaluator

@@ -4,6 +4,6 @@ model = dict(
     _delete_=True,
     type="DeepEnsembleSegmentor",
     segmentor=_base_.model,
-    checkpoints="work_dirs/streets_member/member_*/iter_300.pth",
+    checkpoints="work_dirs/streets_member/member_*/iter_400.pth",
 )
 test_evaluator = _base_.uncertainty_evaluator
