@@ -31,13 +31,13 @@ demo-detection: $(STAMP)  ## the same for detectors: a small Faster R-CNN on dra
 demo-segmentation: export OMP_NUM_THREADS = 1
 demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small DeepLabV3+ on drawn streets, and its student
 	@$(RUN) tools/distill_segmentor.py quick/streets_student.py --member-config quick/streets_member.py --members 3 \
-		--work-dir demo/segmentation --cfg-options log_level=WARNING
+		--work-dir demo/segmentation --cfg-options log_level=ERROR
 	@$(RUN) -m uncertainty_core.report demo/segmentation/rows -o demo/segmentation/report.html
 
 test: $(STAMP)  ## the whole test suite with branch coverage of the core
 	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## style and formatting
+lint: $(STAMP)  ## style, formatting, and a docstring for every public name
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 format: $(STAMP)  ## apply the formatting

@@ -22,11 +22,9 @@ from pathlib import Path
 
 import torch
 
-from uncertainty_core import TargetStoreError
+from uncertainty_core.errors import one_sentence_errors
 
-from .checkpoint import CheckpointError
 from .config import ConfigError, load_config
-from .data import DataError
 from .distributed import barrier, process_group, rank
 from .evaluate import evaluate
 from .experiment import Experiment
@@ -87,10 +85,8 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     try:
-        main(parse())
-    except (ConfigError, DataError, CheckpointError, TargetStoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with one_sentence_errors():
+            main(parse())
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
         sys.exit(130)

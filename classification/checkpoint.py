@@ -16,9 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from uncertainty_core import state_dict_sha256
+from uncertainty_core.errors import UserError
+from uncertainty_core.files import write_atomically
+from uncertainty_core.strict_json import strict_json
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message is one sentence."""
 
 
@@ -34,7 +37,7 @@ def save_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
-    (part / "state.json").write_text(json.dumps({"epoch": epoch, **record}, indent=1) + "\n")
+    (part / "state.json").write_text(strict_json({"epoch": epoch, **record}), encoding="utf-8")
     shutil.rmtree(place, ignore_errors=True)
     os.replace(part, place)
     for old in folder.glob("epoch-*"):
@@ -63,8 +66,7 @@ def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    (folder / "model.json.part").write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(folder / "model.json.part", folder / "model.json")
+    write_atomically(folder / "model.json", strict_json(record).encode())
 
 
 def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def is_finished(folder: Path) -> bool:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
 

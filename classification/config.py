@@ -14,12 +14,13 @@ from typing import Any, Literal
 import yaml
 
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.errors import UserError
 
 from .methods import METHODS, Method, Standard
 from .sampling import Precision
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be run; the message is one sentence."""
 
 

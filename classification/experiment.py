@@ -7,7 +7,6 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
+from uncertainty_core.strict_json import strict
 
 from .checkpoint import CheckpointError, is_finished, load_model, read_model_record
 from .config import Config, ConfigError, Run
@@ -193,9 +193,9 @@ class Experiment:
     def _identity(self, run: Run, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
         """JSON values of all that decides what a training ends with, but the number of its epochs."""
         data = dataclasses.asdict(self.config.data)
-        training = json.loads(json.dumps(dataclasses.asdict(run.training)))
+        training = dataclasses.asdict(run.training)
         del training["epochs"]
-        return {
+        identity = {
             "model": dataclasses.asdict(run.model),
             "training": training,
             "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
@@ -205,6 +205,7 @@ class Experiment:
             "seed": seed,
             "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict()),
         }
+        return strict(identity)  # as it will be read back
 
     def _inputs(self, student: str | None, run: Run) -> TrainingSet:
         images = self._images(run)

@@ -7,7 +7,6 @@ Shapes: N images, C classes, K bins.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
+from uncertainty_core.files import write_atomically
 from uncertainty_core.paper_rows import source_of
 from uncertainty_core.run_record import (
     FILE,
@@ -27,6 +27,7 @@ from uncertainty_core.run_record import (
     RunRecord,
     risk_coverage_curve,
 )
+from uncertainty_core.strict_json import strict_json
 
 from .checkpoint import CheckpointError
 from .data import ImageSet
@@ -41,17 +42,15 @@ def write_record(folder: Path, record: dict[str, Any], probabilities: Tensor) ->
     place = folder / "evaluation" / record["row"]
     place.mkdir(parents=True, exist_ok=True)
     save_file({"probabilities": probabilities.cpu()}, place / f"seed-{record['seed']}.safetensors")
-    part = place / "record.part"
-    part.write_text(json.dumps(_strict(record), indent=1, allow_nan=False) + "\n")
-    part.replace(place / f"seed-{record['seed']}.json")
+    write_atomically(place / f"seed-{record['seed']}.json", strict_json(record).encode())
 
 
 def read_evaluation(folder: Path) -> list[dict[str, Any]]:
-    """All records under an experiment's `folder`."""
+    """All records under an experiment's `folder`; a number that JSON lacks is a string that `float` reads."""
     found = []
     for path in sorted((folder / "evaluation").glob("*/seed-*.json")):
         try:
-            found.append(_loose(json.loads(path.read_text())))
+            found.append(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise CheckpointError(f"{path} is damaged ({error}): run evaluate again") from None
     return found
@@ -120,23 +119,3 @@ def forget_other_runs(folder: Path, kept: Iterable[Path]) -> None:
     for path in (folder / "runs").rglob(FILE):
         if path.parent not in kept:
             path.unlink()
-
-
-def _strict(value: Any) -> Any:
-    """As JSON has it: NaN becomes null, and an infinity the word that `float` reads."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def _loose(value: Any) -> Any:
-    """Null becomes NaN again: no record holds it for anything else."""
-    if isinstance(value, dict):
-        return {key: _loose(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_loose(item) for item in value]
-    return math.nan if value is None else value

@@ -3,7 +3,7 @@
 <output>/baseline/          the detector to distil, where it is trained here
 <output>/<student>/         a student
 <output>/<student>-targets/ what it learns from, where that is stored
-<output>/rows/<name>/       each predictor's detections, calibration and reliability diagrams
+<output>/rows/<name>/       each predictor's detections, calibration and diagrams; a student's pictures
 <output>/comparison.json    the table of all rows; reliability.png: their curves
 
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -31,12 +32,16 @@ from uncertainty_core.detection import (
 )
 from uncertainty_core.detection.report import write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
+from uncertainty_core.markdown import markdown_table
 from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.run_record import Picture
+from uncertainty_core.strict_json import strict_json
 
 from .calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
 from .generate import generate_targets
 from .records import run_record
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
+from .visualizer import draw_changes
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: 
 
 def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
     """The same detections with their scores scaled, measured like the others."""
-    results = scale_results(json.loads(detections.read_text(encoding="utf-8")), temperature)
+    results = scale_results(detections, temperature)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
     settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
@@ -120,7 +125,9 @@ def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *argument
     return Row(passes, evaluation, time.perf_counter() - start)
 
 
-def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None) -> dict[str, Row]:
+def compare(
+    cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None, num_pictures: int
+) -> dict[str, Row]:
     """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
 
     Args:
@@ -128,6 +135,7 @@ def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str
         students: paths of weights by name.
         output: gets a folder for each row.
         fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
+        num_pictures: of each student, of the images whose scores changed most.
     """
     (dataset,) = cfg.DATASETS.TEST
     rows, passes, baseline = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
@@ -148,9 +156,18 @@ def compare(cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str
         )
     table |= {name: one(path, dataset, rows / name) for name, path in students.items()}
     for name, row in table.items():
-        record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds)
-        record.write(rows / name.split()[0])  # that of the temperature has no number
+        folder = rows / name.split()[0]  # that of the temperature has no number
+        pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()
+        run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures).write(folder)
     return table
+
+
+def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list[Picture]:
+    """Draw the images whose scores changed most from the row `baseline` to the row `student`, into its pictures/."""
+    root = Path(MetadataCatalog.get(dataset).image_root)
+    truth, detections = Path(json_file(dataset)), (baseline / RESULTS, student / RESULTS)
+    drawn = draw_changes(truth, root, *detections, student / "pictures", num_pictures)
+    return [Picture(path.relative_to(student).as_posix(), title) for path, title in drawn.items()]
 
 
 def numbers(row: Row, iou: int = 50) -> dict[str, float]:
@@ -164,20 +181,18 @@ def numbers(row: Row, iou: int = 50) -> dict[str, float]:
 def table_text(rows: Mapping[str, Row], iou: int = 50) -> str:
     """A Markdown table of all rows."""
     columns = {name: numbers(row, iou) for name, row in rows.items()}
-    header = ["", *next(iter(columns.values()))]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for name, values in columns.items():
         cells = [str(values["passes"]), *(f"{values[key]:.2f}" for key in ("AP", "AP50", "AR"))]
         cells += [f"{value:.4f}" for value in list(values.values())[4:]]
         lines.append([name, *cells])
-    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
-    return "\n".join("| " + " | ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    return markdown_table(["", *next(iter(columns.values()))], lines)
 
 
 def write_comparison(rows: Mapping[str, Row], output: Path, iou: int = 50) -> None:
     """comparison.json and reliability.png."""
     content = {"iou_threshold": iou / 100, "rows": {name: numbers(row, iou) for name, row in rows.items()}}
-    (output / "comparison.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
     results = {
         name: at.result
         for name, row in rows.items()

@@ -1,10 +1,12 @@
 """What an evaluation found out about a detector, in the record that all packages share."""
 
+from collections.abc import Sequence
+
 import detectron2
 
 from uncertainty_core import file_sha256
 from uncertainty_core.detection import DetectionEvaluation
-from uncertainty_core.run_record import Data, Provenance, Reliability, RunRecord
+from uncertainty_core.run_record import Data, Picture, Provenance, Reliability, RunRecord
 
 from .calibration_evaluator import json_file
 
@@ -19,6 +21,7 @@ def run_record(
     dataset: str,
     seed: int | None,
     seconds: float,
+    pictures: Sequence[Picture] = (),
     iou_threshold: float = 0.5,
 ) -> RunRecord:
     """The record of one detector, its calibration at one IoU threshold.
@@ -30,6 +33,7 @@ def run_record(
         dataset: what was predicted, by its name in Detectron2's catalogue.
         seed: of the training.
         seconds: that the evaluation took.
+        pictures: of its detections.
         iou_threshold: from which on a detection is a true positive; one of the evaluation's.
     """
     at = next(at for at in evaluation.calibration if at.iou_threshold == iou_threshold)
@@ -44,5 +48,6 @@ def run_record(
         metrics,
         Provenance.of_this_process(seed, data, seconds, detectron2=detectron2.__version__),
         reliability=Reliability.of(at.result),
+        pictures=list(pictures),
         per_class={key: dict(zip(truth.category_names, values, strict=True)) for key, values in columns.items()},
     )

@@ -1,18 +1,22 @@
 """What the command-line tools share: arguments, the config they end in, and errors in one sentence."""
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import yaml
-from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
 from .zoo import is_ddn, to_ddn
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # which no user can do anything about
+    from detectron2 import model_zoo
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "ddn"
 # Data sets of one's own, and what they replace; the test set, where there is one, is evaluated in the place of val.

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
 
-from .data import check_images
+from .data import DatasetError, check_images
 
 PANEL = 420  # pixels of the longer side of an image as it is drawn
 LINE = 20  # pixels from one line of text to the next
@@ -216,6 +216,14 @@ def contact_sheet(strips: Sequence[Image.Image], columns: int = 2) -> Image.Imag
     return sheet
 
 
+def _read_image(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError) as error:  # Pillow's for damaged files
+        raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
+
+
 def draw_changes(
     gt_file: Path,
     image_root: Path,
@@ -225,8 +233,8 @@ def draw_changes(
     top: int = 20,
     score_threshold: float = 0.5,
     iou_threshold: float = 0.5,
-) -> int:
-    """Compare all images of a data set and draw the first ones; returns how many.
+) -> dict[Path, str]:
+    """Compare all images of a data set and draw the first ones; returns their titles by the path of each picture.
 
     Args:
         gt_file: COCO instances.
@@ -253,13 +261,15 @@ def draw_changes(
         )
         for image in tqdm(range(len(file_names)), desc="compare", unit="image")
     }
-    strips = []
+    strips, drawn = [], {}
     for rank, image in enumerate(tqdm(rank_images(comparisons)[:top], desc="draw", unit="image"), start=1):
         comparison, image_id = comparisons[image], ground_truth.image_ids[image]
         title = f"{rank}. {file_names[image_id]} (image {image_id}): largest change {comparison.largest_change:+.2f}"
-        with Image.open(image_root / file_names[image_id]) as picture:
-            strip = draw_strip(picture.convert("RGB"), comparison, ground_truth.category_names, title, iou_threshold)
-        strip.save(output / f"{rank:03d}_{Path(file_names[image_id]).stem}.png")
+        picture = _read_image(image_root / file_names[image_id])
+        strip = draw_strip(picture, comparison, ground_truth.category_names, title, iou_threshold)
+        path = output / f"{rank:03d}_{Path(file_names[image_id]).stem}.png"
+        strip.save(path)
         strips.append(strip)
+        drawn[path] = title
     contact_sheet(strips).save(output / "index.png")
-    return len(strips)
+    return drawn

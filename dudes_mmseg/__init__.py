@@ -3,6 +3,9 @@
 Importing this registers everything here with mmsegmentation, which is all that `custom_imports` in a config has to do.
 """
 
+from . import quiet  # before the others import mmsegmentation
+
+# isort: split
 from .data import CamVidDataset, StreetScenesDataset
 from .hooks import UncertaintyVisualizationHook
 from .losses import RMSLELoss

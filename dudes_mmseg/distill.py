@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
+from uncertainty_core.markdown import markdown_table
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.run_record import RunRecord
 
@@ -128,26 +129,25 @@ _SUMMARY = {
 
 def summary_text(output: Path) -> str:
     """A Markdown table of all records in `output`/rows, rivals included."""
-    lines = [["", *_SUMMARY.values()]]
-    lines.append(["---"] * len(lines[0]))
+    rows = []
     for path in sorted((output / "rows").rglob("run.json"), key=lambda path: path.parts):
         record = RunRecord.read(path.parent)
         values = record.metrics | {"passes": record.passes}
-        lines.append([record.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
-    return _table(lines)
+        rows.append([record.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
+    return markdown_table(["", *_SUMMARY.values()], rows)
 
 
 def classes_text(teacher: RunRecord, student: RunRecord) -> str:
     """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
-    lines = [["class", *(f"{what} {who}" for what in ("IoU", "unc.") for who in ("teacher", "student", "difference"))]]
-    lines.append(["---"] * len(lines[0]))
+    header = ["class", *(f"{what} {who}" for what in ("IoU", "unc.") for who in ("teacher", "student", "difference"))]
+    rows = []
     for name in teacher.per_class["IoU"]:
-        line = [name]
+        row = [name]
         for column, digits in (("IoU", 1), ("uncertainty", 3)):
             pair = [record.per_class[column][name] for record in (teacher, student)]
-            line += [_number(value, digits) for value in (*pair, pair[1] - pair[0])]
-        lines.append(line)
-    return _table(lines)
+            row += [_number(value, digits) for value in (*pair, pair[1] - pair[0])]
+        rows.append(row)
+    return markdown_table(header, rows)
 
 
 def _cell(key: str, value: float) -> str:
@@ -156,11 +156,6 @@ def _cell(key: str, value: float) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("| " + " | ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 def draw_sparsification(output: Path) -> Path:

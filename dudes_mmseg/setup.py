@@ -8,6 +8,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from uncertainty_core.errors import UserError
 
+from .quiet import silence
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dudes"
 
 
@@ -51,6 +53,7 @@ def read_config(name: str, options: dict | None = None) -> Config:
 
 def build_config(args: argparse.Namespace) -> Config:
     """The config that the command line asks for, with its place for results and its launcher."""
+    silence()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

@@ -27,6 +27,7 @@ Contender = Callable[..., float]
 
 
 def ours(confidence: Tensor, success: Tensor) -> float:
+    """ECE of confidences (N,) and successes (N,), batch by batch."""
     metric = ConfidenceCalibration(num_bins=15)
     for pair in zip(confidence.split(BATCH), success.split(BATCH), strict=True):
         metric.update(*pair)
@@ -34,6 +35,7 @@ def ours(confidence: Tensor, success: Tensor) -> float:
 
 
 def torchmetrics_streaming(confidence: Tensor, success: Tensor) -> float:
+    """The same by torchmetrics."""
     metric = BinaryCalibrationError(n_bins=15, validate_args=False)  # its fastest setting; ours always validates
     for pair in zip(confidence.split(BATCH), success.split(BATCH), strict=True):
         metric.update(*pair)
@@ -41,6 +43,7 @@ def torchmetrics_streaming(confidence: Tensor, success: Tensor) -> float:
 
 
 def netcal_whole(confidence: Tensor, success: Tensor) -> float:
+    """The same by netcal, which needs all of them at once."""
     from netcal.metrics import ECE
 
     with warnings.catch_warnings():
@@ -49,12 +52,14 @@ def netcal_whole(confidence: Tensor, success: Tensor) -> float:
 
 
 def ours_pixels(probabilities: Tensor, labels: Tensor) -> float:
+    """ECE, and with it all other scores, of probabilities (N, C, H, W) and labels (N, H, W)."""
     metric = CalibrationMetric(probabilities.shape[1])
     metric.update(probabilities, labels)
     return metric.compute()["ece"].item()
 
 
 def torchmetrics_pixels(probabilities: Tensor, labels: Tensor) -> float:
+    """ECE alone, by torchmetrics."""
     metric = MulticlassCalibrationError(probabilities.shape[1], n_bins=15, validate_args=False)
     metric.update(probabilities, labels)
     return metric.compute().item()
@@ -129,6 +134,7 @@ def _grow(contender: Contender, millions: int) -> float:
 
 
 def one_million() -> tuple[Tensor, Tensor]:
+    """A million confidences, the high ones more frequent, and successes that they foretell rightly."""
     generator = torch.Generator().manual_seed(0)
     confidence = torch.rand(1_000_000, generator=generator).sqrt()
     return confidence, torch.rand(1_000_000, generator=generator) < confidence
@@ -158,6 +164,7 @@ def compare(title: str, contenders: dict[str, Contender], inputs: tuple[Tensor, 
 
 
 def main() -> None:
+    """Run all benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11, help="how often each contender runs")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

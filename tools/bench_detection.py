@@ -30,6 +30,8 @@ BOXES_PER_IMAGE, CLASSES_PER_IMAGE = 7, 3  # about those of COCO
 
 
 class Outcome(NamedTuple):
+    """Of one evaluation; the average precision is in percent."""
+
     seconds: float
     average_precision: float
 
@@ -83,6 +85,7 @@ def _boxes(generator: np.random.Generator, number: int) -> np.ndarray:
 
 
 def ours(ground_truth: dict[str, Any], detections: Entries) -> Outcome:
+    """Average precision and calibration, timed from the entries of the files on."""
     start = time.perf_counter()
     truth = read_ground_truth(ground_truth)
     matched = match_images(truth, read_detections(detections, truth), Settings())
@@ -91,6 +94,7 @@ def ours(ground_truth: dict[str, Any], detections: Entries) -> Outcome:
 
 
 def pycocotools(ground_truth: dict[str, Any], detections: Entries) -> Outcome:
+    """Average precision alone, timed from its own index of the entries on."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = ground_truth
@@ -147,6 +151,7 @@ def bench(images: int = 5000, detections: int = 100, classes: int = 80, rounds: 
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000, help="number of images")
     parser.add_argument("--detections", type=int, default=100, help="number of detections in each")

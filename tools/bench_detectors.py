@@ -117,6 +117,7 @@ def one_image() -> list[dict]:
 
 
 def main() -> None:
+    """Run the benchmarks that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

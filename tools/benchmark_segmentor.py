@@ -21,6 +21,7 @@ from torch import nn
 
 import dudes_mmseg  # noqa: F401  (registers)
 from dudes_mmseg.checkpoint import check_fits, load_weights, read_checkpoint
+from dudes_mmseg.quiet import silence
 from dudes_mmseg.setup import find_config, read_config
 from uncertainty_core.errors import UserError, one_sentence_errors
 
@@ -109,6 +110,7 @@ def parse() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Build all, time all, print the table."""
+    silence()
     checkpoints = args.checkpoints or ["-"] * len(args.configs)
     if len(checkpoints) != len(args.configs):
         raise UserError(f"--checkpoints names {len(checkpoints)} files for {len(args.configs)} configs: - means none")

@@ -38,10 +38,12 @@ print(json.dumps(found))
 
 
 def run(*command, **environment):
+    """Run a command in the checkout, with variables added to the environment; CalledProcessError if it fails."""
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT, env={**os.environ, **environment})
 
 
 def works(*command):
+    """Whether a command exists and succeeds."""
     try:
         return subprocess.run([str(part) for part in command], capture_output=True).returncode == 0
     except OSError:
@@ -49,6 +51,7 @@ def works(*command):
 
 
 def venv_python(venv):
+    """The interpreter of an environment."""
     return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
@@ -66,10 +69,12 @@ def create(venv):
 
 
 def probe(python):
+    """What PROBE finds out about the environment of an interpreter."""
     return json.loads(subprocess.run([str(python), "-c", PROBE], check=True, capture_output=True, text=True).stdout)
 
 
 def install_registry_detectron2(uv, python):
+    """Install the package index's Detectron2 and what lets it run; `uv` is the command that installs."""
     # the cfg lets the sdist build without its missing C++ sources; it must not be active for any other build
     run(
         *(*uv, "--reinstall", "--no-deps", "--no-build-isolation", "--require-hashes"),
@@ -84,6 +89,7 @@ def install_registry_detectron2(uv, python):
 
 
 def main():
+    """Make or complete the environment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the environment to make or complete")
     parser.add_argument("--stamp", type=Path, required=True, help="file written once all is done")

@@ -12,14 +12,11 @@ Without --baseline-config, MODEL.WEIGHTS is distilled. Finished steps are not re
 import argparse
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
 from detectron2.engine import launch
 
-from ddn_detectron2.calibration_evaluator import RESULTS, json_file
 from ddn_detectron2.config import ConfigError
 from ddn_detectron2.distill import compare, distil, table_text, train, with_settings, write_comparison
 from ddn_detectron2.setup import argument_parser, build_config, check_datasets, read_config, setup
-from ddn_detectron2.visualizer import draw_changes
 from ddn_detectron2.zoo import is_ddn
 from uncertainty_core.errors import one_sentence_errors
 
@@ -45,19 +42,11 @@ def main(args):
     configs = {name: with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
     students = {name: distil(student, output / name) for name, student in configs.items()}
     first = next(iter(configs))
-    rows = compare(configs[first], students, output, args.fit_on)
+    rows = compare(configs[first], students, output, args.fit_on, args.pictures)
     write_comparison(rows, output)
-    dataset = cfg.DATASETS.TEST[0]
-    draw_changes(
-        Path(json_file(dataset)),
-        Path(MetadataCatalog.get(dataset).image_root),
-        output / "rows" / "baseline" / RESULTS,
-        output / "rows" / first / RESULTS,
-        output / "pictures",
-        top=args.pictures,
-    )
     print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5, plain values. See {output / 'reliability.png'}, and in")
-    print(f"{output / 'pictures'} the images whose scores changed most; numbers: {output / 'comparison.json'}")
+    pictures = output / "rows" / first / "pictures"
+    print(f"{pictures} the images whose scores changed most; numbers: {output / 'comparison.json'}")
     print(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
 
 
@@ -66,7 +55,9 @@ if __name__ == "__main__":
     parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
     parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
-    parser.add_argument("--pictures", type=int, default=12, help="how many images to draw (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
+    )
     args = parser.parse_args()
     with one_sentence_errors():
         launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

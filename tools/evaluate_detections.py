@@ -19,9 +19,11 @@ from uncertainty_core.detection import (
     tables,
     write_report,
 )
+from uncertainty_core.errors import UserError, one_sentence_errors
 
 
-def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ground_truth", type=Path, metavar="gt.json", help="COCO annotations")
@@ -43,27 +45,26 @@ def announce(what: str) -> None:
     print(f"{what} ...", file=sys.stderr, flush=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    args = parse_args(arguments)
+def main(args: argparse.Namespace) -> None:
+    """Print the tables, write the files."""
     try:
         settings = Settings(tuple(args.iou), args.bins, score_threshold=args.score_threshold)
-        announce(f"reading {args.ground_truth}")
-        ground_truth = read_ground_truth(args.ground_truth)
-        announce(f"reading {args.detections}")
-        detections = read_detections(args.detections, ground_truth)
-        announce(f"matching {len(detections)} detections in {len(ground_truth.image_ids)} images")
-        matched = match_images(ground_truth, detections, settings)
-        announce("counting")
-        evaluation = evaluate(ground_truth, matched, settings)
-        print(tables(evaluation, args.per_class))
-        if args.output is not None:
-            announce(f"writing {args.output}")
-            write_report(evaluation, args.output)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    announce(f"reading {args.ground_truth}")
+    ground_truth = read_ground_truth(args.ground_truth)
+    announce(f"reading {args.detections}")
+    detections = read_detections(args.detections, ground_truth)
+    announce(f"matching {len(detections)} detections in {len(ground_truth.image_ids)} images")
+    matched = match_images(ground_truth, detections, settings)
+    announce("counting")
+    evaluation = evaluate(ground_truth, matched, settings)
+    print(tables(evaluation, args.per_class))
+    if args.output is not None:
+        announce(f"writing {args.output}")
+        write_report(evaluation, args.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_sentence_errors():
+        main(parse())

@@ -11,14 +11,15 @@ that you report.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from uncertainty_core.detection import Settings, read_detections, read_ground_truth
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
+from uncertainty_core.errors import UserError, one_sentence_errors
 
 
-def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ground_truth", type=Path, metavar="val.json", help="COCO annotations")
     parser.add_argument("detections", type=Path, metavar="val_detections.json", help="COCO results for them")
@@ -34,22 +35,20 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(arguments: list[str] | None = None) -> int:
-    args = parse_args(arguments)
+def main(args: argparse.Namespace) -> None:
+    """Print the temperature, and apply it."""
+    ground_truth = read_ground_truth(args.ground_truth)
+    detections = read_detections(args.detections, ground_truth)
     try:
-        ground_truth = read_ground_truth(args.ground_truth)
-        detections = read_detections(args.detections, ground_truth)
         temperature = fit_to_detections(ground_truth, detections, args.iou, args.score_threshold)
-        print(f"temperature {temperature:.4f}")
-        if args.apply is not None:
-            results = json.loads(args.apply.read_text(encoding="utf-8"))
-            args.output.write_text(json.dumps(scale_results(results, temperature)), encoding="utf-8")
-            print(f"wrote {args.output}")
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    except ValueError as error:  # of --iou, --score-threshold, or where they leave nothing to fit to
+        raise UserError(str(error)) from None
+    print(f"temperature {temperature:.4f}")
+    if args.apply is not None:
+        args.output.write_text(json.dumps(scale_results(args.apply, temperature)), encoding="utf-8")
+        print(f"wrote {args.output}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_sentence_errors():
+        main(parse())

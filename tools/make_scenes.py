@@ -8,10 +8,10 @@ The sets scenes_train, scenes_val and scenes_test need no such command: they are
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from ddn_detectron2.data import DatasetError, write_scenes
+from ddn_detectron2.data import write_scenes
+from uncertainty_core.errors import one_sentence_errors
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,8 +33,5 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence_errors():
         main(parse())
-    except DatasetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

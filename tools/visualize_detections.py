@@ -8,12 +8,10 @@ Magenta: objects. Blue: detections that overlap an object of their class. Orange
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from ddn_detectron2.data import DatasetError
 from ddn_detectron2.visualizer import draw_changes
-from uncertainty_core.detection import CocoFormatError
+from uncertainty_core.errors import one_sentence_errors
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -57,12 +55,9 @@ def main(args: argparse.Namespace) -> None:
         args.score_threshold,
         args.iou_threshold,
     )
-    print(f"{drawn} images and index.png in {args.output}")
+    print(f"{len(drawn)} images and index.png in {args.output}")
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence_errors():
         main(parse())
-    except (CocoFormatError, DatasetError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

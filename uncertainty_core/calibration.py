@@ -23,6 +23,7 @@ from .checks import (
     warn_undefined,
 )
 from .exact_sums import from_limbs, group_counts, group_sums, whole_limbs
+from .strict_json import strict_json
 
 Edges = Literal["right", "left"]
 
@@ -264,11 +265,11 @@ class CalibrationResult:
         content = {
             "edges": self.edges,
             "num_samples": self.num_samples,
-            "metrics": {name: _to_json_number(value) for name, value in self.metrics.items()},
+            "metrics": self.metrics,
             "scores": list(self.scores),
             "bins": [dict(zip(names, column, strict=True)) for column in columns],
         }
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        return strict_json(content)
 
     @classmethod
     def from_json(cls, text: str) -> "CalibrationResult":
@@ -282,7 +283,3 @@ class CalibrationResult:
         )
         scores = {name: float(content["metrics"][name]) for name in content["scores"]}
         return cls(bins=bins, edges=content["edges"], scores=scores)
-
-
-def _to_json_number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

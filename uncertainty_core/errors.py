@@ -11,9 +11,20 @@ class UserError(ValueError):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """A `UserError` ends the program with its sentence and exit code 2, not with a traceback."""
+    """A `UserError`, or a file that cannot be opened, ends the program with one sentence and exit code 2.
+
+    Other errors keep their tracebacks, also those of the operating system that are about no file.
+    """
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _stop(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _stop(f"{error.filename}: {error.strerror}")
+
+
+def _stop(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)

@@ -8,7 +8,6 @@ Shapes: K bins of confidence, Q points of a curve.
 
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import sys
@@ -21,6 +20,7 @@ import torch
 
 from .calibration import CalibrationResult, bin_edges
 from .errors import UserError
+from .files import write_atomically
 from .selective import Ranking, risk_coverage
 from .strict_json import strict_json
 
@@ -213,9 +213,8 @@ class RunRecord:
             if not (folder / picture.path).is_file():
                 raise ValueError(f"there is no picture {picture.path} in {folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        part, path = folder / f"{FILE}.part", folder / FILE
-        part.write_text(strict_json({"format": FORMAT, **asdict(self)}), encoding="utf-8")
-        os.replace(part, path)
+        path = folder / FILE
+        write_atomically(path, strict_json({"format": FORMAT, **asdict(self)}).encode())
         return path
 
     @classmethod

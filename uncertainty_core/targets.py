@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .checks import check_positive_int
 from .errors import UserError
+from .files import write_atomically
 
 FORMAT = 1
 ImageId = int | str
@@ -66,15 +67,6 @@ def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _shard_path(folder: Path, shard: int) -> Path:
@@ -191,7 +183,7 @@ def write_targets(
         _refuse_foreign(folder, _read_manifest(folder), manifest)
     elif rank == 0:
         text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-        _write_atomically(folder / "manifest.json", text.encode())
+        write_atomically(folder / "manifest.json", text.encode())
 
     shards = {
         shard: list(ids[shard * shard_size : (shard + 1) * shard_size])
@@ -238,8 +230,8 @@ def _write_shard(
     _checksum_path(path).unlink(missing_ok=True)  # of a damaged predecessor
     # not safetensors' save_file, which leaves a randomly named file behind when it is killed
     content = save(tensors, metadata=_shard_metadata(manifest_sha256, shard))
-    _write_atomically(path, content)
-    _write_atomically(_checksum_path(path), _checksum_line(path, hashlib.sha256(content).hexdigest()).encode())
+    write_atomically(path, content)
+    write_atomically(_checksum_path(path), _checksum_line(path, hashlib.sha256(content).hexdigest()).encode())
 
 
 class TargetStore(Mapping[ImageId, dict[str, Tensor]]):

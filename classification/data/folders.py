@@ -131,6 +131,7 @@ def _read_images(
 def load_folder(
     name: str, split: str, image_size: int | None, validation: float, bad_images: str, progress: bool
 ) -> ImageSet:
+    """The images of a `split` of the data set `folder:<path>`; see `load`."""
     folder = _existing_folder(name.removeprefix("folder:"))
     listing = _list_folder(folder)
     every = [file for by_class in listing.values() for part in by_class.values() for file in part]

@@ -14,27 +14,31 @@ import torch
 from torch import Tensor
 
 from uncertainty_core.checks import check_labels
+from uncertainty_core.errors import UserError
 
 SPLITS = ("train", "val", "test")
 MEMORY_LIMIT = 8 * 2**30  # bytes that the images of one split may take
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used as they are; the message says in one sentence why."""
 
 
 def check_choice(what: str, choice: str, choices: Sequence[str]) -> None:
+    """Raise DataError unless `choice` is among `choices`; `what` is its name."""
     if choice not in choices:
         raise DataError(f"{what} must be one of {', '.join(choices)}, got {choice!r}")
 
 
 def check_options(image_size: int | None, bad_images: str) -> None:
+    """Raise DataError unless these two options of `load` are usable."""
     check_choice("bad_images", bad_images, ("stop", "skip"))
     if image_size is not None and image_size < 1:
         raise DataError(f"image_size must be at least one pixel, got {image_size}")
 
 
 def check_memory(what: str, *shape: int) -> None:
+    """Raise DataError where the images of `what`, uint8 of `shape` (N, C, H, W), are too many to be held in memory."""
     if math.prod(shape) > MEMORY_LIMIT:
         raise DataError(
             f"the {shape[0]} images of {what} would take {math.prod(shape) / 2**30:.1f} GiB of memory as "
@@ -43,6 +47,7 @@ def check_memory(what: str, *shape: int) -> None:
 
 
 def one_line(error: Exception) -> str:
+    """What an error says, without line breaks."""
     return " ".join(str(error).split())
 
 

@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uncertainty_core.errors import UserError
 from uncertainty_core.report.find import Run
 from uncertainty_core.report.sections import Rows
 from uncertainty_core.run_record import RunRecord
@@ -70,11 +69,7 @@ def recorded_runs(config: Config) -> Rows:
     rows: dict[str, list[Run]] = {}
     for row, seed in expected_rows(config):
         folder = run_folder(config.folder, row, seed)
-        try:
-            record = RunRecord.read(folder)
-        except UserError as error:
-            raise CheckpointError(str(error)) from None
-        record = replace(record, paper_row=paper_row(config.paper.get(row, {})))
+        record = replace(RunRecord.read(folder), paper_row=paper_row(config.paper.get(row, {})))
         rows.setdefault(row, []).append(Run(folder, record, row))
     return rows
 

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.files import write_atomically
 
 from .coco_check import DatasetError
 from .drawing import CATEGORY_IDS, VERSION, draw_scene
@@ -111,7 +112,7 @@ def _write(path: Path, request: dict[str, Any], progress: bool) -> None:
         digest.update(scene.image.tobytes())
         png = io.BytesIO()
         Image.fromarray(scene.image).save(png, format="png")
-        _write_atomically(folder / name, png.getvalue())
+        write_atomically(folder / name, png.getvalue())
     content: dict[str, Any] = {
         "images": images,
         "annotations": annotations,
@@ -120,10 +121,4 @@ def _write(path: Path, request: dict[str, Any], progress: bool) -> None:
     digest.update(json.dumps(content, sort_keys=True).encode())
     # of pixels and annotations, not of files: another version of a PNG library packs the same pixels otherwise
     content["info"] = {"description": "drawn scenes", **request, "fingerprint": digest.hexdigest()}
-    _write_atomically(path, (json.dumps(content, sort_keys=True) + "\n").encode())
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    write_atomically(path, (json.dumps(content, sort_keys=True) + "\n").encode())

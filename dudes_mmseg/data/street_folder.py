@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.files import write_atomically
 
 from .cityscapes_labels import train_ids
 from .streets import VERSION, draw_street
@@ -93,7 +94,7 @@ def _claim(root: Path, request: dict[str, int]) -> None:
     if any((root / name).exists() for name in ("leftImg8bit", "gtFine")):
         raise UserError(f"{root} holds images but no streets.json, so they are not drawn ones: choose another folder")
     root.mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, (json.dumps(request) + "\n").encode())
+    _write(path, (json.dumps(request) + "\n").encode())
 
 
 def _refuse_more(root: Path, split: str, number: int) -> None:
@@ -121,10 +122,8 @@ def _write_png(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     Image.fromarray(values).save(content, format="png")
-    _write_atomically(path, content.getvalue())
+    _write(path, content.getvalue())
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes that start together do not meet
-    part.write_bytes(content)
-    os.replace(part, path)
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, content, f".{os.getpid()}.part")  # processes that start together do not meet

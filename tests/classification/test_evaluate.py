@@ -1,12 +1,12 @@
 """What is measured of each predictor."""
 
-import json
 import math
 
 import pytest
 import torch
 from experiments import TINY, command, write_config
 from safetensors.torch import load_file
+from strict import strictly
 
 from classification.config import load_config
 from classification.data import to_float
@@ -134,22 +134,15 @@ def test_evaluation_is_reproducible(copied):
 # --- records
 
 
-def strictly(text):
-    def refuse(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
 def test_records_are_strict_json_and_keep_what_json_lacks(tmp_path):
     metrics = {"aurc": math.nan, "nll": math.inf, "risk": 0.25}
     record = {"row": "a", "seed": 3, "passes": 1, "metrics": metrics, "corruptions": {"blur": [{"ece": math.nan}]}}
     write_record(tmp_path, record, torch.ones(2, 1))
     written = strictly((tmp_path / "evaluation/a/seed-3.json").read_text())
-    assert written["metrics"] == {"aurc": None, "nll": "inf", "risk": 0.25}
+    assert written["metrics"] == {"aurc": "nan", "nll": "inf", "risk": 0.25}
     (read,) = read_evaluation(tmp_path)
-    assert math.isnan(read["metrics"]["aurc"])
-    assert math.isnan(read["corruptions"]["blur"][0]["ece"])
+    assert math.isnan(float(read["metrics"]["aurc"]))
+    assert math.isnan(float(read["corruptions"]["blur"][0]["ece"]))
     assert float(read["metrics"]["nll"]) == math.inf
     assert (read["row"], read["seed"], read["passes"], read["metrics"]["risk"]) == ("a", 3, 1, 0.25)
 
@@ -161,7 +154,7 @@ def test_perfect_predictions_are_recorded(tmp_path):
     write_record(tmp_path, {"row": "a", "seed": 0, "metrics": metrics}, two_classes(0.9, 0.8))
     strictly((tmp_path / "evaluation/a/seed-0.json").read_text())
     (read,) = read_evaluation(tmp_path)
-    assert math.isnan(read["metrics"]["error_auroc"])
+    assert math.isnan(float(read["metrics"]["error_auroc"]))
 
 
 def test_every_record_names_the_networks_it_measured(records, finished, experiment):

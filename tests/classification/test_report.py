@@ -42,6 +42,7 @@ from classification.report.results import (
     overlaid_rows,
 )
 from uncertainty_core import CalibrationMetric
+from uncertainty_core.errors import UserError
 from uncertainty_core.paper_rows import source_of
 from uncertainty_core.report import Run as RecordedRun
 from uncertainty_core.report.tables import metric_table
@@ -637,7 +638,7 @@ def test_what_the_configuration_says_of_its_paper_now_is_shown(tmp_path):
 def test_a_row_without_its_common_record_is_named(tmp_path):
     config = written(ON_DISK, tmp_path)
     (run_folder(config.folder, "a", 1) / FILE).unlink()
-    with pytest.raises(CheckpointError, match=r"there is no run.json in .*/a/seed-1: evaluate"):
+    with pytest.raises(UserError, match=r"there is no run.json in .*/a/seed-1: evaluate"):
         recorded_runs(config)
 
 

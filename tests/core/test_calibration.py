@@ -1,7 +1,6 @@
 """Binned calibration against plain loops over exact fractions."""
 
 import copy
-import json
 import math
 import pickle
 import re
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import Bin
 from strategies import DTYPES, EDGES, bin_numbers, binned, dtypes, edge_rules, predicted, unit_values
+from strict import strictly
 
 from uncertainty_core.calibration import (
     BIN_METRICS,
@@ -319,15 +319,6 @@ def result(edges="right", **scores):
     return CalibrationResult(hand(edges), edges, scores)
 
 
-def strict(text):
-    """Parse JSON, refusing the NaN and Infinity that Python's parser would let pass."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
 SCORES = {"accuracy": 0.1 + 0.2, "nll_true": math.inf, "auroc": math.nan, "log": -math.inf, "tiny": 5e-324}
 
 
@@ -348,12 +339,12 @@ def test_a_result_survives_json_bit_for_bit(edges):
 @given(binned(min_size=1), st.dictionaries(st.text(), st.floats(), max_size=4))
 def test_any_result_survives_json(drawn, scores):
     before = CalibrationResult(bin_statistics(*drawn), drawn.edges, scores)
-    strict(before.to_json())
+    strictly(before.to_json())
     assert CalibrationResult.from_json(before.to_json()) == before
 
 
 def test_the_json_is_strict_and_says_what_is_in_it():
-    content = strict(result(**SCORES).to_json())
+    content = strictly(result(**SCORES).to_json())
     assert content["edges"] == "right" and content["num_samples"] == 5
     assert content["metrics"]["ece"] == pytest.approx(0.39)
     assert [content["metrics"][name] for name in ("nll_true", "auroc", "log")] == ["inf", "nan", "-inf"]
@@ -365,7 +356,7 @@ def test_the_json_is_strict_and_says_what_is_in_it():
 @pytest.mark.filterwarnings("ignore:.*there are no samples:RuntimeWarning")
 def test_an_empty_result_can_be_written_compared_and_printed():
     empty = CalibrationResult(bin_statistics(torch.zeros(0), torch.zeros(0).bool(), 2))
-    assert strict(empty.to_json())["metrics"]["ece"] == "nan"
+    assert strictly(empty.to_json())["metrics"]["ece"] == "nan"
     assert CalibrationResult.from_json(empty.to_json()) == empty
     assert "samples 0" in str(empty)
 

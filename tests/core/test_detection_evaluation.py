@@ -1,6 +1,5 @@
 """The whole way from files to scores: by the book on random sets, in parts, with nothing to count, and on paper."""
 
-import json
 import math
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from references_detection import CATEGORIES, IMAGES, cases, detection_metrics, matched_by_coco
+from strict import strictly
 
 from uncertainty_core.calibration import CalibrationResult
 from uncertainty_core.detection import (
@@ -195,10 +195,7 @@ def test_report(tmp_path):
     assert sorted(path.name for path in written) == sorted(names)
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
 
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    content = json.loads(written[0].read_text(), parse_constant=refuse)
+    content = strictly(written[0].read_text())
     assert content["categories"][1] == {"id": 7, "name": "seven"}
     assert content["bbox"]["metrics"]["AP50"] == evaluation.precision["AP50"]
     assert content["bbox"]["per_category"]["AP"][1] == "nan"

@@ -2,6 +2,9 @@
 
 import json
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,17 +99,46 @@ def test_fit_to_detections():
     assert fit_to_detections(ground_truth, read_detections(results, ground_truth)) == pytest.approx(2.0, abs=1e-6)
 
 
-def test_tool_fits_and_applies(tmp_path, capsys):
-    import runpy
-    from pathlib import Path
-
-    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "fit_temperature.py"))["main"]
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """Runs tools/fit_temperature.py on `data_set` with more arguments."""
     for name, content in zip(("gt.json", "dt.json"), data_set(), strict=True):
         (tmp_path / name).write_text(json.dumps(content))
-    files = [str(tmp_path / name) for name in ("gt.json", "dt.json")]
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fit_temperature.py", "gt.json", "dt.json", *arguments])
+        runpy.run_path(str(Path(__file__).parents[2] / "tools" / "fit_temperature.py"), run_name="__main__")
+
+    return run
+
+
+def test_tool_fits_and_applies(tool, tmp_path, capsys):
     scaled = tmp_path / "scaled.json"
-    assert tool([*files, "--apply", files[1], "--output", str(scaled)]) == 0
+    tool("--apply", "dt.json", "--output", str(scaled))
     assert "temperature 2.0000" in capsys.readouterr().out
     assert [result["score"] for result in json.loads(scaled.read_text())] == pytest.approx([0.75] * 4, abs=1e-6)
-    assert tool([files[0], str(tmp_path / "none.json")]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--iou", "1.5"], "iou_thresholds must lie in"),
+        (["--score-threshold", "0.95"], "there are no detections to fit a temperature to"),
+        (["--apply", "gt.json"], "gt.json must hold a list of detections"),
+        (["--apply", "unscored.json"], "unscored.json: detections[0] has no 'score'"),
+        (["--apply", "logits.json"], "logits.json: detections[0] has the score 2.0"),
+        (["--apply", "dt.json", "--output", "."], ".: Is a directory"),
+    ],
+)
+def test_tool_ends_in_one_sentence(tool, tmp_path, arguments, sentence, capsys):
+    (tmp_path / "unscored.json").write_text('[{"image_id": 1}]')
+    (tmp_path / "logits.json").write_text('[{"image_id": 1, "score": 2}]')
+    if "--apply" in arguments and "--output" not in arguments:
+        arguments = [*arguments, "--output", "out.json"]
+    with pytest.raises(SystemExit) as stop:
+        tool(*arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import DIGITS, VERSIONS, record
+from strict import strictly
 
 from uncertainty_core import CalibrationMetric, ranking
 from uncertainty_core.errors import UserError
@@ -57,11 +58,7 @@ def test_what_is_written_is_read(tmp_path_factory, metrics, points, per_class, s
     )
     assert written.write(folder) == folder / "run.json"
     assert alike(RunRecord.read(folder), written)
-
-    def refuse(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    json.loads((folder / "run.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    strictly((folder / "run.json").read_text(encoding="utf-8"))
     assert [path.name for path in folder.iterdir()] == ["run.json"]
 
 

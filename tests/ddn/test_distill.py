@@ -51,7 +51,9 @@ def test_compares_all_rows(command, tmp_path):
         {name: row["AP"] for name, row in rows.items()}, nan_ok=True
     )
     assert records["MC-10"].passes == 10
-    for picture in ("reliability.png", "pictures/index.png"):
+    for name in ("ddn", "stored"):
+        assert records[name].pictures[0].caption.startswith("1. ")
+    for picture in ("reliability.png", "rows/ddn/pictures/index.png"):
         assert (tmp_path / "output" / picture).stat().st_size > 5_000
 
     # a second run repeats nothing, and ends the same

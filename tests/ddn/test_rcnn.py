@@ -200,7 +200,7 @@ def test_normalisation_keeps_its_statistics(norm, match):
 def test_images_without_ground_truth(name, match, counts):
     losses = assert_trains(distilled(name, match), labelled(name, counts))
     if match == "gt_iou":
-        taught = sum(float(loss) for key, loss in losses.items() if "loss_ddn" in key)
+        taught = sum(loss.item() for key, loss in losses.items() if "loss_ddn" in key)
         assert (taught > 0) == any(counts)
 
 

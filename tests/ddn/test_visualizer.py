@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,15 @@ def test_bad_arguments(tool, files, tmp_path, capsys):
     with pytest.raises(CocoFormatError, match=r"other.json.* 77"):
         tool.main(tool.parse(arguments(files, tmp_path / "out", student=tmp_path / "other.json")))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"no picture", None], ids=["other", "truncated"])
+def test_an_image_that_cannot_be_decoded_is_named(tool, files, tmp_path, content):
+    shutil.copytree(files / "val", tmp_path / "val")
+    broken = tmp_path / "val" / "000003.png"  # the first that is drawn
+    broken.write_bytes(content or broken.read_bytes()[:-500])
+    with pytest.raises(DatasetError, match=r"val/000003.png cannot be decoded \(.*\): get it again"):
+        tool.main(tool.parse(arguments(files, tmp_path / "out", images=tmp_path / "val")))
 
 
 def test_errors_are_one_sentence_and_exit_code_2(files, tmp_path, monkeypatch, capsys):

@@ -1,12 +1,14 @@
-"""Configs that inherit from `mmseg::`."""
+"""What stands between this package and mmsegmentation: the names of its configs, and what it says about itself."""
 
 import importlib.metadata
+import warnings
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmseg.registry import MODELS
 
 import dudes_mmseg  # noqa: F401 (mends the mapping)
+from dudes_mmseg.quiet import silence
 
 
 def test_the_mapping_names_what_is_installed():
@@ -24,3 +26,17 @@ def test_a_config_that_inherits_from_mmseg_becomes_a_student(tmp_path):
     model = MODELS.build(config.model)
     assert type(model).__name__ == "DUDESEncoderDecoder"
     assert model.uncertainty_head.conv.in_channels == model.decode_head.conv_seg.in_channels == 128
+
+
+def test_only_the_chatter_of_the_frameworks_is_silenced():
+    def said(quiet):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if quiet:
+                silence()
+            MODELS.build({"type": "mmseg.CrossEntropyLoss"})
+            warnings.warn("the images have no labels", stacklevel=1)
+        return [str(warning.message)[:20] for warning in caught]
+
+    assert said(quiet=False) == ["Default ``avg_non_ig", "the images have no l"]
+    assert said(quiet=True) == ["the images have no l"]

@@ -110,10 +110,7 @@ def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
 
 def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
     """Check COCO results, in a file or already read from one, against the ground truth they are for."""
-    content, name = _load(source, "detections")
-    if not isinstance(content, list):
-        raise CocoFormatError(f"{name} must hold a list of detections; are ground truth and detections swapped?")
-    entries = _Entries(content, f"{name}: detections")
+    entries = _results(source)
     return check_detections(
         entries.lookup(
             "image_id", ground_truth.image_ids, "image", "evaluate against the ground truth the detections are for"
@@ -130,17 +127,21 @@ def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth:
     )
 
 
+def read_scores(source: Sequence[dict[str, Any]] | str | Path) -> tuple[Sequence[dict[str, Any]], np.ndarray]:
+    """COCO results as they are, and the score (D,) of each; only these are checked."""
+    entries = _results(source)
+    score = entries.numbers("score")
+    entries.refuse_scores(score)
+    return entries.entries, score
+
+
 def check_detections(
     image: np.ndarray, category: np.ndarray, box: np.ndarray, score: np.ndarray, entries: "_Entries | None" = None
 ) -> Detections:
     """Detections from indices (D,), (D,), boxes (D, 4) and scores (D,) in any order; `entries` name them in errors."""
     entries = entries or _Entries([], "detections")
     entries.refuse_boxes(box)
-    entries.refuse_where(
-        ~((score >= 0) & (score <= 1)),
-        lambda k: f"has the score {score[k]}",
-        "scores must be probabilities in [0, 1]; apply softmax or sigmoid to logits",
-    )
+    entries.refuse_scores(score)
     in_order = np.lexsort((-score, category, image))
     return Detections(image, category, box.astype(np.float64), score.astype(np.float64)).take(in_order)
 
@@ -155,6 +156,13 @@ def _load(source: Any, what: str) -> tuple[Any, str]:
         raise CocoFormatError(f"{source} cannot be read ({error.strerror}); give the path of a JSON file") from None
     except ValueError as error:  # malformed JSON, or not even text
         raise CocoFormatError(f"{source} is not valid JSON ({error}); write it again, it may be cut short") from None
+
+
+def _results(source: Sequence[dict[str, Any]] | str | Path) -> "_Entries":
+    content, name = _load(source, "detections")
+    if not isinstance(content, list):
+        raise CocoFormatError(f"{name} must hold a list of detections; are ground truth and detections swapped?")
+    return _Entries(content, f"{name}: detections")
 
 
 class _Entries:
@@ -213,6 +221,13 @@ class _Entries:
             ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)),
             lambda k: f"has the box {boxes[k].tolist()}",
             "a box must be finite [left, top, width, height] with no negative size, not corners",
+        )
+
+    def refuse_scores(self, scores: np.ndarray) -> None:
+        self.refuse_where(
+            ~((scores >= 0) & (scores <= 1)),
+            lambda k: f"has the score {scores[k]}",
+            "scores must be probabilities in [0, 1]; apply softmax or sigmoid to logits",
         )
 
     def unique(self, key: str) -> None:

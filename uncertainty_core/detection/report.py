@@ -1,10 +1,9 @@
 """What an evaluation looks like: tables for people, files for programs, pictures for papers."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
+from ..strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS, RANKS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation
@@ -71,7 +70,7 @@ def to_json(evaluation: DetectionEvaluation) -> str:
             for at in (*evaluation.calibration, evaluation.any_overlap)
         ],
     }
-    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+    return strict_json(content)
 
 
 def _settings(evaluation: DetectionEvaluation, at: CalibrationAt) -> dict[str, Any]:
@@ -84,14 +83,6 @@ def _settings(evaluation: DetectionEvaluation, at: CalibrationAt) -> dict[str, A
         "edges": evaluation.settings.edges,
         "max_detections": MAX_DETECTIONS,
     }
-
-
-def _strict(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _strict(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_strict(value) for value in content]
-    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _columns(values: dict[str, float], width: int) -> str:

@@ -6,13 +6,14 @@ Shapes: D detections.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks import check_same_shape, check_unit_interval
-from .coco_format import Detections, GroundTruth
+from .coco_format import Detections, GroundTruth, read_scores
 from .evaluation import Settings, match_images
 from .matching import IGNORED, TRUE_POSITIVE
 
@@ -28,10 +29,11 @@ def scale_scores(score: Tensor, temperature: float) -> Tensor:
     return (score.double().logit() / temperature).sigmoid().to(score.dtype)
 
 
-def scale_results(results: Sequence[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
-    """COCO results with their scores scaled; all else as it is."""
-    scores = scale_scores(torch.tensor([result["score"] for result in results], dtype=torch.float64), temperature)
-    return [result | {"score": score} for result, score in zip(results, scores.tolist(), strict=True)]
+def scale_results(source: Sequence[dict[str, Any]] | str | Path, temperature: float) -> list[dict[str, Any]]:
+    """COCO results, in a file or already read from one, with their scores scaled; all else as it is."""
+    results, score = read_scores(source)
+    scaled = scale_scores(torch.from_numpy(score), temperature).tolist()
+    return [result | {"score": score} for result, score in zip(results, scaled, strict=True)]
 
 
 def fit_temperature(score: Tensor, success: Tensor) -> float:

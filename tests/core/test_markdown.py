@@ -1,0 +1,16 @@
+"""Tables in Markdown."""
+
+from uncertainty_core.markdown import markdown_table
+
+
+def test_columns_are_as_wide_as_their_widest_cell():
+    assert markdown_table(["", "ECE"], [["baseline", "0.1"], ["a", "0.05"]]).splitlines() == [
+        "|          | ECE  |",
+        "| ---      | ---  |",
+        "| baseline | 0.1  |",
+        "| a        | 0.05 |",
+    ]
+
+
+def test_a_table_without_rows_is_its_header():
+    assert markdown_table(["a"], []).splitlines() == ["| a   |", "| --- |"]

@@ -1,0 +1,61 @@
+"""Show images of your own to a segmentor, and see where it is unsure: a student, an ensemble or Monte-Carlo dropout.
+
+    python tools/predict_seg.py my_student.py work_dirs/my_student/iter_80000.pth --images photos --output predicted
+    python tools/predict_seg.py my_teacher.py --images photo.jpg --output predicted
+
+No labels are needed. OUTPUT gets, for each image and under its name,
+
+    strips/       image, classes and uncertainty side by side, to be looked at
+    classes/      the predicted class of each pixel, as PNG with the colours of the classes
+    uncertainty/  its standard deviation, as 16-bit PNG: value / 65535
+
+and for all of them images.csv, the most uncertain first, which are those worth labelling, and index.png with the
+strips of the first ones. Started again it goes on where it stopped, and does anew only what has changed.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+import dudes_mmseg  # noqa: F401  (registers)
+from dudes_mmseg.predict import predict_images
+from dudes_mmseg.quiet import silence
+from dudes_mmseg.setup import read_config
+from uncertainty_core.errors import one_sentence_errors
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a config file, or the name of one in configs/dudes")
+    parser.add_argument("checkpoint", nargs="?", help="weights of a student; a teacher has its own")
+    parser.add_argument("--images", required=True, type=Path, metavar="PATH", help="an image, or a folder of any depth")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results; made if need be")
+    parser.add_argument(
+        "--level",
+        type=float,
+        default=0.1,
+        help="images.csv says what share of an image's pixels is more uncertain than this (default: %(default)s)",
+    )
+    parser.add_argument("--top", type=int, default=12, help="how many images index.png shows (default: %(default)s)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override values of the config"
+    )
+    args = parser.parse_args()
+    if not 0 <= args.level < 1:
+        parser.error(f"--level must lie in [0, 1), got {args.level}")
+    if args.top < 1:
+        parser.error(f"--top must be at least 1, got {args.top}")
+    return args
+
+
+if __name__ == "__main__":
+    args = parse()
+    silence()
+    with one_sentence_errors():
+        cfg = read_config(args.config, args.cfg_options)
+        rows = predict_images(cfg, args.checkpoint, args.images, args.output, args.level, args.top)
+        most = max(rows, key=lambda row: row.mean_uncertainty)
+        print(f"{len(rows)} images in {args.output}, the most uncertain is {most.image} ({most.mean_uncertainty:.4f})")
+        print(f"See {args.output / 'index.png'} and {args.output / 'images.csv'}")
