@@ -167,7 +167,8 @@ def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list
     root = Path(MetadataCatalog.get(dataset).image_root)
     truth, detections = Path(json_file(dataset)), (baseline / RESULTS, student / RESULTS)
     drawn = draw_changes(truth, root, *detections, student / "pictures", num_pictures)
-    return [Picture(path.relative_to(student).as_posix(), title) for path, title in drawn.items()]
+    colours = "Blue: detections that overlap an object of their class; orange: the others."
+    return [Picture(path.relative_to(student).as_posix(), f"{title}. {colours}") for path, title in drawn.items()]
 
 
 def numbers(row: Row, iou: int = 50) -> dict[str, float]:
