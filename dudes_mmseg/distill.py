@@ -90,7 +90,7 @@ def compare(
     rows = output / "rows"
     evaluators = next(iter(students.values())).test_evaluator
     baseline = in_folder(member, rows / "baseline")
-    baseline.test_evaluator = [evaluator for evaluator in evaluators if not _needs_map(evaluator)]
+    baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
     evaluate(baseline, teacher.model.checkpoints[0])
     for name, cfg in {"teacher": teacher, **students}.items():
         cfg = in_folder(cfg, rows / name)
@@ -100,9 +100,10 @@ def compare(
     return {name: RunRecord.read(rows / name) for name in ("baseline", "teacher", *students)}
 
 
-def _needs_map(evaluator: Mapping[str, str]) -> bool:
-    kind = evaluator["type"]
-    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and "uncertainty" not in evaluator)
+def needs_map(evaluator: Mapping[str, str]) -> bool:
+    """Whether an evaluator of a config measures the uncertainty map, which a baseline has not."""
+    kind, ranked_by = evaluator["type"], evaluator.get("uncertainty", "predicted")
+    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and ranked_by == "predicted")
 
 
 def check_evaluators(student: Config) -> None:

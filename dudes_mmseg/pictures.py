@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 4
 SMALLEST_SIDE = 160  # of a panel; below that its title is wider than itself
+LARGEST_SIDE = 1024  # of a panel that is enlarged
 LARGEST_STD = 0.3  # where the colours end: a mean over images is about 0.1, and few pixels reach 0.3
 _COLOURS = np.rint(255 * matplotlib.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 VOID_COLOUR = (0, 0, 0)
@@ -65,7 +66,7 @@ def strip(
 
 def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     height, width = next(iter(panels.values())).shape[:2]
-    scale = max(1, -(-SMALLEST_SIDE // width))
+    scale = max(1, min(-(-SMALLEST_SIDE // width), LARGEST_SIDE // height))
     height, width = height * scale, width * scale
     size = int(np.clip(width / 14, 10, 28))
     font = ImageFont.truetype(findfont("DejaVu Sans"), size)

@@ -68,7 +68,10 @@ def predict_images(
     with tqdm(total=len(sources), initial=len(rows), desc="predict", unit="image") as bar:
         for image, loaded in DataLoader(todo, num_workers=workers, collate_fn=itemgetter(0)):
             if loaded is not None:
-                codes = folder.write(image, loaded.sha256, loaded.pixels, *_prediction(model, loaded.inputs))
+                try:
+                    codes = folder.write(image, loaded.sha256, loaded.pixels, *_prediction(model, loaded.inputs))
+                except ValueError as error:
+                    raise UserError(f"{image}: {error}") from None
                 rows[image] = Row.of(image, codes, level)
             bar.update()
 
@@ -107,10 +110,14 @@ def find_images(images: Path) -> dict[str, Path]:
 
 def _check_apart(images: Path, output: Path) -> None:
     """Raise UserError if what is written would be taken for images, or written over them."""
-    shown = images.resolve()
-    for written in ((output / kind).resolve() for kind in KINDS):
-        if shown == written or shown in written.parents or written in shown.parents:
-            raise UserError(f"results in {output} and the images of {images} would mix: choose another folder")
+    shown, root = images.resolve(), output.resolve()
+    if images.is_file():
+        mixed = root == shown.parent
+    else:
+        written = [root / kind for kind in KINDS]
+        mixed = any(shown == path or shown in path.parents or path in shown.parents for path in written)
+    if mixed:
+        raise UserError(f"results in {output} and the images of {images} would mix: choose another folder")
 
 
 def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dict[str, Any]]:

@@ -30,7 +30,12 @@ _MADE_FROM = "image_sha256"
 
 
 def quantise(uncertainty: np.ndarray) -> np.ndarray:
-    """16-bit codes (H, W) of an uncertainty map (H, W) in [0, 1]: round(65535 · uncertainty), off by at most 7.7e-6."""
+    """16-bit codes (H, W) of an uncertainty map (H, W) in [0, 1]: round(65535 · uncertainty), off by at most 7.7e-6.
+
+    Raises ValueError for anything else, NaN above all.
+    """
+    if not ((uncertainty >= 0) & (uncertainty <= 1)).all():
+        raise ValueError("the uncertainty is not in [0, 1] everywhere: did the network overflow?")
     return np.rint(uncertainty.astype(np.float64) * _LARGEST_CODE).astype(np.uint16)
 
 

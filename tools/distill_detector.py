@@ -59,5 +59,7 @@ if __name__ == "__main__":
         "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
     )
     args = parser.parse_args()
+    if args.pictures < 1:
+        parser.error(f"--pictures must be at least 1, got {args.pictures}")
     with one_sentence_errors():
         launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))

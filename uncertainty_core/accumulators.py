@@ -32,7 +32,7 @@ from .checks import (
     warn_undefined,
 )
 from .exact_sums import LIMIT, from_limbs, group_counts, group_sums, total_limbs
-from .labels import CHUNK, class_cells, split_void
+from .labels import chunk_length, class_cells, split_void
 from .logit_scores import check_logits, logit_scores, pieces
 from .scores import SampleScores, at_least_float32, check_predictions, sample_scores
 from .sum_metric import SumMetric
@@ -72,8 +72,8 @@ class CalibrationMetric(SumMetric):
         scores: Sequence[str] = SCORES,
         **kwargs: Any,
     ) -> None:
-        settings = {"bins": num_bins, "edges": edges, "ignore": ignore_index, "scores": list(scores)}
-        super().__init__(settings, **kwargs)
+        settings = {"classes": num_classes, "bins": num_bins, "edges": edges, "ignore": ignore_index}
+        super().__init__(settings | {"scores": list(scores)}, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_positive_int("num_bins", num_bins)
         check_edges(edges)
@@ -98,7 +98,7 @@ class CalibrationMetric(SumMetric):
         """Add the softmax of `logits` (N, C, ...) and true classes `labels` (N, ...), as `update` does.
 
         Made for images: the softmax itself is never held, which takes a third of the time and no memory. If the
-        predicted classes (N, ...) are known already, `predictions` saves some more.
+        predicted classes (N, ...) are known already, `predictions` saves some more; they are taken as they are.
         """
         if logits.dim() < 2 or not logits.is_floating_point():
             raise ValueError(f"logits must be floating point (N, C, ...), got {logits.dtype} {tuple(logits.shape)}")
@@ -128,10 +128,10 @@ class CalibrationMetric(SumMetric):
             yield scores._replace(confidence=scores.confidence.to(piece.dtype)), void
 
     def _scores_of_logits(self, logits: Tensor, labels: Tensor, predictions: Tensor | None) -> Iterator[ScoredPiece]:
-        if labels.is_floating_point():
+        if labels.is_floating_point() or labels.is_complex():
             check_labels("labels", labels, self.num_classes)
         known = () if predictions is None else (predictions,)
-        for piece, part, *prediction in pieces(logits, labels, *known, length=CHUNK):
+        for piece, part, *prediction in pieces(logits, labels, *known, length=chunk_length(labels)):
             label, void = self._split_void(part, labels)
             success = prediction[0] == part if known else None
             scores = logit_scores(piece, label, success, "entropy" in self.scores)
@@ -212,7 +212,7 @@ class ConfidenceCalibration(SumMetric):
     def __init__(
         self, num_bins: int = 15, edges: Edges = "right", num_groups: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__({"bins": num_bins, "edges": edges}, **kwargs)
+        super().__init__({"groups": num_groups, "bins": num_bins, "edges": edges}, **kwargs)
         check_positive_int("num_bins", num_bins)
         check_edges(edges)
         if num_groups is not None:
@@ -258,7 +258,7 @@ class GroupMean(SumMetric):
     """
 
     def __init__(self, num_groups: int, ignore_index: int | None = None, **kwargs: Any) -> None:
-        super().__init__({"ignore": ignore_index}, **kwargs)
+        super().__init__({"groups": num_groups, "ignore": ignore_index}, **kwargs)
         check_positive_int("num_groups", num_groups)
         self.num_groups, self.ignore_index = num_groups, ignore_index
         self.add_sum("sums", 3, num_groups)
@@ -270,7 +270,7 @@ class GroupMean(SumMetric):
         cells = self.num_groups + 1  # the last one is for what is ignored
         sums = torch.zeros(3, cells, dtype=torch.int64, device=values.device)
         groups = class_cells("group", group, self.num_groups, self.ignore_index)
-        for chunk, cell in zip(values.detach().flatten().split(CHUNK), groups, strict=True):
+        for chunk, cell in zip(values.detach().flatten().split(chunk_length(values)), groups, strict=True):
             sums[0] += group_counts(cell, cells)
             sums[1:] += group_sums(chunk, cell.long(), cells)
         self.sums += sums[:, :-1]

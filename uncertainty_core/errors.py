@@ -22,7 +22,7 @@ def one_sentence_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        _stop(f"{error.filename}: {error.strerror}")
+        _stop(f"{error.filename}: {error.strerror or error}")
 
 
 def _stop(sentence: str) -> None:

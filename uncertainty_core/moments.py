@@ -41,7 +41,7 @@ class RunningMoments:
             ddof: 1 for the deviation of a sample, 0 for that of a population.
             classes: of (N, C, ...) only these entries (N, 1, ...) of dimension 1, int64.
         """
-        if self.count <= ddof:
+        if self._squares is None or self.count <= ddof:
             raise ValueError(f"a standard deviation with ddof={ddof} needs more than {ddof} samples, got {self.count}")
         squares = self._squares if classes is None else self._squares.gather(1, classes)
         return (squares / (self.count - ddof)).sqrt_()

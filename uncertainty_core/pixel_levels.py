@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import check_positive_int, check_same_shape, check_unit_interval, warn_undefined
 from .exact_sums import group_counts
-from .labels import CHUNK, class_cells
+from .labels import chunk_length, class_cells
 from .selective import Ranking
 
 # Levels of uncertainty as fine as bfloat16, from 2**-24 on: 128 for each power of two, one for 1, one for all below.
@@ -86,7 +86,7 @@ def pixel_levels(
     chunks = zip(
         class_cells("prediction", prediction, num_classes),
         class_cells("label", label, num_classes, ignore_index),
-        uncertainty.detach().flatten().split(CHUNK),
+        uncertainty.detach().flatten().split(chunk_length(uncertainty)),
         strict=True,
     )
     for predicted, labelled, uncertain in chunks:
@@ -112,6 +112,8 @@ def sparsification(levels: PixelLevels, removed: Sequence[float]) -> tuple[Tenso
     """
     check_removed(removed)
     shares = torch.as_tensor(removed, dtype=torch.float64, device=levels.right.device)
+    if not levels.errors.count.any():
+        warn_undefined("sparsification", "there are no pixels")
     right, wrong = levels.right.sum(0), levels.wrong.sum(0)
     none = torch.zeros_like(right)
     oracle = PixelLevels(torch.stack((right, none)), torch.stack((none, wrong)), levels.void.new_zeros(2))
@@ -120,8 +122,6 @@ def sparsification(levels: PixelLevels, removed: Sequence[float]) -> tuple[Tenso
 
 def _kept_iou(levels: PixelLevels, removed: Tensor) -> Tensor:
     count = levels.errors.count.double()
-    if count.sum() == 0:
-        warn_undefined("sparsification", "there are no pixels")
     before = count.cumsum(0) - count
     kept = (1 - removed)[:, None] * count.sum()
     # 0.3 of 20 pixels is 6, not 6 and the dust of a seventh, which would bring its class along

@@ -60,7 +60,7 @@ class PixelRanking(SumMetric):
 
     `compute()` gives a dict: curve and oracle (Q,), miou, ause; aurc, error_auroc, error_aupr, error_fpr95 of telling
     wrong pixels from right ones; auroc, aupr, fpr95 of telling void pixels, which no known class covers, from all
-    others. float64; NaN without a warning where there is nothing to tell apart.
+    others. float64; NaN where there is nothing to tell apart, with a warning only if there are no pixels at all.
 
     Args:
         num_classes: C.
@@ -75,7 +75,7 @@ class PixelRanking(SumMetric):
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__({"ignore": ignore_index}, **kwargs)
+        super().__init__({"classes": num_classes, "ignore": ignore_index}, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_removed(removed)
         self.num_classes, self.removed, self.ignore_index = num_classes, tuple(removed), ignore_index

@@ -12,5 +12,9 @@ def test_columns_are_as_wide_as_their_widest_cell():
     ]
 
 
+def test_what_would_end_a_cell_is_escaped():
+    assert markdown_table(["a|b"], [["c"]]).splitlines() == [r"| a\|b |", "| ---  |", "| c    |"]
+
+
 def test_a_table_without_rows_is_its_header():
     assert markdown_table(["a"], []).splitlines() == ["| a   |", "| --- |"]

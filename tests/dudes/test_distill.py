@@ -5,6 +5,7 @@ from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from mmengine.runner import Runner
 
 import dudes_mmseg.distill
+from dudes_mmseg.distill import needs_map
 from uncertainty_core.run_record import RunRecord
 
 OPTIONS = (
@@ -72,3 +73,17 @@ def test_compares_all_rows(command, tmp_path):
     assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000
     assert all(f"| {record.name} " in done.out for record in records.values())
     assert "| road " in done.out
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "needed"),
+    [
+        ({"type": "UncertaintyMetric"}, True),
+        ({"type": "SparsificationMetric"}, True),
+        ({"type": "SparsificationMetric", "uncertainty": "predicted"}, True),
+        ({"type": "SparsificationMetric", "uncertainty": "entropy"}, False),
+        ({"type": "IoUMetric"}, False),
+    ],
+)
+def test_a_baseline_is_not_asked_for_an_uncertainty_map(evaluator, needed):
+    assert needs_map(evaluator) == needed

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,6 +307,18 @@ def test_results_do_not_mix_with_images(data, tmp_path, output):
     with pytest.raises(UserError, match=r"and the images of .* would mix: choose another folder"):
         predict_images(student(), str(data / "student_0.pth"), images, tmp_path / output)
     assert files(tmp_path) == before
+
+
+def test_results_do_not_lie_beside_a_single_image(data, tmp_path):
+    image = shutil.copy(data / "images" / "a.jpg", tmp_path / "index.png")
+    with pytest.raises(UserError, match="would mix: choose another folder"):
+        predict_images(student(), str(data / "student_0.pth"), Path(image), tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.1, -0.1])
+def test_no_code_stands_for_what_is_no_uncertainty(value):
+    with pytest.raises(ValueError, match=r"not in \[0, 1\] everywhere"):
+        quantise(np.array([[0.5, value]]))
 
 
 def test_a_folder_of_other_use_is_refused(data, tmp_path):
