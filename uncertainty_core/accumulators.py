@@ -73,7 +73,8 @@ class CalibrationMetric(SumMetric):
         **kwargs: Any,
     ) -> None:
         settings = {"classes": num_classes, "bins": num_bins, "edges": edges, "ignore": ignore_index}
-        super().__init__(settings | {"scores": list(scores)}, **kwargs)
+        settings["scores"] = list(scores)
+        super().__init__(settings, **kwargs)
         check_positive_int("num_classes", num_classes)
         check_positive_int("num_bins", num_bins)
         check_edges(edges)
