@@ -90,12 +90,18 @@ def build_teacher(cfg: Config, class_wise: bool) -> TeacherSegmentor:
     return teacher.to(get_device()).eval()
 
 
-def test_pipeline(cfg: Config) -> list[dict]:
-    """How the config shows images to a network that is tested, without the loading of labels."""
+def test_dataset(cfg: Config) -> ConfigDict:
+    """The config's test set; the first that is inside, where it repeats or joins others."""
     dataset = cfg.test_dataloader.dataset
     while "pipeline" not in dataset:
         dataset = dataset.get("dataset") or dataset.datasets[0]
-    return [transform for transform in dataset.pipeline if transform["type"].split(".")[-1] != "LoadAnnotations"]
+    return dataset
+
+
+def test_pipeline(cfg: Config) -> list[dict]:
+    """How the config shows images to a network that is tested, without the loading of labels."""
+    pipeline = test_dataset(cfg).pipeline
+    return [transform for transform in pipeline if transform["type"].split(".")[-1] != "LoadAnnotations"]
 
 
 def target_fingerprint(model: ConfigDict, teacher: TeacherSegmentor, pipeline: Sequence[dict]) -> dict[str, Any]:

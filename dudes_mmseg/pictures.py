@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 4
 SMALLEST_SIDE = 160  # of a panel; below that its title is wider than itself
-LARGEST_SIDE = 1024  # of a panel that is enlarged
+LARGEST_SIDE = 1024  # of a panel: nobody looks at larger ones side by side
 LARGEST_STD = 0.3  # where the colours end: a mean over images is about 0.1, and few pixels reach 0.3
 _COLOURS = np.rint(255 * matplotlib.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 VOID_COLOUR = (0, 0, 0)

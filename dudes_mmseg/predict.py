@@ -23,7 +23,7 @@ from uncertainty_core import file_sha256, state_dict_sha256
 from uncertainty_core.errors import UserError
 
 from .checkpoint import Checkpoint, CheckpointError, check_fits, load_weights, read_checkpoint
-from .generate import build_teacher, target_fingerprint, test_pipeline
+from .generate import build_teacher, target_fingerprint, test_dataset, test_pipeline
 from .prediction_folder import KINDS, PredictionFolder, Row
 from .segmentor import UncertaintyMixin
 from .setup import ConfigError
@@ -165,9 +165,7 @@ def _check_branch(student: UncertaintyMixin, checkpoint: Checkpoint) -> None:
 
 def palette_of(cfg: Config, num_classes: int) -> list[list[int]]:
     """The colours of the classes that the config's test set names; it need not be on disk."""
-    dataset = cfg.test_dataloader.dataset
-    while "pipeline" not in dataset:
-        dataset = dataset.get("dataset") or dataset.datasets[0]
+    dataset = test_dataset(cfg)
     # mmseg's own rules for classes and colours, without what some data sets ask of their folders
     named = type("Named", (BaseSegDataset,), {"METAINFO": getattr(DATASETS.get(dataset.type), "METAINFO", {})})
     metainfo = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo

@@ -19,11 +19,10 @@ from uncertainty_core.errors import UserError
 from uncertainty_core.files import write_atomically
 from uncertainty_core.strict_json import strict_json
 
-from .pictures import strip
+from .pictures import LARGEST_SIDE, strip
 
 KINDS = ("classes", "strips", "uncertainty")  # in the order in which they are written: the last one says "complete"
 _LARGEST_CODE = 2**16 - 1
-_LARGEST_PANEL = 1024  # pixels; photographs are larger than anybody looks at side by side
 _SHEET_WIDTH = 1200
 _PALETTE_SIZE = 256  # of a PNG
 _MADE_FROM = "image_sha256"
@@ -66,7 +65,7 @@ class PredictionFolder:
     """Predictions by one segmentor. Each image has its path below the folder of the images, once in each of
 
     - classes/: class map as PNG, whose palette is that of the classes
-    - strips/: image, prediction and uncertainty side by side, at most `_LARGEST_PANEL` pixels wide and high each
+    - strips/: image, prediction and uncertainty side by side, at most `LARGEST_SIDE` pixels wide and high each
     - uncertainty/: 16-bit PNG, see `quantise`, which knows the checksum of the image that it belongs to
 
     Args:
@@ -173,7 +172,7 @@ class PredictionFolder:
 def _small_strip(
     pixels: np.ndarray, classes: np.ndarray, uncertainty: np.ndarray, palette: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """`strip`, with each panel by a whole factor smaller if it is larger than `_LARGEST_PANEL`."""
-    step = -(-max(classes.shape) // _LARGEST_PANEL)
+    """`strip`, with each panel by a whole factor smaller if it is larger than `LARGEST_SIDE`."""
+    step = -(-max(classes.shape) // LARGEST_SIDE)
     image, map_ = (np.asarray(Image.fromarray(part).reduce(step)) for part in (pixels, uncertainty))
     return strip(image, classes[::step, ::step], map_, palette)

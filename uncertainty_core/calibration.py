@@ -23,12 +23,10 @@ from .checks import (
     warn_undefined,
 )
 from .exact_sums import from_limbs, group_counts, group_sums, whole_limbs
+from .labels import CHUNK
 from .strict_json import strict_json
 
 Edges = Literal["right", "left"]
-
-# Big enough to amortise a call, small enough that its float64 temporaries stay in the cache.
-_CHUNK = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +126,8 @@ def bin_sums(
 
     sums = torch.zeros(5, cells, dtype=torch.int64, device=confidence.device)
     confidence, success = confidence.detach().flatten(), success.flatten()
-    for start in range(0, len(confidence), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    for start in range(0, len(confidence), CHUNK):
+        chunk = slice(start, start + CHUNK)
         index = bin_index(confidence[chunk], num_bins, edges)
         if group is not None:
             index += group.flatten()[chunk].long() * num_bins

@@ -11,7 +11,7 @@ from torch import Tensor
 from .checks import check_labels
 
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # of which torch knows no extremes
-CHUNK = 2**17  # pixels whose temporaries fit the cache
+CHUNK = 2**17  # samples or pixels: enough to amortise a call, and their temporaries fit the cache
 
 
 def chunk_length(values: Tensor) -> int:

@@ -86,7 +86,7 @@ def _class_sums(logits: Tensor, labels: Tensor, with_entropy: bool) -> list[Tens
         piece = at_least_float32(piece)
         top = piece.amax(1)
         torch.sub(of_class(piece, label), top, out=true_gap)
-        gap = (piece - top.unsqueeze(1)).clamp_(min=_smallest_gap(piece.dtype))
+        gap = _gap(piece, top)
         weight = gap.exp() if with_entropy else gap.exp_()
         squares.copy_(_fold(weight * weight))
         if with_entropy:
@@ -117,17 +117,16 @@ def _by_piece(function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
     values = at_least_float32(logits.new_empty(logits.shape[:1] + logits.shape[2:]))
     for piece, part in pieces(logits, values):
         piece = at_least_float32(piece)
-        gap = (piece - piece.amax(1, keepdim=True)).clamp_(min=_smallest_gap(piece.dtype))
-        part.copy_(function(gap))
+        part.copy_(function(_gap(piece, piece.amax(1))))
     return values
 
 
-def _smallest_gap(dtype: torch.dtype) -> float:
-    """The bound of differences to the largest logit, of which the weights add nothing to a sum of at least 1.
+def _gap(logits: Tensor, top: Tensor) -> Tensor:
+    """Differences (n, C, m) of `logits` from the largest, `top` (n, m); bounded where weights add nothing to a sum.
 
     Products with infinite gaps would be NaN, and weights too small for normal numbers take ten times as long.
     """
-    return 2 * math.log(torch.finfo(dtype).eps)
+    return (logits - top.unsqueeze(1)).clamp_(min=2 * math.log(torch.finfo(logits.dtype).eps))
 
 
 def _fold(values: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, EDGES, bin_numbers, binned, edge_rules, predicted
 from torchmetrics import MetricCollection
+from two_ranks import in_two_ranks
 
 from uncertainty_core.accumulators import SCORES, CalibrationMetric, ConfidenceCalibration, GroupMean
 from uncertainty_core.calibration import BIN_METRICS, CalibrationResult, bin_statistics
@@ -460,9 +461,8 @@ def test_members_that_agree_at_first_stay_apart_in_a_collection(twins):
 # Ranks
 
 
-def run_rank(rank, folder, work):
+def run_rank(rank, work):
     """One of two ranks: see each metric's own batches, then compute over both ranks. `work` is as in the test below."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     results = {}
     for name, (metric, batches) in work.items():
         for batch in batches[rank]:
@@ -471,8 +471,7 @@ def run_rank(rank, folder, work):
         computed = metric.compute()
         assert all(torch.equal(metric.metric_state[key], state) for key, state in before.items()), "own sums are kept"
         results[name] = computed
-    torch.save(results, folder / f"rank{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return results
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="fresh processes take long to import")
@@ -490,15 +489,7 @@ def test_two_ranks_equal_one_pass(tmp_path):
         work[f"{name} on one rank"] = make(), ([data], [])
         once[name] = make()
         once[name].update(*data)
-    ranks = [multiprocessing.get_context("fork").Process(target=run_rank, args=(r, tmp_path, work)) for r in (0, 1)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(timeout=60)
-        rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
-    for r in (0, 1):
-        results = torch.load(tmp_path / f"rank{r}.pt")
+    for results in in_two_ranks(run_rank, tmp_path, work):
         assert results.keys() == work.keys()
         for name, computed in results.items():
             assert_same_values(computed, once[name.removesuffix(" on one rank")].compute())

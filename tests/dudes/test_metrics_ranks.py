@@ -1,7 +1,5 @@
 """Metrics under two real processes are those of one, bit by bit, whatever the size of the data set."""
 
-import multiprocessing
-
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
@@ -9,6 +7,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
+from two_ranks import in_two_ranks
 
 from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 
@@ -29,8 +28,8 @@ def image(number: int) -> SegDataSample:
     return sample
 
 
-def evaluate(size: int) -> tuple[dict[str, float], list[dict]]:
-    """The values of a data set of `size` images, and the sums behind them; in each of the ranks, if there are."""
+def evaluate(rank: int, size: int) -> tuple[dict[str, float], list[dict]]:
+    """The values of a data set of `size` images, and the sums behind them; the sampler knows the `rank` by itself."""
     metrics = [
         IoUMetric(),
         UncertaintyMetric(),
@@ -46,12 +45,6 @@ def evaluate(size: int) -> tuple[dict[str, float], list[dict]]:
     return values, [{name: s.metric_state for name, s in metric.measured.items()} for metric in metrics[1:]]
 
 
-def run_rank(rank: int, folder, size: int) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.save(evaluate(size), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 def tensors(states: list[dict]) -> list[torch.Tensor]:
     return [tensor for metric in states for state in metric.values() for tensor in state.values()]
 
@@ -59,17 +52,9 @@ def tensors(states: list[dict]) -> list[torch.Tensor]:
 @pytest.mark.filterwarnings("ignore:.*is NaN.*:RuntimeWarning")
 @pytest.mark.parametrize("size", [1, 5, 6])
 def test_two_ranks_equal_one(size, tmp_path):
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=run_rank, args=(rank, tmp_path, size)) for rank in (0, 1)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(timeout=60)
-        rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
-    values, states = evaluate(size)
-    for rank in (0, 1):
-        found, sums = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+    ranks = in_two_ranks(evaluate, tmp_path, size)
+    values, states = evaluate(0, size)
+    for found, sums in ranks:
         assert all(torch.equal(*pair) for pair in zip(tensors(sums), tensors(states), strict=True))
         assert str(found) == str(values)  # NaN is not equal to itself
     assert values["predicted/mIoU"] == pytest.approx(values["mIoU"], abs=0.005)  # which mmseg rounds
