@@ -44,8 +44,8 @@ format: $(STAMP)  ## apply the formatting
 	@$(RUN) -m ruff check --fix . && $(RUN) -m ruff format .
 
 bench: $(STAMP)  ## speed and memory as ratios against the usual libraries
-	@$(RUN) tools/bench.py && $(RUN) tools/bench_detection.py && $(RUN) tools/bench_detectors.py && \
-		$(RUN) tools/bench_segmentors.py
+	@$(RUN) tools/benchmarks/core.py && $(RUN) tools/benchmarks/detection.py && $(RUN) tools/benchmarks/detectors.py && \
+		$(RUN) tools/benchmarks/segmentors.py
 
 lock: $(STAMP)  ## resolve requirements/lock.in and setup.py into requirements/lock.txt
 	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \

@@ -17,8 +17,8 @@ from torch import nn
 
 from uncertainty_core import state_dict_sha256
 from uncertainty_core.errors import UserError
-from uncertainty_core.files import write_atomically
-from uncertainty_core.strict_json import strict_json
+from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.strict_json import strict_json
 
 
 class CheckpointError(UserError):

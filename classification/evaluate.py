@@ -13,17 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncertainty_core import (
-    CalibrationMetric,
-    CalibrationResult,
-    aupr,
-    aurc,
-    auroc,
-    ensemble,
-    fpr_at_tpr,
-    mupe,
-    ranking,
-)
+from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, auroc, fpr_at_tpr, mupe, ranking
+from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
 from .config import Evaluation

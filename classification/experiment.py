@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
-from uncertainty_core.strict_json import strict
+from uncertainty_core.io.strict_json import strict
 
 from .checkpoint import CheckpointError, is_finished, load_model, read_model_record
 from .config import Config, ConfigError, Run

@@ -12,8 +12,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation, mc_dropout
+from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.sampling import mc_dropout
 
 from .sampling import Precision, mc_outputs
 

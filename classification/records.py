@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
-from uncertainty_core.files import write_atomically
-from uncertainty_core.paper_rows import source_of
-from uncertainty_core.run_record import (
+from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.report.paper_rows import source_of
+from uncertainty_core.report.run_record import (
     FILE,
     Data,
     PaperRow,
@@ -27,7 +28,6 @@ from uncertainty_core.run_record import (
     RunRecord,
     risk_coverage_curve,
 )
-from uncertainty_core.strict_json import strict_json
 
 from .checkpoint import CheckpointError
 from .data import ImageSet

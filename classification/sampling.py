@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import mc_mean_std, split_at_dropout
-from uncertainty_core.scores import at_least_float32
+from uncertainty_core.streaming.dtypes import at_least_float32
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -10,8 +10,12 @@ if importlib.util.find_spec("detectron2") is None:
 
 # imports that register with Detectron2
 from .config import add_ddn_config
-from .dropout import DropoutFastRCNNConvFCHead
-from .output_layers import DDNOutputLayers
-from .rcnn import DDNRCNN
-from .roi_heads import DDNCascadeROIHeads, DDNRes5ROIHeads, DDNStandardROIHeads
-from .small_backbone import build_small_backbone
+from .modeling import (
+    DDNRCNN,
+    DDNCascadeROIHeads,
+    DDNOutputLayers,
+    DDNRes5ROIHeads,
+    DDNStandardROIHeads,
+    DropoutFastRCNNConvFCHead,
+    build_small_backbone,
+)

@@ -4,8 +4,8 @@ import math
 
 from PIL import Image
 
-from uncertainty_core.paper_rows import paper_row
-from uncertainty_core.run_record import Curve, Data, Picture, Provenance, Reliability, RunRecord
+from uncertainty_core.report.paper_rows import paper_row
+from uncertainty_core.report.run_record import Curve, Data, Picture, Provenance, Reliability, RunRecord
 
 VERSIONS = {"python": "3.11.7", "torch": "2.11.0", "numpy": "2.4.6", "distilled-uncertainty": "0.1.0"}
 DIGITS = Data("digits", "ab12" * 16, 800)

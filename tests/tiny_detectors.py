@@ -16,8 +16,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ddn_detectron2.config import add_ddn_config
-from ddn_detectron2.generate import attach_teacher
-from ddn_detectron2.zoo import to_ddn
+from ddn_detectron2.convert import to_ddn
+from ddn_detectron2.teaching.store import attach_teacher
 
 NUM_CLASSES, NUM_KEYPOINTS = 4, 3
 HEIGHT, WIDTH = 64, 96

@@ -20,9 +20,9 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 import dudes_mmseg  # noqa: F401  (registers)
-from dudes_mmseg.checkpoint import check_fits, load_weights, read_checkpoint
-from dudes_mmseg.quiet import silence
-from dudes_mmseg.setup import find_config, read_config
+from dudes_mmseg.cli import find_config, read_config
+from dudes_mmseg.compat import silence
+from dudes_mmseg.models.checkpoint import check_fits, load_weights, read_checkpoint
 from uncertainty_core.errors import UserError, one_sentence_errors
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from detectron2.engine import launch
 
+from ddn_detectron2.cli import argument_parser, build_config, check_datasets, read_config, setup
 from ddn_detectron2.config import ConfigError
-from ddn_detectron2.distill import compare, distil, table_text, train, with_settings, write_comparison
-from ddn_detectron2.setup import argument_parser, build_config, check_datasets, read_config, setup
-from ddn_detectron2.zoo import is_ddn
+from ddn_detectron2.convert import is_ddn
+from ddn_detectron2.engine.pipeline import compare, distil, table_text, train, with_settings, write_comparison
 from uncertainty_core.errors import one_sentence_errors
 
 

@@ -9,8 +9,8 @@ on the test set; the first member is the baseline. Finished steps are not repeat
 
 from pathlib import Path
 
-from dudes_mmseg.distill import classes_text, compare, distil, draw_sparsification, summary_text
-from dudes_mmseg.setup import argument_parser, build_config, find_config, read_config
+from dudes_mmseg.cli import argument_parser, build_config, find_config, read_config
+from dudes_mmseg.engine.pipeline import classes_text, compare, distil, draw_sparsification, summary_text
 from uncertainty_core.errors import UserError, one_sentence_errors
 
 if __name__ == "__main__":

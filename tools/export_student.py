@@ -8,11 +8,11 @@ from pathlib import Path
 
 from detectron2.modeling import build_model
 
+from ddn_detectron2.cli import argument_parser, build_config
 from ddn_detectron2.config import ConfigError, check_ddn_config
-from ddn_detectron2.export import export_plain, export_torchscript
-from ddn_detectron2.setup import argument_parser, build_config
-from ddn_detectron2.trainer import load_weights
-from ddn_detectron2.zoo import is_ddn
+from ddn_detectron2.convert import is_ddn
+from ddn_detectron2.engine.export import export_plain, export_torchscript
+from ddn_detectron2.engine.trainer import load_weights
 from uncertainty_core.errors import one_sentence_errors
 
 

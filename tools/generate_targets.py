@@ -48,7 +48,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def detection_parser() -> argparse.ArgumentParser:
     """The flags of Detectron2's own tools."""
-    from ddn_detectron2.setup import argument_parser
+    from ddn_detectron2.cli import argument_parser
 
     return with_shards(argument_parser(__doc__), 500)
 
@@ -57,11 +57,11 @@ def write_for_detection(args: argparse.Namespace) -> None:
     """Write the store, in one of several processes or alone."""
     from detectron2.modeling import build_model
 
+    from ddn_detectron2.cli import setup
     from ddn_detectron2.config import ConfigError
-    from ddn_detectron2.generate import generate_targets
-    from ddn_detectron2.setup import setup
-    from ddn_detectron2.trainer import build_with_teacher, training_dicts
-    from ddn_detectron2.zoo import is_ddn
+    from ddn_detectron2.convert import is_ddn
+    from ddn_detectron2.engine.trainer import build_with_teacher, training_dicts
+    from ddn_detectron2.teaching.store import generate_targets
 
     cfg = setup(args)
     if not is_ddn(cfg):
@@ -85,7 +85,7 @@ def detection() -> None:
 
 def segmentation_parser() -> argparse.ArgumentParser:
     """The arguments of mmsegmentation's own tools."""
-    from dudes_mmseg.setup import argument_parser
+    from dudes_mmseg.cli import argument_parser
 
     parser = with_shards(argument_parser(__doc__), 50)
     parser.add_argument("--store", required=True, metavar="DIR", help="the folder to write, made if need be")
@@ -97,9 +97,9 @@ def segmentation_parser() -> argparse.ArgumentParser:
 def segmentation() -> None:
     """Generate the targets of segmentors."""
     args = parse(segmentation_parser())
-    from dudes_mmseg.generate import generate_targets
-    from dudes_mmseg.ranks import start_ranks
-    from dudes_mmseg.setup import build_config
+    from dudes_mmseg.cli import build_config
+    from dudes_mmseg.engine.ranks import start_ranks
+    from dudes_mmseg.targets.generate import generate_targets
     from uncertainty_core.errors import one_sentence_errors
 
     with one_sentence_errors():

@@ -19,9 +19,9 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import dudes_mmseg  # noqa: F401  (registers)
-from dudes_mmseg.predict import predict_images
-from dudes_mmseg.quiet import silence
-from dudes_mmseg.setup import read_config
+from dudes_mmseg.cli import read_config
+from dudes_mmseg.compat import silence
+from dudes_mmseg.inference.predict import predict_images
 from uncertainty_core.errors import one_sentence_errors
 
 

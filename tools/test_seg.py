@@ -9,8 +9,8 @@ checkpoints in its config. The arguments are those of mmsegmentation's own tools
 
 from pathlib import Path
 
-from dudes_mmseg.evaluation import evaluate, use_test_time_augmentation, write_predictions
-from dudes_mmseg.setup import argument_parser, build_config
+from dudes_mmseg.cli import argument_parser, build_config
+from dudes_mmseg.engine.evaluation import evaluate, use_test_time_augmentation, write_predictions
 from uncertainty_core.errors import one_sentence_errors
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ on: start it again after a crash, or with more members.
 
 import sys
 
-from dudes_mmseg.members import train_members, train_members_on
-from dudes_mmseg.setup import argument_parser, build_config
-from dudes_mmseg.training import use_mixed_precision
+from dudes_mmseg.cli import argument_parser, build_config
+from dudes_mmseg.engine.members import train_members, train_members_on
+from dudes_mmseg.engine.training import use_mixed_precision
 from uncertainty_core.errors import UserError, one_sentence_errors
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from detectron2.engine import launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from ddn_detectron2.setup import argument_parser, setup
-from ddn_detectron2.trainer import DDNTrainer, load_weights
+from ddn_detectron2.cli import argument_parser, setup
+from ddn_detectron2.engine.trainer import DDNTrainer, load_weights
 from uncertainty_core.errors import one_sentence_errors
 
 

@@ -7,8 +7,8 @@
 A config is a file, or a name in configs/dudes. The arguments are those of mmsegmentation's own tools/train.py.
 """
 
-from dudes_mmseg.setup import argument_parser, build_config
-from dudes_mmseg.training import train, use_mixed_precision
+from dudes_mmseg.cli import argument_parser, build_config
+from dudes_mmseg.engine.training import train, use_mixed_precision
 from uncertainty_core.errors import one_sentence_errors
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Magenta: objects. Blue: detections that overlap an object of their class. Orange
 import argparse
 from pathlib import Path
 
-from ddn_detectron2.visualizer import draw_changes
+from ddn_detectron2.evaluation.visualizer import draw_changes
 from uncertainty_core.errors import one_sentence_errors
 
 

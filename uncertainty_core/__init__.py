@@ -3,8 +3,7 @@
 Knows torch and no framework. `uncertainty_core.plots` is imported on its own: it alone needs matplotlib.
 """
 
-from .accumulators import CalibrationMetric, ConfidenceCalibration, GroupMean
-from .calibration import (
+from .functional.calibration import (
     BinStatistics,
     CalibrationResult,
     bin_statistics,
@@ -14,10 +13,15 @@ from .calibration import (
     mce_abs,
     msce,
 )
-from .ensemble import EnsemblePrediction, ensemble
-from .frozen import Frozen
-from .losses import cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle, squared_distance
-from .mc_dropout import (
+from .functional.losses import cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle, squared_distance
+from .functional.scores import brier, entropy, mupe, nll_pred, nll_true, top_label
+from .functional.selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
+from .functional.sparsification import PixelLevels, ause, pixel_levels, sparsification
+from .metrics.calibration import CalibrationMetric, ConfidenceCalibration, GroupMean
+from .metrics.selective import PixelRanking, UncertaintyRanking
+from .sampling.ensemble import EnsemblePrediction, ensemble
+from .sampling.frozen import Frozen
+from .sampling.mc_dropout import (
     derive_seed,
     drawn_dropout,
     dropout_modules,
@@ -27,9 +31,6 @@ from .mc_dropout import (
     mc_mean_std,
     split_at_dropout,
 )
-from .moments import RunningMoments
-from .pixel_levels import PixelLevels, ause, pixel_levels, sparsification
-from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label
-from .selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
-from .selective_accumulators import PixelRanking, UncertaintyRanking
-from .targets import TargetStore, TargetStoreError, file_sha256, state_dict_sha256, write_targets
+from .streaming.moments import RunningMoments
+from .targets.hashing import file_sha256, state_dict_sha256
+from .targets.store import TargetStore, TargetStoreError, write_targets

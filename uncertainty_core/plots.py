@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .calibration import BIN_METRICS, CalibrationResult, bin_edges
+from .functional.calibration import BIN_METRICS, CalibrationResult, bin_edges
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; black is left for text.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

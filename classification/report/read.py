@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uncertainty_core.report.find import Run
+from uncertainty_core.report.run_record import RunRecord
 from uncertainty_core.report.sections import Rows
-from uncertainty_core.run_record import RunRecord
 
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uncertainty_core.checks import check_positive_int
-from uncertainty_core.files import write_atomically
+from uncertainty_core.io.files import write_atomically
 
 from .coco_check import DatasetError
 from .drawing import CATEGORY_IDS, VERSION, draw_scene

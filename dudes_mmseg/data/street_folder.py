@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from uncertainty_core.errors import UserError
-from uncertainty_core.files import write_atomically
+from uncertainty_core.io.files import write_atomically
 
 from .cityscapes_labels import train_ids
 from .streets import VERSION, draw_street

@@ -11,8 +11,8 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from uncertainty_core import CalibrationMetric
+from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
-from uncertainty_core.strict_json import strict_json
 
 from .logits import class_logits
 from .streaming import LOCAL, States, StreamingMetric

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uncertainty_core.scores import at_least_float32
+from uncertainty_core.streaming.dtypes import at_least_float32
 
 
 def class_logits(sample: Mapping[str, Any]) -> Tensor:

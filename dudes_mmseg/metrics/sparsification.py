@@ -12,9 +12,9 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from uncertainty_core import PixelRanking
-from uncertainty_core.logit_scores import logit_confidence, logit_entropy
+from uncertainty_core.functional.logit_scores import logit_confidence, logit_entropy
+from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import sparsification_plot
-from uncertainty_core.strict_json import strict_json
 
 from .logits import class_logits
 from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty

@@ -16,8 +16,8 @@ from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
 from uncertainty_core.errors import UserError
-from uncertainty_core.strict_json import strict_json
-from uncertainty_core.sum_metric import SumMetric
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.metrics.base import SumMetric
 
 States = dict[str, SumMetric]
 LOCAL = {"sync_on_compute": False}  # ranks are added up in `evaluate`, without the images that were repeated

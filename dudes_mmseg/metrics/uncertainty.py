@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uncertainty_core import GroupMean, TargetStore
 
-from ..stored_targets import read_target
+from ..targets.codec import read_target
 from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty
 
 

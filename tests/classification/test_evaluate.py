@@ -13,7 +13,8 @@ from classification.data import to_float
 from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
 from classification.records import read_evaluation, write_record
-from uncertainty_core import derive_seed, mc_dropout, state_dict_sha256
+from uncertainty_core import derive_seed, state_dict_sha256
+from uncertainty_core.sampling import mc_dropout
 
 STUDENTS = list(TINY["students"])
 TEST_IMAGES_ALONE = ["evaluation.ood=[]", "evaluation.corruptions=[]"]

@@ -8,7 +8,8 @@ from torch import nn
 
 from classification.methods import DDN, KD, METHODS, UNLABELLED, DropoutDistillation, Share, Standard
 from classification.models.staged import Staged
-from uncertainty_core import derive_seed, drawn_dropout, mc_dropout, state_dict_sha256
+from uncertainty_core import derive_seed, drawn_dropout, state_dict_sha256
+from uncertainty_core.sampling import mc_dropout
 
 UNITS, RATE = 4, 0.3
 TAUGHT = [DDN(mc_samples=4), DropoutDistillation(), KD(), DDN(mc_samples=4, average="probs")]

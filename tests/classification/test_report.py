@@ -43,10 +43,10 @@ from classification.report.results import (
 )
 from uncertainty_core import CalibrationMetric
 from uncertainty_core.errors import UserError
-from uncertainty_core.paper_rows import source_of
 from uncertainty_core.report import Run as RecordedRun
+from uncertainty_core.report.paper_rows import source_of
+from uncertainty_core.report.run_record import FILE
 from uncertainty_core.report.tables import metric_table
-from uncertainty_core.run_record import FILE
 
 
 @pytest.fixture(autouse=True)

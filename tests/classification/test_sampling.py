@@ -7,7 +7,8 @@ from torch import nn
 from classification.models import MODELS, build_model
 from classification.models.staged import Images, Staged
 from classification.sampling import enumerate_rows, mc_outputs
-from uncertainty_core import derive_seed, dropout_modules, mc_dropout, split_at_dropout, state_dict_sha256
+from uncertainty_core import derive_seed, dropout_modules, split_at_dropout, state_dict_sha256
+from uncertainty_core.sampling import mc_dropout
 
 DRAWS, SEED = 3, 5
 KEYS = ["a", 7, "c", 0, "e"]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,46 @@ def test_imports_point_one_way(package):
     assert not wrong
 
 
+def rooms(package):
+    """For each room of a package, a folder or a file in it, the others that its modules import from."""
+    arrows = {}
+    for file in (ROOT / package).rglob("*.py"):
+        inside = file.relative_to(ROOT / package)
+        room = inside.parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        others = arrows.setdefault(room, set())
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == len(inside.parts):  # from the package's own folder
+                names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+                others.update(name for name in names if name != room)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+                raise AssertionError(f"{inside} imports from its own package by an absolute name")
+    return arrows
+
+
+@pytest.mark.parametrize("package", MAY_NOT_IMPORT)
+def test_arrows_between_rooms_go_one_way(package):
+    arrows = rooms(package)
+    assert all(others <= arrows.keys() for others in arrows.values())
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(f"rooms of {package} import each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_room_is_crowded():
+    crowded = {}
+    for package in MAY_NOT_IMPORT:
+        for folder in (ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())):
+            modules = list(folder.glob("*.py"))
+            if len(modules) > 12:
+                crowded[str(folder.relative_to(ROOT))] = len(modules)
+    assert not crowded
+
+
 def test_matplotlib_is_for_plots_alone():
-    files = [file for file in (ROOT / "uncertainty_core").glob("*.py") if "matplotlib" in imported(file)]
+    files = [file for file in (ROOT / "uncertainty_core").rglob("*.py") if "matplotlib" in imported(file)]
     assert [file.name for file in files] == ["plots.py"]
 
 

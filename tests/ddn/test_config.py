@@ -19,9 +19,10 @@ from ddn_detectron2.config import (
     dropout_positions,
     proposal_share,
 )
-from ddn_detectron2.dropout import dropout_in_blocks
-from ddn_detectron2.zoo import to_ddn
-from uncertainty_core import dropout_modules, mc_dropout
+from ddn_detectron2.convert import to_ddn
+from ddn_detectron2.modeling.dropout import dropout_in_blocks
+from uncertainty_core import dropout_modules
+from uncertainty_core.sampling import mc_dropout
 
 
 def checked(name, *options):

@@ -4,6 +4,13 @@ Knows numpy and torch. Not imported by `uncertainty_core` itself.
 """
 
 from .calibration import DetectionCalibration, box_geometry, lrp
-from .coco_format import CocoFormatError, Detections, GroundTruth, check_detections, read_detections, read_ground_truth
+from .coco_format import (
+    CocoFormatError,
+    Detections,
+    GroundTruth,
+    check_detections,
+    read_detections,
+    read_ground_truth,
+)
 from .evaluation import DetectionEvaluation, MatchedDetections, Settings, evaluate, match_images, merge
 from .report import tables, write_report

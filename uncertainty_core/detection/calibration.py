@@ -16,10 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..calibration import BIN_METRICS, BinStatistics, CalibrationResult, Edges, bin_index, bin_sums, check_edges, ece
 from ..checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
-from ..exact_sums import from_limbs, group_sums
-from ..sum_metric import SumMetric
+from ..functional.calibration import (
+    BIN_METRICS,
+    BinStatistics,
+    CalibrationResult,
+    Edges,
+    bin_index,
+    bin_sums,
+    check_edges,
+    ece,
+)
+from ..metrics.base import SumMetric
+from ..streaming.exact_sums import from_limbs, group_sums
 
 LOCALISATION_BINS = 25  # of LaECE, as its authors have it
 GEOMETRY_BINS = 5  # of each of the five dimensions of d_ece_box

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..calibration import CalibrationResult, Edges, check_edges
 from ..checks import check_positive_int
+from ..functional.calibration import CalibrationResult, Edges, check_edges
 from . import average_precision, matching
 from .average_precision import PrecisionRecall
 from .calibration import DetectionCalibration, box_geometry

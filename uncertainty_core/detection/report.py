@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..strict_json import strict_json
+from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS, RANKS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation

@@ -10,8 +10,8 @@ from html import escape
 from itertools import pairwise
 
 from ..plots import COLOURS
-from ..run_record import Curve, Reliability
 from .registry import CurveKind
+from .run_record import Curve, Reliability
 
 WIDTH, LEFT, RIGHT, TOP = 440, 58, 12, 10
 SPARSE = 0.01  # share of the samples below which the mark of a bin is hollow

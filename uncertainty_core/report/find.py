@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..run_record import FILE, RunRecord
+from .run_record import FILE, RunRecord
 
 
 @dataclass(frozen=True)

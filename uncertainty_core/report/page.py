@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ..run_record import Data
 from . import sections
 from .find import Run
 from .markup import document
+from .run_record import Data
 from .sections import Rows
 
 

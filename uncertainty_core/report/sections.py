@@ -6,11 +6,11 @@ from html import escape
 
 from ..errors import UserError
 from ..plots import COLOURS
-from ..run_record import PaperRow, RunRecord
 from .charts import SPARSE, Style, curve_chart, reliability_chart
 from .find import Run
 from .markup import paragraph, picture, scroll, side_by_side
 from .registry import METRICS, Metric, curve_kind, metric
+from .run_record import PaperRow, RunRecord
 from .tables import class_table, metric_table, sign
 
 # the runs of each name: one per seed

@@ -1,0 +1,56 @@
+"""A student as plain Detectron2 knows it: the package that trained it is not needed to run it."""
+
+import logging
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from detectron2.modeling import build_model
+from torch import nn
+
+from ..convert import to_plain
+
+logger = logging.getLogger(__name__)
+
+
+def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Path, Path]:
+    """Write model.pth and config.yaml into `folder`; returns their paths.
+
+    What `MODEL.DDN.TEST` adds (Monte-Carlo passes, class probabilities, a temperature) is not part of plain Detectron2.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, config = folder / "model.pth", folder / "config.yaml"
+    test = cfg.MODEL.DDN.TEST
+    if test.MC_SAMPLES or test.CLASS_PROBS or test.TEMPERATURE != 1:
+        logger.warning("plain Detectron2 has nothing like MODEL.DDN.TEST: one pass, scores as they are")
+    torch.save({"model": model.state_dict()}, weights)
+    plain = to_plain(cfg)
+    plain.MODEL.WEIGHTS = str(weights)
+    config.write_text(plain.dump(), encoding="utf-8")
+    return weights, config
+
+
+def export_torchscript(cfg: CfgNode, model: nn.Module, image_file: str | Path, file: str | Path) -> Path:
+    """Trace the plain model on an image with Detectron2's own exporter; RuntimeError where it is not installed.
+
+    The file takes an image (3, H, W), resized as at test time and in `INPUT.FORMAT`, and returns the fields of its
+    detections, in the order of their names.
+    """
+    try:
+        from detectron2.export import TracingAdapter
+    except ImportError as error:
+        raise RuntimeError(f"this Detectron2 cannot export TorchScript: {error}") from None
+    plain = build_model(to_plain(cfg)).eval()
+    plain.load_state_dict(model.state_dict())
+    image = detection_utils.read_image(str(image_file), format=cfg.INPUT.FORMAT)
+    tensor = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
+
+    def detect(model: nn.Module, inputs: list[dict]) -> list[dict]:
+        return [{"instances": model.inference(inputs, do_postprocess=False)[0]}]
+
+    adapter = TracingAdapter(plain, [{"image": tensor}], detect)
+    with torch.no_grad():
+        torch.jit.trace(adapter, (tensor,), check_trace=False).save(str(file))
+    return Path(file)

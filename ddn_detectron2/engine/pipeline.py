@@ -1,0 +1,204 @@
+"""The whole way, step by step: a trained detector, its targets, its student, and both of them measured.
+
+<output>/baseline/          the detector to distil, where it is trained here
+<output>/<student>/         a student
+<output>/<student>-targets/ what it learns from, where that is stored
+<output>/rows/<name>/       each predictor's detections, calibration and diagrams; a student's pictures
+<output>/comparison.json    the table of all rows; reliability.png: their curves
+
+A step that an earlier run finished is not repeated, and one that was interrupted goes on.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+from uncertainty_core.detection import (
+    DetectionEvaluation,
+    Settings,
+    evaluate,
+    match_images,
+    read_detections,
+    read_ground_truth,
+)
+from uncertainty_core.detection.report import write_report
+from uncertainty_core.detection.temperature import fit_to_detections, scale_results
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.report.markdown import markdown_table
+from uncertainty_core.report.run_record import Picture
+
+from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
+from ..evaluation.records import run_record
+from ..evaluation.visualizer import draw_changes
+from ..teaching.store import generate_targets
+from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
+
+
+@dataclass(frozen=True)
+class Row:
+    """A predictor of the comparison.
+
+    passes: of the box head, for one image.
+    seconds: that the evaluation took.
+    """
+
+    passes: int
+    evaluation: DetectionEvaluation
+    seconds: float = 0.0
+
+
+def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
+    """A frozen copy of `cfg` with other values; "A__B" stands for the key "A.B"."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([item for key, value in values.items() for item in (key.replace("__", "."), value)])
+    cfg.freeze()
+    return cfg
+
+
+def train(cfg: CfgNode, folder: Path) -> str:
+    """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights."""
+    final = folder / "model_final.pth"
+    marker = folder / "last_checkpoint"  # written after the file that it names
+    if not (marker.exists() and marker.read_text().strip() == final.name):
+        folder.mkdir(parents=True, exist_ok=True)
+        if cfg.SEED >= 0:  # whatever was drawn by the steps before, or was not because they were finished
+            seed_all_rng(cfg.SEED + comm.get_rank())
+        unmeasured = {"DATASETS__TEST": (), "TEST__EXPECTED_RESULTS": []}
+        trainer = DDNTrainer(with_settings(cfg, OUTPUT_DIR=str(folder), **unmeasured))
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+    comm.synchronize()
+    return str(final)
+
+
+def distil(cfg: CfgNode, folder: Path) -> str:
+    """Train a student of the detector in `MODEL.WEIGHTS` in `folder`; returns its weights' path.
+
+    Where the config has `TARGETS.SOURCE` "store", the store is written first, beside `folder` unless it has a place.
+    """
+    targets = cfg.MODEL.DDN.TARGETS
+    if targets.SOURCE == "store":
+        store = targets.STORE or str(folder.with_name(f"{folder.name}-targets"))
+        cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=store)
+        model = build_with_teacher(cfg, build_model(cfg))
+        generate_targets(cfg, model, training_dicts(cfg))
+        comm.synchronize()
+    return train(cfg, folder)
+
+
+def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
+    """Run the detector with `weights` over a data set; detections, numbers and pictures go into `folder`."""
+    cfg = with_settings(cfg, DATASETS__TEST=(dataset,), **settings)
+    model = build_model(cfg)
+    load_weights(cfg, model, weights)
+    evaluator = COCOCalibrationEvaluator(dataset, output_dir=folder)
+    DDNTrainer.test(cfg, model, [evaluator])
+    return evaluator.evaluation
+
+
+def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
+    """The same detections with their scores scaled, measured like the others."""
+    results = scale_results(detections, temperature)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+    settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
+    matched = match_images(ground_truth, read_detections(results, ground_truth), settings)
+    evaluation = evaluate(ground_truth, matched, settings)
+    write_report(evaluation, folder)
+    return evaluation
+
+
+def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings: object) -> Row:
+    start = time.perf_counter()
+    evaluation = measuring(*arguments, **settings)
+    return Row(passes, evaluation, time.perf_counter() - start)
+
+
+def compare(
+    cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None, num_pictures: int
+) -> dict[str, Row]:
+    """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
+
+    Args:
+        cfg: of any of the students; the baseline is in `MODEL.WEIGHTS`.
+        students: paths of weights by name.
+        output: gets a folder for each row.
+        fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
+        num_pictures: of each student, of the images whose scores changed most.
+    """
+    (dataset,) = cfg.DATASETS.TEST
+    rows, passes, baseline = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
+    one = partial(_timed, 1, measure, cfg)
+    table = {
+        "baseline": one(baseline, dataset, rows / "baseline"),
+        f"MC-{passes}": _timed(
+            passes, measure, cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes
+        ),
+    }
+    if fit_on is not None:
+        measure(cfg, baseline, fit_on, output / "fit")
+        ground_truth = read_ground_truth(json_file(fit_on))
+        temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
+        detections = rows / "baseline" / RESULTS
+        table[f"temperature {temperature:.2f}"] = _timed(
+            1, scaled, dataset, detections, temperature, rows / "temperature"
+        )
+    table |= {name: one(path, dataset, rows / name) for name, path in students.items()}
+    for name, row in table.items():
+        folder = rows / name.split()[0]  # that of the temperature has no number
+        pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()
+        run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures).write(folder)
+    return table
+
+
+def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list[Picture]:
+    """Draw the images whose scores changed most from the row `baseline` to the row `student`, into its pictures/."""
+    root = Path(MetadataCatalog.get(dataset).image_root)
+    truth, detections = Path(json_file(dataset)), (baseline / RESULTS, student / RESULTS)
+    drawn = draw_changes(truth, root, *detections, student / "pictures", num_pictures)
+    colours = "Blue: detections that overlap an object of their class; orange: the others."
+    return [Picture(path.relative_to(student).as_posix(), f"{title}. {colours}") for path, title in drawn.items()]
+
+
+def numbers(row: Row, iou: int = 50) -> dict[str, float]:
+    """The columns of the table: AP and AR in percent, calibration at one IoU threshold in plain values."""
+    precision, calibration = row.evaluation.precision, row.evaluation.calibration_metrics
+    columns = {"passes": row.passes, "AP": precision["AP"], "AP50": precision["AP50"], "AR": precision["AR100"]}
+    names = ("msce", "mce", "nll_pred", "nll", "brier", "d_ece", "laece")
+    return columns | {name: calibration[f"{name}@{iou}"] for name in names}
+
+
+def table_text(rows: Mapping[str, Row], iou: int = 50) -> str:
+    """A Markdown table of all rows."""
+    columns = {name: numbers(row, iou) for name, row in rows.items()}
+    lines = []
+    for name, values in columns.items():
+        cells = [str(values["passes"]), *(f"{values[key]:.2f}" for key in ("AP", "AP50", "AR"))]
+        cells += [f"{value:.4f}" for value in list(values.values())[4:]]
+        lines.append([name, *cells])
+    return markdown_table(["", *next(iter(columns.values()))], lines)
+
+
+def write_comparison(rows: Mapping[str, Row], output: Path, iou: int = 50) -> None:
+    """comparison.json and reliability.png."""
+    content = {"iou_threshold": iou / 100, "rows": {name: numbers(row, iou) for name, row in rows.items()}}
+    (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
+    results = {
+        name: at.result
+        for name, row in rows.items()
+        for at in row.evaluation.calibration
+        if round(100 * at.iou_threshold) == iou
+    }
+    figure = reliability_diagram(results, "msce", f"true positives: IoU >= {iou / 100:g}")
+    figure.savefig(output / "reliability.png")

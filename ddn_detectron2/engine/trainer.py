@@ -1,0 +1,100 @@
+"""Training and evaluation, as Detectron2's own `tools/train_net.py` does it, for baselines and students alike."""
+
+import os
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.modeling import build_model
+
+from ..config import ConfigError
+from ..convert import is_ddn
+from ..evaluation.calibration_evaluator import COCOCalibrationEvaluator
+from ..modeling.rcnn import DDNRCNN
+from ..teaching.mapper import DDNDatasetMapper
+from ..teaching.store import attach_teacher, check_store
+from .checkpoint import SafeCheckpointer
+
+
+def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str) -> None:
+    """Load a checkpoint; into a model that is distilled it has to fit wholly."""
+    SafeCheckpointer(model, strict=is_ddn(cfg)).load(path)
+
+
+def build_with_teacher(cfg: CfgNode, model: DDNRCNN) -> DDNRCNN:
+    """`model` with the weights in `MODEL.WEIGHTS` and the teacher that the config asks for."""
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("MODEL.WEIGHTS must be the detector to distil: train one with the baseline_* configs first")
+    load_weights(cfg, model, cfg.MODEL.WEIGHTS)
+    members = []
+    for path in cfg.MODEL.DDN.TEACHER.WEIGHTS:
+        members.append(build_model(cfg))
+        load_weights(cfg, members[-1], path)
+    attach_teacher(cfg, model, members)
+    return model
+
+
+def training_dicts(cfg: CfgNode) -> list[dict]:
+    """The images of `DATASETS.TRAIN` that are trained on, in the order they have there."""
+    heads = cfg.MODEL.ROI_KEYPOINT_HEAD
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=heads.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+
+
+def reads_store(cfg: CfgNode) -> bool:
+    """Whether targets come with the data."""
+    return is_ddn(cfg) and cfg.MODEL.DDN.TARGETS.SOURCE == "store"
+
+
+class DDNTrainer(DefaultTrainer):
+    """`DefaultTrainer` that trains a plain detector, or distils a teacher into a `DDNRCNN`."""
+
+    def build_hooks(self):
+        """As `DefaultTrainer`; the last thing that its constructor does, and the first that uses the checkpointer."""
+        state = {"trainer": weakref.proxy(self)}
+        if "_trainer" not in self.state_dict():  # Detectron2 0.5 leaves the optimizer out
+            state["optimizer"] = self._trainer.optimizer
+        self.checkpointer = SafeCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, strict=is_ddn(self.cfg), **state)
+        return super().build_hooks()
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As `DefaultTrainer`; the teacher is always made of `MODEL.WEIGHTS`, also when the student resumes."""
+        if is_ddn(self.cfg):
+            model = self.checkpointer.model
+            build_with_teacher(self.cfg, model)
+            if reads_store(self.cfg):
+                check_store(self.cfg, model, training_dicts(self.cfg))
+                model.roi_heads.teacher = None
+            model.train()
+        super().resume_or_load(resume)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        """Detectron2's, with stored targets if there are any."""
+        return build_detection_train_loader(
+            cfg, mapper=DDNDatasetMapper(cfg, is_train=True) if reads_store(cfg) else None
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+        """AP, AR and calibration of boxes; AP of masks and keypoints where the model has them."""
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        evaluators: list[DatasetEvaluator] = [COCOCalibrationEvaluator(dataset_name, output_dir=folder)]
+        tasks = [task for task, on in (("segm", cfg.MODEL.MASK_ON), ("keypoints", cfg.MODEL.KEYPOINT_ON)) if on]
+        if tasks:
+            evaluators.append(COCOEvaluator(dataset_name, tuple(tasks), output_dir=folder, use_fast_impl=False))
+        return DatasetEvaluators(evaluators)
+
+    def train(self) -> OrderedDict[str, Any] | None:
+        """The results of the last evaluation."""
+        super().train()
+        return getattr(self, "_last_eval_results", None)

@@ -1,0 +1,55 @@
+"""The detector: `GeneralizedRCNN` of which only what is distilled is trained."""
+
+from collections.abc import Sequence
+
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from uncertainty_core import dropout_modules
+
+from ..config import check_ddn_config
+
+
+@META_ARCH_REGISTRY.register()
+class DDNRCNN(GeneralizedRCNN):
+    """`GeneralizedRCNN` with everything frozen that decides proposals: backbone and proposal generator.
+
+    What is frozen stays in eval mode: there is no loss of the proposal generator, and in training the student is shown
+    the boxes that it, and its teacher, will propose at test time. Normalisation keeps its statistics everywhere, and
+    dropout is off, as the student's single pass will have it.
+    """
+
+    @configurable
+    def __init__(self, *, freeze: Sequence[str] = (), **kwargs) -> None:
+        """
+        Args:
+            freeze: what is frozen beside the trunk: "mask_head", "keypoint_head", "box_regression".
+            kwargs: as `GeneralizedRCNN`.
+        """
+        super().__init__(**kwargs)
+        self.freeze = tuple(freeze)
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        """The config's values."""
+        check_ddn_config(cfg)
+        return super().from_config(cfg) | {"freeze": cfg.MODEL.DDN.FREEZE}
+
+    def _frozen(self) -> list[nn.Module]:
+        modules = [self.backbone, self.proposal_generator]
+        modules += [getattr(self.roi_heads, name, None) for name in self.freeze if name != "box_regression"]
+        if "box_regression" in self.freeze:
+            modules += [m.bbox_pred for m in self.roi_heads.modules() if hasattr(m, "bbox_pred")]
+        return [module for module in modules if module is not None]
+
+    def train(self, mode: bool = True) -> "DDNRCNN":
+        """Switch what is trained."""
+        super().train(mode)
+        still = [*self._frozen(), *dropout_modules(self), *(m for m in self.modules() if isinstance(m, _BatchNorm))]
+        for module in still:
+            module.eval()
+        return self

@@ -1,0 +1,114 @@
+"""Passes of the box head: the deterministic one, and Monte-Carlo dropout that repeats only what differs.
+
+Shapes: R boxes over all images, K foreground classes, M passes, B images.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from uncertainty_core import RunningMoments, derive_seed, split_at_dropout
+from uncertainty_core.sampling import mc_dropout
+
+from .target_matching import average_logits
+
+
+class SpatialMean(nn.Module):
+    """Mean over positions: (R, C, H, W) to (R, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C)."""
+        return x.mean(dim=[2, 3])
+
+
+@dataclass
+class BoxBranch:
+    """A chain of layers from the features of boxes to what is said about them.
+
+    layers: ends in the predictor.
+    features: pooled features (R, C, H, W).
+    proposals: the boxes, for each image, in "proposal_boxes".
+    """
+
+    layers: nn.Sequential
+    features: Tensor
+    proposals: list[Instances]
+
+    @property
+    def predictor(self) -> FastRCNNOutputLayers:
+        """The last layer."""
+        return self.layers[-1]
+
+    def predict(self) -> tuple[Tensor, Tensor]:
+        """Logits (R, K + 1) and box deltas of one pass, in the mode the layers are in."""
+        return self.layers(self.features)
+
+
+def mc_predictions(
+    branches: Sequence[BoxBranch], num_samples: int, seed: int | None = None, keys: Sequence[int | str] | None = None
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """M times the logits (R, K + 1) and box deltas of each branch, with dropout on, without gradients.
+
+    What comes before a branch's first dropout runs once.
+
+    Args:
+        branches: of eval-mode layers with at least one dropout.
+        num_samples: M.
+        seed: makes the masks a function of (seed, key, number of the pass, number of the branch); None draws from the
+            global state.
+        keys: of the B images; None for the same masks in each, whatever the batch.
+    """
+    with torch.no_grad():
+        parts = [split_at_dropout(branch.layers) for branch in branches]
+        shared = [first(branch.features) for (first, _), branch in zip(parts, branches, strict=True)]
+    counts = [len(proposals) for proposals in branches[0].proposals]
+    keys = [0] * len(counts) if keys is None else keys
+    for draw in range(num_samples):
+        outputs = []
+        for number, ((_, sampled), features) in enumerate(zip(parts, shared, strict=True)):
+            seeds = None if seed is None else [derive_seed(seed, key, draw, number) for key in keys]
+            with torch.no_grad(), mc_dropout(sampled, seeds=seeds, counts=None if seeds is None else counts):
+                outputs.append(sampled(features))
+        yield outputs
+
+
+def joint_logits(logits: Sequence[Tensor]) -> Tensor:
+    """Logits (R, K + 1) of what the branches say together, given those of each: a cascade's mean of probabilities."""
+    if len(logits) == 1:
+        return logits[0]
+    stages = torch.stack(list(logits))
+    return average_logits(stages, torch.ones(stages.shape[:2], dtype=torch.bool, device=stages.device), "probs")
+
+
+@dataclass
+class BoxPrediction:
+    """What one or many passes say about the boxes, for each image.
+
+    boxes: (n, 4K) or (n, 4), as the predictor gives them.
+    probs: (n, K + 1).
+    std: deviation of `probs` over the passes (n, K + 1); None after a single one.
+    """
+
+    boxes: list[Tensor]
+    probs: list[Tensor]
+    std: list[Tensor] | None = None
+
+
+def predict_boxes(branches: Sequence[BoxBranch], num_samples: int = 0, seed: int | None = None) -> BoxPrediction:
+    """One deterministic pass (`num_samples` 0), or the mean probabilities and mean boxes of M stochastic ones."""
+    probs, deltas = RunningMoments(), RunningMoments()
+    passes = mc_predictions(branches, num_samples, seed) if num_samples else [[b.predict() for b in branches]]
+    for outputs in passes:
+        probs.update(joint_logits([logits for logits, _ in outputs]).softmax(-1))
+        deltas.update(outputs[-1][1])
+    last = branches[-1]
+    counts = [len(proposals) for proposals in last.proposals]
+    return BoxPrediction(
+        boxes=list(last.predictor.predict_boxes((probs.mean, deltas.mean), last.proposals)),
+        probs=list(probs.mean.split(counts)),
+        std=list(probs.std().split(counts)) if num_samples else None,
+    )

@@ -1,0 +1,71 @@
+"""Targets from the teacher's passes: which detections speak of a ground-truth box, and what they say on average.
+
+Shapes: G ground-truth boxes, D detections, M passes, K foreground classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.structures import Boxes, pairwise_iou
+from torch import Tensor
+
+# Field of the proposals and of the ground truth, (n, K + 1) each: what the teacher says; a row of NaN where it says
+# nothing. Detectron2 hands fields that start with "gt_" on from a ground-truth box to the proposals matched with it.
+TEACHER_LOGITS = "gt_teacher_logits"
+
+
+def match_detections(gt_boxes: Tensor, boxes: Tensor, iou_threshold: float) -> Tensor:
+    """For each of `gt_boxes` (G, 4) the index (G,) of the one of `boxes` (D, 4) that overlaps it most.
+
+    -1 where no overlap reaches the threshold; the first of equals, which is the one of the highest score where
+    detections are sorted by score. A detection may serve several ground-truth boxes.
+    """
+    if not len(boxes) or not len(gt_boxes):
+        return torch.full((len(gt_boxes),), -1, dtype=torch.int64, device=gt_boxes.device)
+    overlap = pairwise_iou(Boxes(gt_boxes), Boxes(boxes))
+    best = overlap.amax(1, keepdim=True)
+    # argmax does not promise the first of equals
+    position = torch.arange(len(boxes), device=boxes.device)
+    first = position.where(overlap == best, len(boxes)).amin(1)
+    return first.where(best.squeeze(1) >= iou_threshold, -1)
+
+
+def average_logits(logits: Tensor, spoken: Tensor, average: str) -> Tensor:
+    """Target logits (G, K + 1) from those of each pass.
+
+    Args:
+        logits: (M, G, K + 1).
+        spoken: (M, G) bool, whether the pass says anything.
+        average: "logits", their mean; "probs", the logarithm of the mean probabilities, shifted to the mean of the
+            mean logits, so that only what softmax sees is taught.
+
+    Where no pass says anything all classes are equal: a box that the teacher misses is a hard one.
+    """
+    count = spoken.sum(0).unsqueeze(1)
+    weight = (spoken.to(logits.dtype) / count.squeeze(1).clamp(min=1)).unsqueeze(2)
+    mean = (logits.where(spoken.unsqueeze(2), 0) * weight).sum(0)
+    if average == "probs":
+        log_probs = logits.log_softmax(-1) + weight.log()
+        log_mean = log_probs.where(spoken.unsqueeze(2), -torch.inf).logsumexp(0)
+        mean = log_mean - log_mean.mean(1, keepdim=True) + mean.mean(1, keepdim=True)
+    return mean.where(count > 0, 0)
+
+
+def gt_targets(
+    gt_boxes: Tensor, passes: Sequence[tuple[Tensor, Tensor]], num_logits: int, iou_threshold: float, average: str
+) -> tuple[Tensor, Tensor]:
+    """Target logits (G, K + 1) and how many of the passes found the box (G,).
+
+    Args:
+        gt_boxes: (G, 4).
+        passes: for each its detections, boxes (D, 4) and logits (D, K + 1), best score first.
+        num_logits: K + 1.
+        iou_threshold, average: see `match_detections` and `average_logits`.
+    """
+    logits = gt_boxes.new_zeros(len(passes), len(gt_boxes), num_logits)
+    spoken = torch.zeros(len(passes), len(gt_boxes), dtype=torch.bool, device=gt_boxes.device)
+    for number, (boxes, detected) in enumerate(passes):
+        index = match_detections(gt_boxes, boxes, iou_threshold)
+        spoken[number] = index >= 0
+        logits[number, spoken[number]] = detected[index[spoken[number]]].to(logits.dtype)
+    return average_logits(logits, spoken, average), spoken.sum(0)

@@ -1,0 +1,151 @@
+"""Teachers: what tells the student how sure to be about a box.
+
+Shapes: R boxes over all images, K foreground classes, M passes, B images.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from uncertainty_core import Frozen
+
+from .sampling import BoxBranch, joint_logits, mc_predictions
+from .target_matching import average_logits, gt_targets
+
+Features = dict[str, Tensor]
+
+
+class Teacher:
+    """M passes over the student's proposals. Subclasses say where a pass comes from."""
+
+    num_classes: int
+
+    def passes(
+        self,
+        images: ImageList,
+        features: Features,
+        proposals: list[Instances],
+        stage: int | None,
+        keys: Sequence[int | str] | None = None,
+    ) -> Iterator[tuple[list[BoxBranch], list[tuple[Tensor, Tensor]]]]:
+        """For each pass the branches, and the logits (R, K + 1) and box deltas of each.
+
+        Args:
+            images, features: what the student sees, and what its trunk makes of it.
+            proposals: boxes to speak about.
+            stage: of a cascade, if only one is asked for.
+            keys: of the B images, where the passes shall depend on nothing else.
+        """
+        raise NotImplementedError
+
+    def on_proposals(
+        self, images: ImageList, features: Features, proposals: list[Instances], stage: int, average: str
+    ) -> list[Tensor]:
+        """Target logits (n, K + 1) of each image's proposals."""
+        passes = self.passes(images, features, proposals, stage)
+        logits = torch.stack([outputs[0][0] for _, outputs in passes])
+        spoken = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        targets = average_logits(logits, spoken, average)
+        check_finite(targets)
+        return list(targets.split([len(p) for p in proposals]))
+
+    def on_ground_truth(
+        self,
+        images: ImageList,
+        features: Features,
+        proposals: list[Instances],
+        gt_boxes: Sequence[Tensor],
+        *,
+        iou_threshold: float,
+        score_threshold: float,
+        average: str,
+        keys: Sequence[int | str] | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """For each image, target logits (G, K + 1) of its `gt_boxes` (G, 4) and how many passes found each (G,)."""
+        detections: list[list[tuple[Tensor, Tensor]]] = [[] for _ in proposals]
+        for branches, outputs in self.passes(images, features, proposals, None, keys):
+            for found, image_detections in zip(detect(branches, outputs, score_threshold), detections, strict=True):
+                image_detections.append(found)
+        targets = [
+            gt_targets(boxes, passes, self.num_classes + 1, iou_threshold, average)
+            for boxes, passes in zip(gt_boxes, detections, strict=True)
+        ]
+        for logits, _ in targets:
+            check_finite(logits)
+        return targets
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise where a teacher has gone wrong, before the student learns it."""
+    if not logits.isfinite().all():
+        raise FloatingPointError("the teacher's logits are not finite: its weights are damaged or do not fit the model")
+
+
+def detect(
+    branches: Sequence[BoxBranch], outputs: Sequence[tuple[Tensor, Tensor]], score_threshold: float
+) -> list[tuple[Tensor, Tensor]]:
+    """For each image boxes (D, 4) and logits (D, K + 1) of the detections that pass threshold and NMS, best first."""
+    last = branches[-1]
+    predictor, counts = last.predictor, [len(p) for p in last.proposals]
+    logits = joint_logits([logits for logits, _ in outputs])
+    check_finite(logits)
+    instances, kept = fast_rcnn_inference(
+        predictor.predict_boxes((logits, outputs[-1][1]), last.proposals),
+        logits.softmax(-1).split(counts),
+        [p.image_size for p in last.proposals],
+        score_threshold,
+        predictor.test_nms_thresh,
+        predictor.test_topk_per_image,
+    )
+    return [
+        (found.pred_boxes.tensor, rows[index])
+        for found, rows, index in zip(instances, logits.split(counts), kept, strict=True)
+    ]
+
+
+class MCDropoutTeacher(Teacher, Frozen):
+    """A frozen copy of the student's box head at its start, with dropout on. It shares the student's frozen trunk."""
+
+    def __init__(self, heads: nn.Module, num_samples: int, seed: int = 0) -> None:
+        """
+        Args:
+            heads: DDN ROI heads.
+            num_samples: M.
+            seed: of the masks of keyed passes.
+        """
+        # masks and keypoints have no say in what is taught, and are left out of the copy
+        unused = [getattr(heads, name) for name in ("mask_head", "keypoint_head") if hasattr(heads, name)]
+        super().__init__(copy.deepcopy(heads, {id(module): None for module in unused}))
+        self.num_classes, self.num_samples, self.seed = heads.num_classes, num_samples, seed
+
+    def passes(self, images, features, proposals, stage, keys=None):
+        """See `Teacher`."""
+        with torch.no_grad():
+            branches = self.module.box_branches(features, proposals, stage)
+        seed = None if keys is None else self.seed
+        for outputs in mc_predictions(branches, self.num_samples, seed, keys):
+            yield branches, outputs
+
+
+class EnsembleTeacher(Teacher, Frozen):
+    """Detectors trained apart. Each has a trunk of its own; all speak about the student's proposals."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        """
+        Args:
+            members: `DDNRCNN` models with their weights.
+        """
+        super().__init__(nn.ModuleList(members))
+        self.num_classes = members[0].roi_heads.num_classes
+
+    def passes(self, images, features, proposals, stage, keys=None):
+        """See `Teacher`."""
+        for member in self.module:
+            with torch.no_grad():
+                branches = member.roi_heads.box_branches(member.backbone(images.tensor), proposals, stage)
+                outputs = [branch.predict() for branch in branches]
+            yield branches, outputs

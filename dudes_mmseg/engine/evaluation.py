@@ -1,0 +1,95 @@
+"""Evaluating a segmentor from a config."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.report.run_record import Data, PaperRow, Picture
+
+from ..cli import ConfigError, check_data
+from ..metrics.streaming import StreamingMetric
+from ..targets.check import base_datasets, image_paths
+from ..targets.codec import images_digest
+from .ranks import prepare_ranks
+from .records import Evaluation, run_records
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """What mmsegmentation's `--tta` does: the config's `tta_pipeline`, merged by its `tta_model`."""
+    for key in ("tta_pipeline", "tta_model"):
+        if key not in cfg:
+            raise ConfigError(f"--tta needs {key} in the config")
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = cfg.tta_model
+
+
+def write_predictions(cfg: Config, folder: str) -> None:
+    """Let the IoUMetric among the test evaluators write predicted classes as PNG."""
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        if evaluator.type in ("IoUMetric", "CityscapesMetric"):
+            evaluator.output_dir = folder
+            return
+    raise ConfigError("--out needs an IoUMetric or CityscapesMetric in test_evaluator")
+
+
+def evaluate(
+    cfg: Config, checkpoint: str | None = None, name: str | None = None, paper_row: PaperRow | None = None
+) -> dict[str, float]:
+    """Run the test loop of `cfg`; into its work dir go `metrics.json`, and `run.json` for the report of all runs.
+
+    Args:
+        cfg: of a segmentor or a teacher.
+        checkpoint: its weights; a teacher has its own.
+        name: of the predictor in the report; that of the work dir by default.
+        paper_row: what a paper prints of the same predictor.
+    """
+    check_data(cfg.test_dataloader)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise ConfigError(f"there is no checkpoint {checkpoint}")
+    cfg = cfg.copy()
+    prepare_ranks(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    runner = Runner.from_cfg(cfg)
+    start = time.perf_counter()
+    metrics = {key: float(value) for key, value in runner.test().items()}
+    seconds = time.perf_counter() - start
+    if is_main_process():
+        folder = Path(cfg.work_dir)
+        (folder / "metrics.json").write_text(strict_json(metrics), encoding="utf-8")
+        evaluators = runner.test_loop.evaluator.metrics
+        if any(isinstance(metric, StreamingMetric) for metric in evaluators):
+            data = data_of(runner.test_dataloader.dataset)
+            evaluation = Evaluation(
+                name or folder.name, _passes(runner.model), evaluators, metrics, runner.seed, data, seconds
+            )
+            first, *others = run_records(evaluation, pictures_in(folder), paper_row)
+            first.write(folder)
+            for number, record in enumerate(others):
+                record.write(folder / f"rival_{number}")
+    return metrics
+
+
+def _passes(model) -> int:
+    """How often the network runs for one image."""
+    return getattr(model, "num_samples", None) or len(getattr(model, "checkpoints", ())) or 1
+
+
+def data_of(dataset) -> Data:
+    """Name, fingerprint and size of a data set."""
+    paths = [path for part in base_datasets(dataset) for path in image_paths(part)]
+    return Data(type(dataset).__name__, images_digest({str(k): path for k, path in enumerate(paths)}), len(paths))
+
+
+def pictures_in(folder: Path, limit: int = 8) -> Sequence[Picture]:
+    """The first strips that UncertaintyVisualizationHook has written below `folder`."""
+    return [
+        Picture(path.relative_to(folder).as_posix(), path.stem)
+        for path in sorted(folder.glob("uncertainty/*.png"))[:limit]
+    ]

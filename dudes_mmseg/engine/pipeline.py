@@ -1,0 +1,170 @@
+"""The whole way, step by step: an ensemble, its targets, its student, and all of them measured.
+
+<output>/members/member_<k>/   the networks of the ensemble; the first one is also the baseline
+<output>/targets/              the ensemble's uncertainty for the training images
+<output>/<student>/            a student
+<output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures
+<output>/sparsification.png    the curves of all rows
+
+A step that an earlier run finished is not repeated, and one that was interrupted goes on.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from uncertainty_core.plots import sparsification_plot
+from uncertainty_core.report.markdown import markdown_table
+from uncertainty_core.report.run_record import RunRecord
+
+from ..cli import ConfigError
+from ..targets.generate import generate_targets
+from .evaluation import evaluate
+from .members import train_members
+from .training import train_once
+
+
+def in_folder(cfg: Config, folder: Path) -> Config:
+    """A copy of `cfg` that works in `folder`."""
+    cfg = cfg.copy()
+    cfg.work_dir = str(folder)
+    return cfg
+
+
+def ensemble_config(member: Config, checkpoints: Sequence[Path]) -> Config:
+    """The config of the ensemble of members that are trained already."""
+    cfg = member.copy()
+    cfg.model = ConfigDict(
+        type="DeepEnsembleSegmentor", segmentor=member.model, checkpoints=[str(path) for path in checkpoints]
+    )
+    return cfg
+
+
+def with_store(student: Config, store: Path) -> Config:
+    """A copy of a student's config that reads its targets from `store`."""
+    cfg = student.copy()
+    loads = [t for t in cfg.train_dataloader.dataset.pipeline if t["type"] == "LoadUncertaintyTarget"]
+    if len(loads) != 1:
+        raise ConfigError("a student's training pipeline needs one LoadUncertaintyTarget to read stored targets")
+    loads[0]["store"] = str(store)
+    return cfg
+
+
+def class_wise(student: Config) -> bool:
+    """Whether a student learns the uncertainty of every class."""
+    return (student.model.get("uncertainty_head") or {}).get("num_outputs", 1) > 1
+
+
+def distil(
+    member: Config, students: Mapping[str, Config], num_members: int, output: Path
+) -> tuple[Config, dict[str, Path]]:
+    """Train members and students; returns the ensemble's config, and the students' checkpoints.
+
+    Args:
+        member: config of a network of the ensemble.
+        students: configs of its students by name.
+        num_members: N.
+        output: gets all of it.
+    """
+    for student in students.values():
+        check_evaluators(student)
+    teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members)))
+    trained = {}
+    for name, student in students.items():
+        store = output / ("targets-class-wise" if class_wise(student) else "targets")
+        generate_targets(teacher, str(store), class_wise=class_wise(student))
+        trained[name] = train_once(in_folder(with_store(student, store), output / name))
+    return teacher, trained
+
+
+def compare(
+    member: Config, teacher: Config, students: Mapping[str, Config], trained: Mapping[str, Path], output: Path
+) -> dict[str, RunRecord]:
+    """Measure the first member as the baseline, the ensemble, and the students; returns their records by name.
+
+    All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
+    """
+    rows = output / "rows"
+    evaluators = next(iter(students.values())).test_evaluator
+    baseline = in_folder(member, rows / "baseline")
+    baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
+    evaluate(baseline, teacher.model.checkpoints[0])
+    for name, cfg in {"teacher": teacher, **students}.items():
+        cfg = in_folder(cfg, rows / name)
+        cfg.test_evaluator = evaluators
+        cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
+        evaluate(cfg, None if name == "teacher" else str(trained[name]))
+    return {name: RunRecord.read(rows / name) for name in ("baseline", "teacher", *students)}
+
+
+def needs_map(evaluator: Mapping[str, str]) -> bool:
+    """Whether an evaluator of a config measures the uncertainty map, which a baseline has not."""
+    kind, ranked_by = evaluator["type"], evaluator.get("uncertainty", "predicted")
+    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and ranked_by == "predicted")
+
+
+def check_evaluators(student: Config) -> None:
+    """Raise ConfigError unless the test evaluators of a student measure what the comparison shows."""
+    found = {e["type"] for e in student.test_evaluator} if isinstance(student.test_evaluator, list) else set()
+    missing = {"SegCalibrationMetric", "SparsificationMetric", "UncertaintyMetric"} - found
+    if missing:
+        raise ConfigError(f"test_evaluator of the student must be a list with {', '.join(sorted(missing))}, too")
+
+
+_PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
+_SUMMARY = {
+    "passes": "passes",
+    "mIoU": "mIoU",
+    "mUnc": "mUnc",
+    "ece": "ECE",
+    "nll_true": "NLL",
+    "brier": "Brier",
+    "ause": "AUSE",
+    "error_auroc": "AUROC errors",
+    "auroc": "AUROC void",
+}
+
+
+def summary_text(output: Path) -> str:
+    """A Markdown table of all records in `output`/rows, rivals included."""
+    rows = []
+    for path in sorted((output / "rows").rglob("run.json"), key=lambda path: path.parts):
+        record = RunRecord.read(path.parent)
+        values = record.metrics | {"passes": record.passes}
+        rows.append([record.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
+    return markdown_table(["", *_SUMMARY.values()], rows)
+
+
+def classes_text(teacher: RunRecord, student: RunRecord) -> str:
+    """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
+    header = ["class", *(f"{what} {who}" for what in ("IoU", "unc.") for who in ("teacher", "student", "difference"))]
+    rows = []
+    for name in teacher.per_class["IoU"]:
+        row = [name]
+        for column, digits in (("IoU", 1), ("uncertainty", 3)):
+            pair = [record.per_class[column][name] for record in (teacher, student)]
+            row += [_number(value, digits) for value in (*pair, pair[1] - pair[0])]
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def _cell(key: str, value: float) -> str:
+    return _number(value, {"passes": 0, "mIoU": 2}.get(key, 4))
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def draw_sparsification(output: Path) -> Path:
+    """Figure 4 of DUDES, of all records in `output`/rows."""
+    records = [RunRecord.read(path.parent) for path in sorted((output / "rows").rglob("run.json"))]
+    curves = {record.name: record.curves["sparsification"] for record in records if record.curves}
+    removed = next(iter(curves.values())).x
+    figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
+    path = output / "sparsification.png"
+    figure.savefig(path)
+    return path

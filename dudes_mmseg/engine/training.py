@@ -1,0 +1,50 @@
+"""Training from a config, in steps that can be repeated: what is finished stays, what was interrupted goes on."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+from ..cli import ConfigError, check_data
+from ..hooks.randomness import latest_checkpoint
+from .ranks import prepare_ranks
+
+
+def final_checkpoint(cfg: Config) -> Path:
+    """Where a finished training of `cfg` has its last checkpoint."""
+    loop = cfg.train_cfg
+    name = f"epoch_{loop.max_epochs}.pth" if "max_epochs" in loop else f"iter_{loop.max_iters}.pth"
+    return Path(cfg.work_dir) / name
+
+
+def use_mixed_precision(cfg: Config) -> None:
+    """What mmsegmentation's `--amp` does."""
+    wrapper = cfg.optim_wrapper
+    if wrapper.type not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise ConfigError(f"--amp needs optim_wrapper.type to be OptimWrapper, not {wrapper.type}")
+    wrapper.type, wrapper.loss_scale = "AmpOptimWrapper", "dynamic"
+
+
+def train(cfg: Config, resume: bool = False) -> Path:
+    """Train what `cfg` describes in `cfg.work_dir`; returns the path of the last checkpoint.
+
+    With `resume` it goes on from the newest whole checkpoint there; where there is none, it starts.
+    """
+    check_data(cfg.train_dataloader)
+    check_data(cfg.get("val_dataloader"))
+    cfg = cfg.copy()
+    prepare_ranks(cfg)
+    checkpoint = latest_checkpoint(cfg.work_dir) if resume else None
+    cfg.resume = checkpoint is not None
+    if checkpoint is not None:
+        cfg.load_from = str(checkpoint)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.train()
+    return final_checkpoint(cfg)
+
+
+def train_once(cfg: Config) -> Path:
+    """`train` with `resume`, unless it is finished."""
+    final = final_checkpoint(cfg)
+    return final if latest_checkpoint(cfg.work_dir) == final else train(cfg, resume=True)

@@ -1,0 +1,7 @@
+"""Students, their losses, and teachers; importing registers them with mmsegmentation."""
+
+from .losses import RMSLELoss
+from .segmentor import DUDESCascadeEncoderDecoder, DUDESEncoderDecoder
+from .teacher import DeepEnsembleSegmentor, MCDropoutSegmentor
+from .tta import DUDESTTAModel
+from .uncertainty_head import UncertaintyHead

@@ -1,0 +1,155 @@
+"""Students: segmentors of mmseg that say in the same pass how sure they are of each pixel.
+
+Shapes: B images, C classes, U outputs of the uncertainty head, H x W pixels of the network's input.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from mmengine.logging import print_log
+from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor, nn
+
+from uncertainty_core import Frozen
+from uncertainty_core.errors import UserError
+
+from .consensus import set_uncertainty
+from .maps import batched_targets, real_pixels, to_original
+from .uncertainty_head import outputs_on_inputs_of
+
+
+def _say_that_branch_is_fresh(segmentor: nn.Module, incompatible_keys: Any) -> None:
+    """Weights of a baseline fit as they are: what they lack is the branch, and that is no misfit."""
+    missing = incompatible_keys.missing_keys
+    known = [key for key in missing if ".uncertainty_head." not in f".{key}"]
+    if len(known) < len(missing):
+        missing[:] = known
+        text = "The loaded weights hold no uncertainty_head: it starts fresh, from random weights."
+        print_log(text, "current", logging.WARNING)
+
+
+class UncertaintyMixin:
+    """Adds an uncertainty head to a segmentor whose (last) decode head ends in `cls_seg`.
+
+    What the framework makes of the same weights stays as it is, bit by bit: logits, losses, and the keys of weights.
+    """
+
+    def __init__(
+        self, *args: Any, uncertainty_head: dict | None = None, teacher: dict | None = None, **kwargs: Any
+    ) -> None:
+        """
+        Args:
+            args, kwargs: as the framework's segmentor.
+            uncertainty_head: config of the branch, see `UncertaintyHead`; what it takes from the decode head is
+                filled in.
+            teacher: config of a teacher that makes the targets during training, from the very inputs of the student;
+                None where the pipeline loads them from a store.
+        """
+        super().__init__(*args, **kwargs)
+        head = self._last_decode_head
+        if not isinstance(getattr(head, "conv_seg", None), nn.Conv2d):
+            raise UserError(
+                f"{type(head).__name__} has no conv_seg whose features an uncertainty head could share: "
+                "choose a decode head that ends in cls_seg"
+            )
+        branch = {"type": "UncertaintyHead", "in_channels": head.conv_seg.in_channels}
+        branch |= {"align_corners": self.align_corners, **(uncertainty_head or {})}
+        self.uncertainty_head = MODELS.build(branch)
+        if self.uncertainty_head.num_outputs not in (1, self.out_channels):
+            raise UserError(
+                f"uncertainty_head.num_outputs must be 1, or {self.out_channels} as the decode head's for a map of "
+                f"each class, got {self.uncertainty_head.num_outputs}"
+            )
+        self.register_load_state_dict_post_hook(_say_that_branch_is_fresh)
+        self.teacher = None if teacher is None else Frozen(MODELS.build(teacher))
+        if self.teacher is not None and self.teacher.module.out_channels != self.out_channels:
+            raise UserError(
+                f"the teacher has {self.teacher.module.out_channels} outputs for {self.out_channels} of the student: "
+                "both must be trained on the same classes"
+            )
+        self._windows: list[Tensor] | None = None  # of the prediction in progress
+
+    @property
+    def _last_decode_head(self) -> nn.Module:
+        return self.decode_head[-1] if isinstance(self.decode_head, nn.ModuleList) else self.decode_head
+
+    @contextmanager
+    def _branch_of_pass(self) -> Iterator[list[Tensor]]:
+        """The branch's logits of the one forward pass that happens meanwhile, as a list of one when it is over."""
+        head = self._last_decode_head
+        with outputs_on_inputs_of(head.conv_seg, self.uncertainty_head) as logits:
+            yield logits
+        if len(logits) != 1:
+            raise UserError(
+                f"{type(head).__name__} called its conv_seg {len(logits)} times in one pass, the uncertainty head "
+                "needs it to be once: choose a decode head that ends in cls_seg"
+            )
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """The framework's losses of `inputs` (B, 3, H, W), and "uncertainty." with that of the branch."""
+        target, mask = self._targets(inputs, data_samples)
+        with self._branch_of_pass() as branch:
+            losses = super().loss(inputs, data_samples)
+        return losses | add_prefix(self.uncertainty_head.loss(branch[0], target, mask), "uncertainty")
+
+    def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> tuple[Tensor, Tensor]:
+        """Targets (B, U, H, W), and which of their pixels count."""
+        size, num_outputs = inputs.shape[2:], self.uncertainty_head.num_outputs
+        if self.teacher is None:
+            return batched_targets(data_samples, num_outputs, size)
+        targets = self.teacher.module.targets(inputs, data_samples, class_wise=num_outputs > 1)
+        return targets, real_pixels(data_samples, size).to(targets.device).expand_as(targets)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Segmentation logits (B, C, H, W) of whole images or of a window of them."""
+        if self._windows is None:
+            return super().encode_decode(inputs, batch_img_metas)
+        with self._branch_of_pass() as branch:
+            seg_logits = super().encode_decode(inputs, batch_img_metas)
+        self._windows.append(self.uncertainty_head.uncertainty(branch[0], seg_logits.shape[2:]))
+        return seg_logits
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """The framework's predictions, each with `pred_uncertainty` (1, h, w) in [0, 1] of the image's own size.
+
+        A head with an output for each class gives `pred_class_uncertainty` (C, h, w), too.
+        """
+        self._windows = []
+        try:
+            samples = super().predict(inputs, data_samples)
+            uncertainty = self._joined(self._windows, inputs)
+        finally:
+            self._windows = None
+        for number, sample in enumerate(samples):
+            maps = uncertainty[number : number + 1]
+            if data_samples is not None:
+                maps = to_original(maps, sample.metainfo, self.align_corners)
+            set_uncertainty(sample, maps[0].clamp(0, 1))  # interpolation may miss 1 by a rounding error
+        return samples
+
+    def _joined(self, windows: list[Tensor], inputs: Tensor) -> Tensor:
+        """Uncertainty (B, U, H, W): the mean over windows."""
+        if self.test_cfg.get("mode", "whole") != "slide":
+            return windows[0]
+        # the framework's own windows, once more, with what is known already for the network
+        known = iter(windows)
+        player = SimpleNamespace(
+            test_cfg=self.test_cfg, out_channels=windows[0].shape[1], encode_decode=lambda *_: next(known)
+        )
+        return EncoderDecoder.slide_inference(player, inputs, [{}])
+
+
+@MODELS.register_module()
+class DUDESEncoderDecoder(UncertaintyMixin, EncoderDecoder):
+    """`EncoderDecoder` with an uncertainty head."""
+
+
+@MODELS.register_module()
+class DUDESCascadeEncoderDecoder(UncertaintyMixin, CascadeEncoderDecoder):
+    """`CascadeEncoderDecoder` with an uncertainty head on its last stage."""

@@ -1,0 +1,31 @@
+"""Test-time augmentation that keeps the uncertainty."""
+
+from mmseg.models.segmentors import SegTTAModel
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from .consensus import prediction, probabilities_of, set_prediction, set_uncertainty
+
+
+@MODELS.register_module()
+class DUDESTTAModel(SegTTAModel):
+    """`SegTTAModel` that averages the uncertainty of the views, too; for students, teachers and plain segmentors.
+
+    The `seg_logits` of what it gives are of the mean probabilities, and not, as `SegTTAModel`'s, of one of the views.
+    """
+
+    def merge_preds(self, data_samples_list: list[list[SegDataSample]]) -> list[SegDataSample]:
+        """For each image the sample of its first view, with the means over all views as its prediction."""
+        return [self._merged(views) for views in data_samples_list]
+
+    def _merged(self, views: list[SegDataSample]) -> SegDataSample:
+        sample = views[0]
+        field = "pred_class_uncertainty" if "pred_class_uncertainty" in sample else "pred_uncertainty"
+        uncertainty = sum(view.get(field).data for view in views) / len(views) if field in sample else None
+        mean = sum(probabilities_of(view) for view in views) / len(views)
+        threshold = self.module.decode_head.threshold if mean.shape[1] == 1 else None
+        seg_logits, classes = prediction(mean, threshold)
+        set_prediction(sample, seg_logits[0], classes[0])
+        if uncertainty is not None:
+            set_uncertainty(sample, uncertainty)
+        return sample

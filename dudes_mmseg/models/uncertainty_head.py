@@ -1,0 +1,72 @@
+"""The second output layer of a decode head: how sure is it of the class that the first one picks?
+
+Shapes: B images, F features of a pixel, U outputs, h x w pixels of the feature maps, H x W of the image.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.model import BaseModule, normal_init
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from uncertainty_core.streaming.dtypes import at_least_float32
+
+
+@contextmanager
+def outputs_on_inputs_of(module: nn.Module, branch: nn.Module) -> Iterator[list[Tensor]]:
+    """Gives the list of what `branch` makes of the first input of `module`, each time that this is called meanwhile.
+
+    The input itself is neither computed again nor kept, and `module` notices nothing.
+    """
+    outputs: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: outputs.append(branch(inputs[0])))
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+@MODELS.register_module()
+class UncertaintyHead(BaseModule):
+    """One 1x1 convolution and a sigmoid, on the features from which the decode head's last layer makes its logits.
+
+    Args:
+        in_channels: F.
+        num_outputs: U; 1 for the predicted class, or one for each class (Holder & Shafique).
+        loss: config of the loss between the sigmoid's output and the target.
+        align_corners: how maps are resized, as the decode head does.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_outputs: int = 1,
+        loss: dict | None = None,
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_outputs, self.align_corners = num_outputs, align_corners
+        self.conv = nn.Conv2d(in_channels, num_outputs, kernel_size=1)
+        normal_init(self.conv, std=0.01)  # as mmseg does its last layer, and whatever the segmentor's init_cfg says
+        self.loss_uncertainty = MODELS.build(loss or {"type": "RMSLELoss"})
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Uncertainty logits (B, U, h, w) of `features` (B, F, h, w)."""
+        return self.conv(features)
+
+    def uncertainty(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Uncertainty (B, U, H, W) in [0, 1], in float32 also under mixed precision, of `logits` (B, U, h, w).
+
+        Args:
+            logits: what `forward` gave.
+            size: H, W.
+        """
+        logits = resize(at_least_float32(logits), tuple(size), mode="bilinear", align_corners=self.align_corners)
+        return logits.sigmoid()
+
+    def loss(self, logits: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """The loss by its name, of `logits` (B, U, h, w), `target` (B, U, H, W), and `mask` (B, U, H, W) bool."""
+        uncertainty = self.uncertainty(logits, target.shape[2:])
+        return {self.loss_uncertainty.loss_name: self.loss_uncertainty(uncertainty, target, mask)}

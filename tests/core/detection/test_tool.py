@@ -1,0 +1,81 @@
+"""tools/evaluate_detections.py as it is run."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from references_detection import CATEGORIES, IMAGES
+
+ROOT = Path(__file__).resolve().parents[3]
+TOOL = ROOT / "tools" / "evaluate_detections.py"
+BOX = {"image_id": 11, "category_id": 3, "bbox": [0, 0, 100, 100]}
+
+
+@pytest.fixture
+def files(tmp_path):
+    annotations = [{"id": 1, "area": 10_000, "iscrowd": 0, **BOX}]
+    truth = {"images": IMAGES, "categories": CATEGORIES, "annotations": annotations}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text(json.dumps([{"score": 0.75, **BOX}]))
+    return [str(tmp_path / "gt.json"), str(tmp_path / "dt.json")]
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """Runs the tool with these arguments."""
+
+    def run(arguments):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
+        runpy.run_path(str(TOOL), run_name="__main__")
+
+    return run
+
+
+def test_prints_tables_and_writes_files(files, main, tmp_path, capsys):
+    options = ["--output", str(tmp_path / "out"), "--iou", "0.4", "0.6", "--bins", "8", "--per-class"]
+    main([*files, *options])
+    shown = capsys.readouterr()
+    assert "matching 1 detections in 3 images" in shown.err
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines()}
+    assert rows["ece"] == ["0.25000", "0.25000"]
+    assert rows["laece"] == ["0.25000", "0.25000", "0.25000"]
+    assert "ninety" in rows
+    content = json.loads((tmp_path / "out" / "calibration.json").read_text())
+    assert content["calibration"][1]["settings"]["num_bins"] == 8
+    assert (tmp_path / "out" / "reliability_iou60.png").exists()
+
+
+def test_score_threshold(files, main, capsys):
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        main([*files, "--score-threshold", "0.8"])
+    assert "ninety" not in capsys.readouterr().out
+
+
+def test_needs_no_detectron2(files, main, monkeypatch, capsys):
+    for name in ("detectron2", "fvcore", "pycocotools", "mmseg", "mmengine", "ddn_detectron2"):
+        monkeypatch.setitem(sys.modules, name, None)  # makes its import fail
+    for name in [name for name in sys.modules if name.startswith("uncertainty_core")]:
+        monkeypatch.delitem(sys.modules, name)
+    main(files)
+    assert "AP50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda files: files[::-1], "are ground truth and detections swapped|is it a results file"),
+        (lambda files: [files[0], "missing.json"], "missing.json cannot be read"),
+        (lambda files: [*files, "--bins", "0"], "num_bins must be an integer >= 1"),
+        (lambda files: [*files, "--iou", "1"], "iou_thresholds must lie in"),
+        (lambda files: [*files, "--output", files[0]], "File exists"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(files, main, change, sentence, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(change(files))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert any(part in error for part in sentence.split("|"))

@@ -1,0 +1,61 @@
+"""What is written is complete or absent, and JSON is strict."""
+
+import math
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strict import strictly
+
+from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.strict_json import strict_json
+
+
+def test_content_is_written_and_replaced(tmp_path):
+    for content in (b"first", b"second, longer", b""):
+        write_atomically(tmp_path / "a.bin", content)
+        assert (tmp_path / "a.bin").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_an_interruption_leaves_what_was_there(tmp_path, monkeypatch, step):
+    write_atomically(tmp_path / "a.bin", b"old")
+
+    def crash(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, step, crash)
+    for name in ("a.bin", "b.bin"):
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(tmp_path / name, b"new", ".7.part")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.bin": b"old",
+        "a.bin.7.part": b"new",
+        "b.bin.7.part": b"new",
+    }
+
+
+contents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=10,
+)
+
+
+def same(read, written):
+    if isinstance(written, dict):
+        return read.keys() == written.keys() and all(same(read[key], written[key]) for key in written)
+    if isinstance(written, list | tuple):
+        return len(read) == len(written) and all(map(same, read, written))
+    if isinstance(written, float) and not math.isfinite(written):
+        return isinstance(read, str) and repr(float(read)) == repr(written)
+    return read == written
+
+
+@given(contents)
+def test_json_is_strict_and_loses_nothing(content):
+    text = strict_json(content)
+    assert text.endswith("\n")
+    assert same(strictly(text), content)

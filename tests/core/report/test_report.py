@@ -1,0 +1,451 @@
+"""The page that compares runs: its numbers, its drawings, and that it needs nothing beside itself."""
+
+import base64
+import dataclasses
+import math
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import setuptools  # brings distutils
+from pages import Page, check_self_contained, headings, table_rows, text_of
+from report_runs import DIGITS, SCENES, STREETS, bins, record, write_runs
+
+from uncertainty_core.errors import UserError
+from uncertainty_core.report import Run, build_page, find_runs
+from uncertainty_core.report.__main__ import main
+from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
+from uncertainty_core.report.find import distinct
+from uncertainty_core.report.registry import CURVES, METRICS, Metric, metric
+from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord
+from uncertainty_core.report.sections import charts, classes, pictures, provenance, styles, summary
+from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table, places
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of all three tasks. Not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_runs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return build_page(find_runs([folder]), "All <of> them")
+
+
+def rows_of(*records):
+    """As the sections want them."""
+    rows = {}
+    for found in records:
+        rows.setdefault(found.name, []).append(Run(Path("nowhere"), found, found.name))
+    return rows
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 4.5], (2.5, math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2))),
+        ([3.0], (3.0, None)),
+        ([1.0, math.inf], (math.inf, None)),
+    ],
+)
+def test_mean_and_sample_deviation(values, expected):
+    assert mean_and_deviation(values) == expected
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf, -math.inf]])
+def test_the_mean_may_be_undefined(values):
+    mean, deviation = mean_and_deviation(values)
+    assert math.isnan(mean)
+    assert deviation is None
+
+
+HIGHER, LOWER, NEITHER = (Metric("x", "X", better=better) for better in ("higher", "lower", None))
+
+
+@pytest.mark.parametrize(
+    ("means", "column", "expected"),
+    [
+        ([0.1, 0.3, 0.2, 0.0], HIGHER, [0, 1, 2, 0]),
+        ([0.1, 0.3, 0.2, 0.0], LOWER, [2, 0, 0, 1]),
+        ([0.1, 0.3, 0.2, 0.0], NEITHER, [0, 0, 0, 0]),
+        ([0.10001, 0.10002, 0.2, 0.2, 0.3], LOWER, [1, 1, 2, 2, 0]),  # what prints alike shares its place
+        ([0.00101, 0.00102], dataclasses.replace(LOWER, factor=100), [1, 2]),  # but 0.1010 and 0.1020 do not
+        ([0.1, 0.1, 0.1], LOWER, [0, 0, 0]),  # nothing is better than anything
+        ([0.1], LOWER, [0]),
+        ([math.nan, 0.2, math.inf, 0.1], LOWER, [0, 2, 0, 1]),
+    ],
+)
+def test_places(means, column, expected):
+    assert places(means, column) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("accuracy", 0.12345, "12.35"),
+        ("AP", 25.024, "25.02"),
+        ("msce", 0.0012346, "0.1235"),
+        ("parameters", 12334180, "12,334,180"),
+        ("unheard of", 2.0, "2.0000"),
+        ("ece", math.nan, "undefined"),
+        ("ece", math.inf, "∞"),
+        ("ece", -math.inf, "-∞"),
+    ],
+)
+def test_numbers_are_printed_in_the_unit_of_their_metric(key, value, text):
+    assert metric(key).text(value) == text
+
+
+def test_a_metric_may_be_at_a_threshold():
+    found = metric("msce@50")
+    assert (found.key, found.label, found.better, found.text(0.0012)) == ("msce@50", "MSCE@50", "lower", "0.1200")
+
+
+def test_every_metric_is_defined():
+    assert all(found.definition and len(found.definition) < 100 for found in METRICS.values())
+    assert {found.better for found in METRICS.values()} == {"higher", "lower", None}
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def test_table_of_two_seeds_and_a_paper():
+    columns = [Metric("passes", "Passes", digits=0)]
+    columns.append(Metric("accuracy", "Accuracy", "of <all>", "higher", "%", 2, factor=100))
+    columns.append(Metric("msce", "MSCE", better="lower", unit="x 100", factor=100))
+    rows = {
+        # mean 0.85, sample deviation sqrt((0.05² + 0.05²) / 1) = 0.0707; mean 0.002, deviation 0.001414
+        "student": [{"passes": 1, "accuracy": 0.8, "msce": 0.001}, {"passes": 1, "accuracy": 0.9, "msce": 0.003}],
+        "baseline": [{"passes": 1, "accuracy": 0.75, "msce": 0.001}],
+        "MC-2": [{"passes": 2, "accuracy": math.nan, "msce": math.inf}],
+    }
+    paper = {"baseline": {"msce": 0.009676}, "MC-9": {"accuracy": 0.5}}
+    head, *body = table_rows(metric_table(columns, rows, "Results", paper))
+    assert [text_of(cell) for cell in head] == [
+        "predictor",
+        "Passes",
+        "Accuracy ↑ , higher is better %",
+        "MSCE ↓ , lower is better x 100",
+    ]
+    assert 'title="of &lt;all&gt;"' in head[2]
+    assert [[text_of(cell) for cell in row] for row in body] == [
+        ["student n = 2", "1", "85.00 best ± 7.07", "0.2000 second-best ± 0.1414"],
+        ["baseline", "1", "75.00 second-best", "0.1000 best paper 0.9676"],
+        ["MC-2", "2", "undefined", "∞"],
+        ["MC-9", "—", "— paper 50.00", "—"],  # the paper alone has it
+    ]
+    assert "<strong>85.00</strong>" in body[0][2] and "<u>75.00</u>" in body[1][2]
+    # what a script sorts by; nothing where there is no number
+    values = [[re.findall(r'data-value="(.*?)"', cell) for cell in row[1:]] for row in body]
+    assert values[0][1] == ["0.8500000000000001"]
+    assert values[2:] == [[["2.0"], [], ["Infinity"]], [[], [], []]]
+
+
+def test_table_of_classes_marks_the_best_of_each_class():
+    rows = {
+        "a": [{"road": 0.9, "<pole>": 0.5}, {"road": 0.7, "<pole>": 0.5}],
+        "b": [{"road": 0.85, "sky": 0.25}],
+        "c": [{"road": 0.1, "<pole>": 0.75}],
+    }
+    html = class_table(metric("recall"), rows, {"b": {"road": 0.5}}, "Recall of each class")
+    Page(html)
+    head, *body = table_rows(html)
+    assert [text_of(cell) for cell in head] == ["class", "a", "b", "c"]
+    assert [[text_of(cell) for cell in row] for row in body] == [
+        ["road", "80.00 second-best ± 14.14", "85.00 best paper 50.00", "10.00"],
+        ["&lt;pole&gt;", "50.00 second-best ± 0.00", "—", "75.00 best"],
+        ["sky", "—", "25.00", "—"],
+    ]
+
+
+def test_every_column_has_a_button_that_knows_what_is_best():
+    head = table_rows(metric_table([metric("accuracy"), metric("ece"), metric("passes")], {"a": [{"ece": 1.0}]}, "x"))[
+        0
+    ]
+    assert all('<th scope="col"><button type="button"' in cell for cell in head)
+    assert ['data-first="descending"' in cell for cell in head] == [False, True, False, False]
+
+
+# --- sections ----------------------------------------------------------------------------------------------------
+
+
+def test_summary_of_runs_and_papers():
+    paper = PaperRow("Somebody 1999, table <9>", {"ece": 0.25, "brier": 0.5})
+    rows = rows_of(
+        record(metrics={"new one": 1.0, "ece": 0.5, "accuracy": 0.5}, paper_row=paper), record("b", passes=4)
+    )
+    html = summary(rows, {"only theirs": PaperRow("Else 2000", {"ece": 0.125})})
+    head, ours, other, theirs = [[text_of(cell) for cell in row] for row in table_rows(html)]
+    # in the order of the registry, what it does not know at the end
+    assert [text.split(" ")[0] for text in head] == ["predictor", "Passes", "Test", "ECE", "Brier", "new"]
+    assert ours[1:] == ["1", "50.00", "0.5000 paper 0.2500", "— paper 0.5000", "1.0000"]
+    assert other[1:3] == ["4", "50.00"]
+    assert theirs == ["only theirs", "—", "—", "— paper 0.1250", "—", "—"]
+    assert "In italics what the paper prints: Somebody 1999, table &lt;9&gt;; Else 2000." in html
+    assert "sample standard deviation" not in html
+
+
+def test_empty_sections_are_empty():
+    rows = rows_of(record())
+    assert (charts(rows, styles(rows)), classes(rows), pictures(rows)) == ("", "", "")
+
+
+def test_colours_go_to_the_first_and_as_many_are_drawn():
+    rows = dict.fromkeys("abcdefgh", ())
+    assert [(s.index, s.drawn) for s in styles(rows).values()] == [(k, k < 6) for k in range(8)]
+    chosen = styles(rows, first="ca")
+    assert {name: (s.index, s.drawn) for name, s in chosen.items() if name in "abc"} == {
+        "c": (0, True),
+        "a": (1, True),
+        "b": (2, False),
+    }
+    assert sum(style.drawn for style in styles(rows, first="abcdefgh").values()) == 6
+    look = {(s.colour, s.stroke, s.mark(0, 0)) for s in styles(dict.fromkeys(range(18), ())).values()}
+    assert len(look) == 18  # no two alike
+
+
+def test_runs_of_one_command_share_a_box():
+    html = provenance(rows_of(record(), record(seed=1), record("b", seed=None, passes=7), record("c", data=SCENES)))
+    Page(html)
+    assert html.count('<div class="run">') == html.count(">Copy</button>") == 2
+    assert "python -m classification evaluate --config &#x27;digits.yaml&#x27; data.limit=3" in html
+    assert DIGITS.fingerprint in html and "torch 2.11.0" in html and "digits, 800 images" in html
+    assert [[text_of(cell) for cell in row] for row in table_rows(html)[1:]] == [
+        ["baseline", "0", "1", "1.2"],
+        ["baseline", "1", "1", "1.2"],
+        ["b", "none", "7", "1.2"],
+    ]
+
+
+def test_pictures_are_embedded(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not looked into")
+    run = Run(tmp_path, record(pictures=[Picture("a.png", "scene <1>")]), "baseline")
+    html = pictures({"baseline": [run]})
+    assert "<figcaption>scene &lt;1&gt;</figcaption>" in html
+    (attributes,) = Page(html).attributes("img")
+    assert attributes["alt"] == "baseline: scene <1>"
+    kind, content = attributes["src"].split(";base64,")
+    assert (kind, base64.b64decode(content)) == ("data:image/png", b"not looked into")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"the picture .*a.png is gone: evaluate baseline again$"):
+        pictures({"baseline": [run]})
+    with pytest.raises(UserError, match=r"b.tiff is no picture that a page can show: .png, "):
+        pictures({"baseline": [Run(tmp_path, record(pictures=[Picture("b.tiff", "")]), "baseline")]})
+
+
+# --- drawings ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 0.12, [0, 0.05, 0.1]),
+        (0.71, 0.9, [0.75, 0.8, 0.85, 0.9]),
+        (3, 3.0001, [3, 3.00002, 3.00004, 3.00006, 3.00008, 3.0001]),
+        (-20, 130, [0, 50, 100]),
+    ],
+)
+def test_ticks_are_round(low, high, expected):
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_frame_turns_values_into_pixels():
+    frame = Frame(10, 100, (0, 2), (0.5, 1))
+    # 58 pixels on the left and 12 on the right of 440 leave 370
+    assert frame.points([0, 1, math.nan, 2], [0.5, 1, 1, 0.75]) == "58.0,110.0 243.0,10.0 428.0,60.0"
+
+
+def drawn(html):
+    """Of each run the places of its marks, and the points of its lines, in pixels."""
+    found = {}
+    for run, content in re.findall(r'<g class="series" data-run="(.*?)">(.*?)</g>\n', html, re.DOTALL):
+        marks = [tuple(map(float, m)) for m in re.findall(r"translate\(([\d.]+) ([\d.]+)\)", content)]
+        lines = [
+            [tuple(map(float, p.split(","))) for p in line.split()] for line in re.findall('points="(.*?)"', content)
+        ]
+        found[run] = marks, lines
+    return found
+
+
+def test_reliability_is_drawn_where_it_is():
+    found = bins(1.0)
+    html = reliability_chart({"<a>": found}, {"<a>": Style("r", 0, True)}, {"<a>": "ECE 0.1"}, "How & why")
+    page = Page(html)
+    ((marks, (line, histogram)),) = drawn(html).values()
+    # the diagonal goes from (58, 350) to (428, 10); the first bin is empty
+    assert marks == line
+    assert line == [
+        (pytest.approx(58 + 370 * p, abs=0.06), pytest.approx(350 - 340 * p, abs=0.06))
+        for p in found.mean_confidence[1:]
+    ]
+    assert histogram[0] == (58, 460) and histogram[-1] == (428, 460)  # on the ground at both ends
+    assert min(y for _, y in histogram) == 380  # the fullest bin
+    # of 800 samples the bin of 2 is below a hundredth, which is said by an empty mark
+    assert html.count('class="hollow"') == 1 and html.index('class="hollow"') < html.index('fill="#0072B2"')
+    assert "&lt;a&gt;: 2 with confidence 0.10 to 0.20, on average 0.150; right 0.150" in html
+    assert page.attributes("svg")[0]["aria-label"] == "Reliability diagram. <a> ECE 0.1"
+    (box,) = page.attributes("input")
+    assert (box["type"], box["data-run"], "checked" in box) == ("checkbox", "r", True)
+    assert "How &amp; why" in html
+
+
+def test_curves_are_drawn_with_their_oracles():
+    runs = {"a": Curve([0.0, 1.0], [0.5, 0.75], [0.5, 1.0]), "b": Curve([0.0, 0.5, 1.0], [0.5, math.nan, 0.5])}
+    looks = {"a": Style("r0", 0, True), "b": Style("r7", 7, False)}
+    html = curve_chart(CURVES["sparsification"], runs, looks)
+    page = Page(html)
+    (_, (curve, oracle)), (_, (other,)) = drawn(html).values()
+    # from 0.5 to 1 with a margin of 0.015 on either side: 0.5 is at 350 - 340 · 0.015 / 0.53
+    assert curve == [(58, 340.4), (428, pytest.approx(10 + 340 * 0.265 / 0.53, abs=0.06))]
+    assert oracle == [(58, 340.4), (428, pytest.approx(10 + 340 * 0.015 / 0.53, abs=0.06))]
+    assert other == [(58, 340.4), (428, 340.4)]  # what is not finite is left out
+    assert [line.get("class") for line in page.attributes("polyline")] == [None, "oracle", None]
+    assert [line.get("stroke-dasharray") for line in page.attributes("polyline")] == [None, None, "7 3"]
+    assert ["checked" in box for box in page.attributes("input")] == [True, False]
+    assert "removed share of pixels" in html and "Dashed: the best possible order" in html
+    assert "Dashed" not in curve_chart(CURVES["sparsification"], {"b": runs["b"]}, looks)
+
+
+@pytest.mark.parametrize("curve", [Curve([], []), Curve([1.0], [0.25]), Curve([0.0, 1.0], [0.0, 0.0])])
+def test_curves_may_be_short_or_flat(curve):
+    Page(curve_chart(CURVES["risk_coverage"], {"a": curve}, {"a": Style("r", 0, True)}))
+
+
+# --- which runs --------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_found_in_a_readers_order(folder):
+    digits = [(run.name, run.record.provenance.seed) for run in find_runs([folder / "digits"])]
+    assert digits == [
+        *(("baseline", 0), ("ensemble of 2", 0), ("MC-10", 0), ("MC-100", 0)),
+        *(("DDN", 0), ("DDN", 1), ("distillation", 0), ("KD <half>", 0)),
+    ]
+    # folders in the order in which they are given, a run that is given twice once
+    found = find_runs([folder / "streets" / "student", folder / "streets", folder / "scenes" / "DDN"])
+    assert [run.name for run in found] == ["student", "teacher", "DDN"]
+
+
+def test_a_folder_without_runs_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^there is no run.json in .* or below it: evaluate a predictor first$"):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        ({"x/a": ("a", 0), "x/b": ("b", 0)}, ["a", "b"]),
+        ({"x/a": ("a", 0), "y/a": ("a", 1)}, ["a", "a"]),  # seeds of one predictor
+        # the same seed twice: two experiments, and their other seeds go with them
+        ({"x/a/0": ("a", 0), "x/a/1": ("a", 1), "y/a": ("a", 0), "y/b": ("b", 0)}, ["a (x)", "a (x)", "a (y)", "b"]),
+        ({"x/y/a": ("a", 0), "x/z/a": ("a", 0), "w": ("a", 0)}, ["a (x) (y)", "a (x) (z)", "a (w)"]),
+        ({"v": ("a", 0), "v/w": ("a", 0)}, ["a (v)", "a (w)"]),  # one within the other
+    ],
+)
+def test_runs_of_one_name_and_seed_are_told_apart(runs, names):
+    found = [Run(Path("/r", place), record(name, seed=seed), name) for place, (name, seed) in runs.items()]
+    assert [run.name for run in distinct(found)] == names
+
+
+def test_runs_of_several_data_sets_may_share_a_name():
+    runs = [Run(Path("/r/x"), record(), "baseline"), Run(Path("/r/y"), record(data=SCENES), "baseline")]
+    assert [run.name for run in distinct(runs)] == ["baseline", "baseline"]
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_else(page):
+    check_self_contained(page)
+
+
+def test_tasks_are_compared_apart(page):
+    html = Page(page)
+    assert headings(page) == [
+        *("Results", "Calibration and risk", "Classes", "Runs"),
+        *("Results", "Calibration and risk", "Runs"),
+        *("Results", "Calibration and risk", "Classes", "Pictures", "Runs"),
+        "Metrics",
+    ]
+    parts = re.findall(r'<p class="part">(.*?)</p>', page)
+    assert list(dict.fromkeys(parts)) == [
+        "Classification, digits",
+        "Detection, scenes_test",
+        "Segmentation, streets &lt;val&gt;",
+    ]
+    tables = [text_of(row[0]) for row in table_rows(page[page.index('id="detection-scenes_test-results"') :])]
+    assert tables == ["predictor", "baseline", "DDN"]
+    boxes = [box["data-run"] for box in html.attributes("input")]
+    assert len(set(boxes)) == 7 + 2 + 2
+    assert {"g0-6", "g1-1", "g2-1"} < set(boxes)
+
+
+def test_names_are_text(page):
+    html = Page(page)
+    said = "".join(html.texts)
+    assert "All <of> them" in said and "KD <half>" in said and "streets <val>" in said
+    assert "image, truth, prediction & uncertainty" in said
+    assert not {"of", "half", "val"} & {tag for tag, _ in html.elements}
+
+
+def test_the_glossary_has_what_is_shown(page):
+    words = text_of(page[page.index('<dl class="glossary">') :])
+    assert "ECE ↓ expected calibration error" in words and "IoU ↑ intersection over union" in words
+    assert "LaECE" not in words and "odd one" not in words
+
+
+def test_one_task_needs_no_parts():
+    html = build_page([Run(Path("/r"), record(), "baseline")], "One")
+    assert headings(html) == ["Results", "Runs", "Metrics"]
+    assert 'class="part"' not in html
+    assert "One predictor of classification, measured on 800 images of digits." in html
+
+
+def test_data_sets_of_one_name_are_told_apart():
+    other = Data("digits", "ff" * 32, 800)
+    runs = [Run(Path("/r/x"), record(), "baseline"), Run(Path("/r/y"), record(data=other), "baseline")]
+    html = build_page(runs, "Two")
+    assert "Classification, digits ab12ab12" in html and "Classification, digits ffffffff" in html
+
+
+def test_the_command_writes_the_same_bytes_each_time(folder, tmp_path, capsys):
+    for name in ("a", "b"):
+        main([str(folder / "digits"), str(folder / "streets"), "-o", str(tmp_path / name / "r.html"), "--title", "T"])
+    assert (tmp_path / "a" / "r.html").read_bytes() == (tmp_path / "b" / "r.html").read_bytes()
+    assert f"Look at {tmp_path}/b/r.html, which compares 10 runs." in capsys.readouterr().out
+
+
+def test_the_command_ends_with_a_sentence_where_there_is_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "uncertainty_core.report.__main__")  # as in a process of its own
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "-o", str(tmp_path / "r.html")])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("uncertainty_core.report", run_name="__main__")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: there is no run.json in ") and said.count("\n") == 1
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_style_and_script_are_installed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    build = setuptools.distutils.core.run_setup("setup.py", stop_after="init").get_command_obj("build_py")
+    build.ensure_finalized()
+    files = {package: sorted(names) for package, _, _, names in build.data_files}
+    assert files["uncertainty_core.report"] == ["script.js", "style.css"]
+
+
+def test_records_are_checked_before_anything_is_drawn(tmp_path):
+    (tmp_path / "run.json").write_text('{"format": 9}')
+    with pytest.raises(UserError, match="has format 9"):
+        find_runs([tmp_path])
+    assert RunRecord.read(record(data=STREETS).write(tmp_path).parent).provenance.data == STREETS

@@ -1,0 +1,95 @@
+"""The one command: train, store targets, distil, compare; and again after a crash."""
+
+import json
+
+import pytest
+from detectron2.engine import DefaultTrainer
+from forked_tools import KILLED, die_at_call, run, run_tool, tool
+from tiny_detectors import write_small_config
+
+from ddn_detectron2.data import write_scenes
+from uncertainty_core.report.run_record import RunRecord
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command line, on ten scenes of each split."""
+    for split in ("train", "val", "test"):
+        write_scenes(tmp_path / "sets" / "scenes", split, num_images=10, progress=False)
+    monkeypatch.setattr("ddn_detectron2.data.scenes.NUM_IMAGES", dict.fromkeys(("train", "val", "test"), 10))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+    baseline, student = (
+        write_small_config(tmp_path, kind, "scenes_train", "scenes_test") for kind in ("baseline", "ddn")
+    )
+    more = tmp_path / "stored.yaml"
+    more.write_text(f"_BASE_: {student}\nMODEL: {{DDN: {{TARGETS: {{SOURCE: store, AVERAGE: probs}}}}}}\n")
+    flags = ["--config-file", student, "--baseline-config", baseline, "--also", more]
+    return [
+        *flags,
+        "--fit-on",
+        "scenes_val",
+        "OUTPUT_DIR",
+        tmp_path / "output",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+        "0.01",
+    ]
+
+
+def test_compares_all_rows(command, tmp_path):
+    done = run_tool("distill_detector", *command, folder=tmp_path)
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"]
+    temperature = next(name for name in rows if name.startswith("temperature"))
+    assert list(rows) == ["baseline", "MC-10", temperature, "ddn", "stored"]
+    assert rows["MC-10"]["passes"] == 10
+    # temperature scaling keeps the order of detections
+    assert rows[temperature]["AP"] == pytest.approx(rows["baseline"]["AP"])
+    assert all(name in done.out for name in rows)
+    folders = {name: name.split()[0] for name in rows}
+    records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
+    assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
+        {name: row["AP"] for name, row in rows.items()}, nan_ok=True
+    )
+    assert records["MC-10"].passes == 10
+    for name in ("ddn", "stored"):
+        assert records[name].pictures[0].caption.startswith("1. ")
+    for picture in ("reliability.png", "rows/ddn/pictures/index.png"):
+        assert (tmp_path / "output" / picture).stat().st_size > 5_000
+
+    # a second run repeats nothing, and ends the same
+    before = (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns
+    again = run_tool("distill_detector", *command, folder=tmp_path)
+    assert again.code == 0, again.err
+    assert json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"] == rows
+    assert (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_goes_on_after_a_kill(command, tmp_path):
+    def killed():
+        die_at_call(DefaultTrainer, "run_step", 6)  # the second step of the first student
+        tool("distill_detector", *command)
+
+    assert run(killed, folder=tmp_path).code == KILLED
+    assert (tmp_path / "output" / "baseline" / "model_final.pth").exists()
+    assert not (tmp_path / "output" / "comparison.json").exists()
+    done = run_tool("distill_detector", *command, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "output" / "comparison.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--fit-on", "scenes_test"], "DATASETS.TEST must name one data set"),
+        (["--fit-on", "custom_val"], "custom_val is not registered"),
+        (["--fit-on", "coco_2017_val"], "coco_2017_val is not on disk"),
+        (["--also", "quick/baseline_small.yaml"], "a config describes a plain detector"),
+        (["--config-file", "quick/none.yaml"], "is neither a file"),
+    ],
+)
+def test_bad_command_lines_end_in_one_sentence(command, options, sentence, tmp_path):
+    split = command.index("OUTPUT_DIR")
+    done = run_tool("distill_detector", *command[:split], *options, *command[split:], folder=tmp_path)
+    assert done.code == 2
+    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert sentence in line

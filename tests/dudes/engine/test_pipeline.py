@@ -1,0 +1,89 @@
+"""The one command: train an ensemble, store targets, distil, compare; and again after a crash."""
+
+import pytest
+from forked_tools import KILLED, die_at_call, run, run_tool, tool
+from mmengine.runner import Runner
+
+import dudes_mmseg
+from dudes_mmseg.engine.pipeline import needs_map
+from uncertainty_core.report.run_record import RunRecord
+
+OPTIONS = (
+    "train_cfg.max_iters=2",
+    "train_cfg.val_interval=10",
+    "default_hooks.checkpoint.interval=1",
+    "model.data_preprocessor.size=(32,32)",
+    *(f"{split}_dataloader.dataset.num_images=3" for split in ("train", "val", "test")),
+    *(f"{split}_dataloader.dataset.size=(64,32)" for split in ("train", "val", "test")),
+    "log_level=ERROR",
+)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The command line, on three tiny streets of each split."""
+    config = tmp_path / "student.py"
+    member = tmp_path / "member.py"
+    for path, name in ((member, "streets_member"), (config, "streets_student")):
+        base = dudes_mmseg.__file__.replace("dudes_mmseg/__init__.py", f"configs/dudes/quick/{name}.py")
+        path.write_text(
+            f"_base_ = {base!r}\n"
+            "train_pipeline = _base_.train_pipeline\n"
+            "for transform in train_pipeline:\n"
+            "    if transform['type'] == 'RandomResize':\n"
+            "        transform['scale'] = (64, 32)\n"
+            "    if transform['type'] == 'RandomCrop':\n"
+            "        transform['crop_size'] = (32, 32)\n"
+            "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
+        )
+    return [config, "--member-config", member, "--members", 2, "--work-dir", "out", "--cfg-options", *OPTIONS]
+
+
+def test_compares_all_rows(command, tmp_path):
+    def killed():
+        die_at_call(Runner, "save_checkpoint", 4)  # the second member's last
+        tool("distill_segmentor", *command)
+
+    assert run(killed, folder=tmp_path).code == KILLED
+    finished = (tmp_path / "out" / "members" / "member_0" / "iter_2.pth").stat().st_mtime_ns
+    done = run_tool("distill_segmentor", *command, folder=tmp_path)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "members" / "member_0" / "iter_2.pth").stat().st_mtime_ns == finished
+
+    rows = tmp_path / "out" / "rows"
+    records = {path.parent.relative_to(rows).as_posix(): RunRecord.read(path.parent) for path in rows.rglob("run.json")}
+    assert set(records) == {"baseline", "teacher", "teacher/rival_0", "student", "student/rival_0"}
+    assert {name: record.passes for name, record in records.items()} == {
+        "baseline": 1,
+        "teacher": 2,
+        "teacher/rival_0": 2,
+        "student": 1,
+        "student/rival_0": 1,
+    }
+    student, rival = records["student"], records["student/rival_0"]
+    assert rival.name == "student, entropy of its softmax"
+    assert student.metrics["mIoU"] == pytest.approx(rival.metrics["mIoU"], abs=0.01)
+    assert "mUnc" in student.metrics and "mUnc" not in rival.metrics
+    # after two steps a student may say the same of all pixels, but two members differ
+    assert records["teacher"].metrics["ause"] != records["teacher/rival_0"].metrics["ause"]
+    assert set(student.per_class) == {"IoU", "uncertainty"}
+    assert student.provenance.data.size == 3
+    assert len(student.pictures) == 1
+    assert (rows / "student" / student.pictures[0].path).exists()
+    assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000
+    assert all(f"| {record.name} " in done.out for record in records.values())
+    assert "| road " in done.out
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "needed"),
+    [
+        ({"type": "UncertaintyMetric"}, True),
+        ({"type": "SparsificationMetric"}, True),
+        ({"type": "SparsificationMetric", "uncertainty": "predicted"}, True),
+        ({"type": "SparsificationMetric", "uncertainty": "entropy"}, False),
+        ({"type": "IoUMetric"}, False),
+    ],
+)
+def test_a_baseline_is_not_asked_for_an_uncertainty_map(evaluator, needed):
+    assert needs_map(evaluator) == needed

@@ -1,0 +1,124 @@
+"""The uncertainty head on the decode heads of mmseg's model zoo, and those that cannot have one."""
+
+import pytest
+import torch
+from mmseg.models import FCNHead
+from mmseg.registry import MODELS
+from tiny_segmentors import HEADS, build, head, images, samples, segmentor_config, student_config
+from torch import nn
+from torch.nn import functional as F
+
+from dudes_mmseg.models.uncertainty_head import UncertaintyHead
+from uncertainty_core.errors import UserError
+
+
+def last_head(model):
+    return model.decode_head[-1] if isinstance(model.decode_head, nn.ModuleList) else model.decode_head
+
+
+@pytest.fixture(params=HEADS)
+def pair(request):
+    """A plain segmentor, and the student with the same weights."""
+    return build(segmentor_config(request.param)), build(student_config(request.param))
+
+
+def test_logits_and_losses_are_the_same_bits_as_without_the_branch(pair):
+    plain, student = pair
+    inputs, predictions = images(), []
+    for model in (plain, student):
+        torch.manual_seed(0)  # of heads that draw
+        predictions.append(model.predict(inputs, samples()))
+    for one, other in zip(*predictions, strict=True):
+        assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+    losses = []
+    for model in (plain, student):
+        torch.manual_seed(0)  # of the dropout
+        losses.append(model.train().loss(inputs, samples(num_classes=model.num_classes)))
+    of_branch = losses[1].pop("uncertainty.loss_rmsle")
+    assert of_branch > 0
+    assert losses[0].keys() == losses[1].keys()
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+def test_every_parameter_has_a_gradient_and_uncertainty_is_that_of_a_plain_convolution(pair):
+    plain, student = pair
+    added = {name for name, _ in student.named_parameters()} - {name for name, _ in plain.named_parameters()}
+    assert added == {"uncertainty_head.conv.weight", "uncertainty_head.conv.bias"}
+
+    features = []
+    handle = last_head(plain).conv_seg.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
+    with torch.no_grad():
+        torch.manual_seed(0)
+        plain.predict(images(), samples())
+        torch.manual_seed(0)
+        said = student.predict(images(), samples())
+    handle.remove()
+    conv = student.uncertainty_head.conv
+    expected = F.interpolate(F.conv2d(features[0], conv.weight, conv.bias), images().shape[2:], mode="bilinear")
+    for sample, maps in zip(said, expected.sigmoid(), strict=True):
+        torch.testing.assert_close(sample.pred_uncertainty.data, maps, atol=1e-6, rtol=0)
+
+    loss, _ = student.parse_losses(student.train().loss(images(), samples(num_classes=student.num_classes)))
+    loss.backward()
+    without = [n for n, p in student.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert without == []
+
+
+def test_a_decoder_of_256_channels_gains_257_parameters():
+    options = {"decode_head": head("FCNHead", channels=256, num_convs=1)}
+    counts = [
+        sum(values.numel() for values in MODELS.build(config).parameters())
+        for config in (segmentor_config(**options), student_config(**options))
+    ]
+    assert counts[1] - counts[0] == 257
+
+
+def test_the_branch_starts_as_mmseg_starts_its_last_layer():
+    torch.manual_seed(0)
+    branch = UncertaintyHead(4096)
+    assert branch.conv.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not branch.conv.bias.any()
+
+
+REFUSED = {
+    "SegmenterMaskTransformerHead": {
+        key: value
+        for key, value in head("SegmenterMaskTransformerHead", num_layers=1, num_heads=2, embed_dims=8).items()
+        if key != "norm_cfg"
+    },
+    "IterativeDecodeHead": {
+        "type": "IterativeDecodeHead",
+        "num_stages": 0,
+        "kernel_generate_head": head("FCNHead"),
+        "kernel_update_head": [],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_head_that_does_not_end_in_cls_seg_is_refused_when_it_is_built(kind):
+    with pytest.raises(UserError, match=f"{kind} has no conv_seg .* choose a decode head that ends in cls_seg"):
+        MODELS.build(student_config(decode_head=REFUSED[kind]))
+
+
+@MODELS.register_module()
+class OtherLayerHead(FCNHead):
+    """Has a conv_seg, as all heads have, but ends in a layer of its own; or calls conv_seg several times."""
+
+    def __init__(self, calls, **kwargs):
+        super().__init__(**kwargs)
+        self.calls, self.other = calls, nn.Conv2d(self.channels, self.out_channels, 1)
+
+    def forward(self, inputs):
+        features = self._forward_feature(inputs)
+        return self.other(features) + sum(self.conv_seg(features) for _ in range(self.calls))
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_a_head_that_does_not_call_its_last_layer_once_is_refused_in_the_first_pass(calls):
+    model = build(student_config(decode_head=head("OtherLayerHead", calls=calls)))
+    with pytest.raises(UserError, match=f"OtherLayerHead called its conv_seg {calls} times"):
+        model.loss(images(), samples())
+    with pytest.raises(UserError, match=f"OtherLayerHead called its conv_seg {calls} times"):
+        model.predict(images(), samples())

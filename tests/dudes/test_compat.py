@@ -1,0 +1,42 @@
+"""What stands between this package and mmsegmentation: the names of its configs, and what it says about itself."""
+
+import importlib.metadata
+import warnings
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmseg.registry import MODELS
+
+import dudes_mmseg  # noqa: F401 (mends the mapping)
+from dudes_mmseg.compat import silence
+
+
+def test_the_mapping_names_what_is_installed():
+    assert importlib.metadata.version(MODULE2PACKAGE["mmseg"])
+
+
+def test_a_config_that_inherits_from_mmseg_becomes_a_student(tmp_path):
+    path = tmp_path / "student.py"
+    path.write_text(
+        "_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py'\n"
+        "custom_imports = dict(imports=['dudes_mmseg'])\n"
+        "model = dict(type='DUDESEncoderDecoder', pretrained=None, backbone=dict(norm_cfg=dict(type='BN')))\n"
+    )
+    config = Config.fromfile(path)
+    model = MODELS.build(config.model)
+    assert type(model).__name__ == "DUDESEncoderDecoder"
+    assert model.uncertainty_head.conv.in_channels == model.decode_head.conv_seg.in_channels == 128
+
+
+def test_only_the_chatter_of_the_frameworks_is_silenced():
+    def said(quiet):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if quiet:
+                silence()
+            MODELS.build({"type": "mmseg.CrossEntropyLoss"})
+            warnings.warn("the images have no labels", stacklevel=1)
+        return [str(warning.message)[:20] for warning in caught]
+
+    assert said(quiet=False) == ["Default ``avg_non_ig", "the images have no l"]
+    assert said(quiet=True) == ["the images have no l"]

@@ -1,0 +1,247 @@
+"""What was measured of one predictor, and how to do it again: `run.json` in a folder of its own.
+
+The three packages write the same record for each predictor that they evaluate; `uncertainty_core.report` compares
+any number of them on one page.
+
+Shapes: K bins of confidence, Q points of a curve.
+"""
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..functional.calibration import CalibrationResult, bin_edges
+from ..functional.selective import Ranking, risk_coverage
+from ..io.files import write_atomically
+from ..io.strict_json import strict_json
+
+FORMAT = 1
+FILE = "run.json"
+TASKS = ("classification", "detection", "segmentation")
+
+
+def _floats(values: Iterable[float | str]) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _check_lengths(what: str, length: int, **columns: list) -> None:
+    for name, column in columns.items():
+        if len(column) != length:
+            raise ValueError(f"{what} needs {length} values of {name}, got {len(column)}")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """K bins of confidence, from the lowest to the highest.
+
+    edges: K + 1 rising limits.
+    count: predictions in each bin (K).
+    mean_confidence, success_frequency: of each bin (K), NaN in an empty one.
+    """
+
+    edges: list[float]
+    count: list[int]
+    mean_confidence: list[float]
+    success_frequency: list[float]
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "mean_confidence", "success_frequency"):
+            object.__setattr__(self, name, _floats(getattr(self, name)))
+        object.__setattr__(self, "count", [int(count) for count in self.count])
+        columns = {name: value for name, value in vars(self).items() if name != "edges"}
+        _check_lengths("reliability", len(self.edges) - 1, **columns)
+
+    @classmethod
+    def of(cls, result: CalibrationResult) -> "Reliability":
+        """The bins of a finished measurement."""
+        bins = result.bins
+        return cls(
+            edges=bin_edges(result.num_bins).tolist(),
+            count=bins.count.tolist(),
+            mean_confidence=bins.mean_confidence.tolist(),
+            success_frequency=bins.success_frequency.tolist(),
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """y against x (Q values each), and the y that the best possible order of the samples would have (Q), if known."""
+
+    x: list[float]
+    y: list[float]
+    oracle: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "oracle"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _floats(getattr(self, name)))
+        _check_lengths("a curve", len(self.x), y=self.y, oracle=self.y if self.oracle is None else self.oracle)
+
+
+def risk_coverage_curve(errors: Ranking, points: int = 200) -> Curve:
+    """The risk-coverage curve, thinned to so many points of evenly spread coverage, with its oracle.
+
+    The oracle covers every right prediction before the first wrong one, hence risk max(0, 1 - right / covered).
+    """
+    coverage, risk = risk_coverage(errors)
+    wanted = torch.linspace(0, 1, points, dtype=coverage.dtype, device=coverage.device)
+    kept = torch.searchsorted(coverage, wanted).clamp(max=len(coverage) - 1).unique()
+    coverage, risk = coverage[kept], risk[kept]
+    oracle = (1 - (1 - risk[-1:]) / coverage).clamp(min=0)
+    return Curve(coverage.tolist(), risk.tolist(), oracle.tolist())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the folder of the record: its path relative to that folder, and what it shows."""
+
+    path: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """What a paper prints of the same predictor: where, and its values in the units of our own."""
+
+    source: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", _numbers(self.metrics))
+        object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was predicted: a name for people, a checksum of its content, and the number of images."""
+
+    name: str
+    fingerprint: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How to measure the same again.
+
+    command: ready for a shell.
+    seed: of the predictor and its draws, None where nothing is random.
+    versions: by name; "python", "torch", "numpy", "distilled-uncertainty" and the framework.
+    data: what was predicted.
+    seconds: that predicting it took.
+    """
+
+    command: str
+    seed: int | None
+    versions: dict[str, str]
+    data: Data
+    seconds: float
+
+    @classmethod
+    def of_this_process(cls, seed: int | None, data: Data, seconds: float, **frameworks: str) -> "Provenance":
+        """With the command line of this process and the versions it runs; those of `frameworks` by name."""
+        command = shlex.join(["python", *sys.orig_argv[1:]])
+        return cls(command, seed, versions() | frameworks, data, seconds)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that every measurement needs."""
+    try:
+        ours = importlib.metadata.version("distilled-uncertainty")
+    except importlib.metadata.PackageNotFoundError:
+        ours = "not installed"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "distilled-uncertainty": ours,
+    }
+
+
+def _numbers(values: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One predictor on one data set.
+
+    Args:
+        name: of the predictor; records of the same name and different seeds are repetitions.
+        task: one of `TASKS`.
+        passes: forward passes for one image.
+        metrics: values by name, in the units in which the package's evaluators return them.
+        provenance: how to measure it again.
+        reliability: bins of the confidence.
+        curves: by name; the page knows "risk_coverage" and "sparsification".
+        per_class: class -> value, by metric.
+        pictures: in the order in which to show them.
+        paper_row: what a paper prints of the same predictor, see `paper_rows`.
+    """
+
+    name: str
+    task: str
+    passes: int
+    metrics: dict[str, float]
+    provenance: Provenance
+    reliability: Reliability | None = None
+    curves: dict[str, Curve] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+    paper_row: PaperRow | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        object.__setattr__(self, "metrics", _numbers(self.metrics))
+        object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
+
+    def write(self, folder: str | Path) -> Path:
+        """Write `run.json` into `folder`, where the pictures must be already; returns its path."""
+        folder = Path(folder)
+        for picture in self.pictures:
+            if not (folder / picture.path).is_file():
+                raise ValueError(f"there is no picture {picture.path} in {folder}")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE
+        write_atomically(path, strict_json({"format": FORMAT, **asdict(self)}).encode())
+        return path
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "RunRecord":
+        """The record in `folder`; raises UserError where it is absent, damaged or of another format."""
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise UserError(f"there is no {FILE} in {folder}: evaluate the predictor first")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            found = content.pop("format")
+            record = _from_json(content) if found == FORMAT else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}): evaluate the predictor again") from None
+        if record is None:
+            raise UserError(f"{path} has format {found}, this version reads format {FORMAT}: evaluate again")
+        return record
+
+
+def _from_json(content: dict) -> RunRecord:
+    provenance = content["provenance"]
+    reliability, paper_row = content["reliability"], content["paper_row"]
+    content |= {
+        "provenance": Provenance(**provenance | {"data": Data(**provenance["data"])}),
+        "reliability": reliability and Reliability(**reliability),
+        "curves": {name: Curve(**curve) for name, curve in content["curves"].items()},
+        "pictures": [Picture(**picture) for picture in content["pictures"]],
+        "paper_row": paper_row and PaperRow(**paper_row),
+    }
+    return RunRecord(**content)
