@@ -10,7 +10,7 @@ class ConfigError(UserError):
 
 
 def add_ddn_config(cfg: CfgNode) -> None:
-    """Add `cfg.MODEL.DDN`."""
+    """Add `cfg.MODEL.DDN`: the one place of its defaults, which no constructor repeats."""
     ddn = cfg.MODEL.DDN = CfgNode()
 
     # Weight of the distance between the student's logits and the teacher's: λ in section V, 1 in eq. 7.

@@ -66,7 +66,7 @@ def _rows(images: np.ndarray, image: int) -> slice:
     return slice(*np.searchsorted(images, (image, image + 1)))
 
 
-def match_detections(first: Detections, second: Detections, iou_threshold: float = 0.5) -> np.ndarray:
+def pair_detections(first: Detections, second: Detections, iou_threshold: float = 0.5) -> np.ndarray:
     """Index pairs (P, 2) of boxes of one category in two sets, one to one, those of the highest IoU first.
 
     Pairs of equal IoU are formed in the order of the boxes.
@@ -93,7 +93,7 @@ def score_changes(baseline: Detections, student: Detections, pairs: np.ndarray) 
     return change
 
 
-def compare(
+def compare_image(
     truth: Truth, baseline: Detections, student: Detections, score_threshold: float = 0.5, iou_threshold: float = 0.5
 ) -> Comparison:
     """Match all detections of one image, and keep those to be drawn.
@@ -101,7 +101,7 @@ def compare(
     Those are the detections that reach `score_threshold`, and their counterparts whatever their score: a box whose
     score fell from 0.9 to 0.2 is what one wants to see.
     """
-    pairs = match_detections(baseline, student, iou_threshold)
+    pairs = pair_detections(baseline, student, iou_threshold)
     old, new = pairs.T
     old_shown, new_shown = baseline.score >= score_threshold, student.score >= score_threshold
     old_shown[old] = new_shown[new] = old_shown[old] | new_shown[new]
@@ -242,7 +242,7 @@ def draw_changes(
         baseline_file, student_file: COCO results.
         output: gets a picture for each, and index.png with all of them.
         top: how many images to draw.
-        score_threshold, iou_threshold: see `compare`.
+        score_threshold, iou_threshold: see `compare_image`.
     """
     ground_truth = read_ground_truth(gt_file)
     images = json.loads(gt_file.read_bytes())["images"]
@@ -252,7 +252,7 @@ def draw_changes(
     output.mkdir(parents=True, exist_ok=True)
 
     comparisons = {
-        image: compare(
+        image: compare_image(
             truth_of_image(ground_truth, image),
             detections_of_image(baseline, image),
             detections_of_image(student, image),

@@ -9,7 +9,7 @@ from detectron2.layers import cat
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
-from uncertainty_core import squared_distance
+from uncertainty_core import ddn_loss
 
 from ..config import dropout_positions
 from ..teaching.target_matching import TEACHER_LOGITS
@@ -23,9 +23,9 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         self,
         input_shape,
         *,
-        dd_weight: float = 0.5,
-        foreground_only: bool = True,
-        dropout_rate: float = 0.0,
+        dd_weight: float,
+        foreground_only: bool,
+        dropout_rate: float,
         **kwargs,
     ) -> None:
         """
@@ -82,4 +82,4 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             labels = cat([p.gt_classes for p in proposals])
             taught &= (labels >= 0) & (labels < self.num_classes)
             share = taught.sum() / max(len(taught), 1)
-        return share * squared_distance(logits[taught], targets[taught].to(logits.dtype))
+        return share * ddn_loss(logits[taught], targets[taught].to(logits.dtype))

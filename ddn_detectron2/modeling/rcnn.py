@@ -22,7 +22,7 @@ class DDNRCNN(GeneralizedRCNN):
     """
 
     @configurable
-    def __init__(self, *, freeze: Sequence[str] = (), **kwargs) -> None:
+    def __init__(self, *, freeze: Sequence[str], **kwargs) -> None:
         """
         Args:
             freeze: what is frozen beside the trunk: "mask_head", "keypoint_head", "box_regression".

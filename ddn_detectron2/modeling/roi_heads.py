@@ -31,21 +31,21 @@ from .output_layers import DDNOutputLayers
 class TargetSettings:
     """How targets are drawn, see `MODEL.DDN.TARGETS`."""
 
-    match: str = "gt_iou"
-    iou_threshold: float = 0.5
-    score_threshold: float = 0.05
-    average: str = "logits"
-    share: float = 1.0
+    match: str
+    iou_threshold: float
+    score_threshold: float
+    average: str
+    share: float
 
 
 @dataclass(frozen=True)
 class InferenceSettings:
     """What is different at test time, see `MODEL.DDN.TEST`."""
 
-    mc_samples: int = 0
-    seed: int = 0
-    class_probs: bool = False
-    temperature: float = 1.0
+    mc_samples: int
+    seed: int
+    class_probs: bool
+    temperature: float
 
 
 class DDNHeadsMixin:

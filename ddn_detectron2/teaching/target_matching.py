@@ -14,7 +14,7 @@ from torch import Tensor
 TEACHER_LOGITS = "gt_teacher_logits"
 
 
-def match_detections(gt_boxes: Tensor, boxes: Tensor, iou_threshold: float) -> Tensor:
+def most_overlapping(gt_boxes: Tensor, boxes: Tensor, iou_threshold: float) -> Tensor:
     """For each of `gt_boxes` (G, 4) the index (G,) of the one of `boxes` (D, 4) that overlaps it most.
 
     -1 where no overlap reaches the threshold; the first of equals, which is the one of the highest score where
@@ -60,12 +60,12 @@ def gt_targets(
         gt_boxes: (G, 4).
         passes: for each its detections, boxes (D, 4) and logits (D, K + 1), best score first.
         num_logits: K + 1.
-        iou_threshold, average: see `match_detections` and `average_logits`.
+        iou_threshold, average: see `most_overlapping` and `average_logits`.
     """
     logits = gt_boxes.new_zeros(len(passes), len(gt_boxes), num_logits)
     spoken = torch.zeros(len(passes), len(gt_boxes), dtype=torch.bool, device=gt_boxes.device)
     for number, (boxes, detected) in enumerate(passes):
-        index = match_detections(gt_boxes, boxes, iou_threshold)
+        index = most_overlapping(gt_boxes, boxes, iou_threshold)
         spoken[number] = index >= 0
         logits[number, spoken[number]] = detected[index[spoken[number]]].to(logits.dtype)
     return average_logits(logits, spoken, average), spoken.sum(0)

@@ -110,7 +110,7 @@ def detect(
 class MCDropoutTeacher(Teacher, Frozen):
     """A frozen copy of the student's box head at its start, with dropout on. It shares the student's frozen trunk."""
 
-    def __init__(self, heads: nn.Module, num_samples: int, seed: int = 0) -> None:
+    def __init__(self, heads: nn.Module, num_samples: int, seed: int) -> None:
         """
         Args:
             heads: DDN ROI heads.

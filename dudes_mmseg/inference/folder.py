@@ -28,7 +28,7 @@ _PALETTE_SIZE = 256  # of a PNG
 _MADE_FROM = "image_sha256"
 
 
-def quantise(uncertainty: np.ndarray) -> np.ndarray:
+def encode_unit_interval(uncertainty: np.ndarray) -> np.ndarray:
     """16-bit codes (H, W) of an uncertainty map (H, W) in [0, 1]: round(65535 · uncertainty), off by at most 7.7e-6.
 
     Raises ValueError for anything else, NaN above all.
@@ -66,7 +66,7 @@ class PredictionFolder:
 
     - classes/: class map as PNG, whose palette is that of the classes
     - strips/: image, prediction and uncertainty side by side, at most `LARGEST_SIDE` pixels wide and high each
-    - uncertainty/: 16-bit PNG, see `quantise`, which knows the checksum of the image that it belongs to
+    - uncertainty/: 16-bit PNG, see `encode_unit_interval`, which knows the checksum of the image that it belongs to
 
     Args:
         root: made if need be; UserError if it holds predictions by another segmentor, or files that are none.
@@ -117,7 +117,7 @@ class PredictionFolder:
             classes: predicted ones (H, W).
             uncertainty: (H, W) in [0, 1].
         """
-        codes = quantise(uncertainty)
+        codes = encode_unit_interval(uncertainty)
         indices = Image.fromarray(classes.astype(np.uint8), mode="P")
         indices.putpalette(np.array(self.palette, dtype=np.uint8).tobytes())
         note = PngInfo()

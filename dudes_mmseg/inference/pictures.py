@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 GAP = 4
 SMALLEST_SIDE = 160  # of a panel; below that its title is wider than itself
 LARGEST_SIDE = 1024  # of a panel: nobody looks at larger ones side by side
-LARGEST_STD = 0.3  # where the colours end: a mean over images is about 0.1, and few pixels reach 0.3
+COLOUR_LIMIT = 0.3  # where the colours end: a mean over images is about 0.1, and few pixels reach 0.3
 _COLOURS = np.rint(255 * matplotlib.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 VOID_COLOUR = (0, 0, 0)
 
@@ -26,8 +26,8 @@ def colour_classes(classes: np.ndarray, palette: Sequence[Sequence[int]]) -> np.
 
 
 def colour_uncertainty(uncertainty: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) of an uncertainty map (H, W): dark blue for 0, yellow from `LARGEST_STD` on."""
-    return _COLOURS[np.rint(255 * np.clip(uncertainty / LARGEST_STD, 0, 1)).astype(int)]
+    """Colours (H, W, 3) of an uncertainty map (H, W): dark blue for 0, yellow from `COLOUR_LIMIT` on."""
+    return _COLOURS[np.rint(255 * np.clip(uncertainty / COLOUR_LIMIT, 0, 1)).astype(int)]
 
 
 def wrong_pixels(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def strip(
     panels["prediction"] = colour_classes(prediction, palette)
     if label is not None:
         panels["wrong or void"] = wrong_pixels(prediction, label)
-    panels[f"uncertainty, 0 to {LARGEST_STD}"] = colour_uncertainty(uncertainty)
+    panels[f"uncertainty, 0 to {COLOUR_LIMIT}"] = colour_uncertainty(uncertainty)
     return _side_by_side(panels)
 
 

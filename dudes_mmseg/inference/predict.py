@@ -27,7 +27,7 @@ from ..models.checkpoint import Checkpoint, CheckpointError, check_fits, load_we
 from ..models.segmentor import UncertaintyMixin
 from ..models.teacher import TeacherSegmentor
 from ..targets.codec import digest
-from ..targets.generate import build_teacher, target_fingerprint, test_dataset, test_pipeline
+from ..targets.generate import build_teacher, inference_dataset, inference_pipeline, target_fingerprint
 from .folder import KINDS, PredictionFolder, Row
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -63,7 +63,7 @@ def predict_images(
     for image, path in sources.items():
         if (codes := folder.read(image, path)) is not None:
             rows[image] = Row.of(image, codes, level)
-    todo = _Images({image: path for image, path in sources.items() if image not in rows}, test_pipeline(cfg))
+    todo = _Images({image: path for image, path in sources.items() if image not in rows}, inference_pipeline(cfg))
     workers = min(cfg.test_dataloader.get("num_workers", 0), len(todo))
     with tqdm(total=len(sources), initial=len(rows), desc="predict", unit="image") as bar:
         for image, loaded in DataLoader(todo, num_workers=workers, collate_fn=itemgetter(0)):
@@ -128,7 +128,7 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
         if checkpoint is not None:
             raise ConfigError(f"a teacher reads the checkpoints in its config: leave out {checkpoint}")
         teacher = build_teacher(cfg, class_wise=False)
-        return teacher, target_fingerprint(cfg.model, teacher, test_pipeline(cfg))
+        return teacher, target_fingerprint(cfg.model, teacher, inference_pipeline(cfg))
     if not issubclass(kind, UncertaintyMixin):
         raise ConfigError(
             f"model.type is {cfg.model.type}, which gives no uncertainty: give the config of a student "
@@ -147,7 +147,7 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
     fingerprint = {
         "model": digest(config),
         "weights": state_dict_sha256(weights.weights),
-        "pipeline": digest(test_pipeline(cfg)),
+        "pipeline": digest(inference_pipeline(cfg)),
     }
     return student.to(get_device()).eval(), fingerprint
 
@@ -165,7 +165,7 @@ def _check_branch(student: UncertaintyMixin, checkpoint: Checkpoint) -> None:
 
 def palette_of(cfg: Config, num_classes: int) -> list[list[int]]:
     """The colours of the classes that the config's test set names; it need not be on disk."""
-    dataset = test_dataset(cfg)
+    dataset = inference_dataset(cfg)
     # mmseg's own rules for classes and colours, without what some data sets ask of their folders
     named = type("Named", (BaseSegDataset,), {"METAINFO": getattr(DATASETS.get(dataset.type), "METAINFO", {})})
     metainfo = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo

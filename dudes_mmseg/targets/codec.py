@@ -23,7 +23,7 @@ LARGEST_STD = 0.5**0.5
 _LARGEST_CODE = 2**16 - 1
 
 
-def quantise(std: Tensor) -> Tensor:
+def encode_std(std: Tensor) -> Tensor:
     """Standard deviations of probabilities (...) as 16-bit numbers (...); ValueError for what cannot be one."""
     outside = ~((std >= 0) & (std <= LARGEST_STD + 1e-6))  # NaN is outside; the margin is for rounding in float32
     if outside.any():
@@ -34,15 +34,15 @@ def quantise(std: Tensor) -> Tensor:
     return codes.to(torch.uint16)
 
 
-def dequantise(codes: Tensor) -> Tensor:
-    """What `quantise` was given (...), as float32, within 5.4e-6."""
+def decode_std(codes: Tensor) -> Tensor:
+    """What `encode_std` was given (...), as float32, within 5.4e-6."""
     return codes.float() * (LARGEST_STD / _LARGEST_CODE)
 
 
 def encode_target(std: Tensor, image_path: str | os.PathLike) -> dict[str, Tensor]:
     """What the store holds for an image with uncertainty `std` (H, W), or (C, H, W) class by class."""
     try:
-        codes = quantise(std)
+        codes = encode_std(std)
     except ValueError as error:
         raise TargetStoreError(f"the teacher's uncertainty for {image_path} is unusable: {error}") from None
     return {"uncertainty": codes, "image_bytes": torch.tensor(os.path.getsize(image_path))}
@@ -70,7 +70,7 @@ def read_target(path: str, store: TargetStore) -> Tensor:
             f"the target for {path} in {store.folder} is stale: it was made from another file of that name, "
             "generate the targets again"
         )
-    return dequantise(target["uncertainty"])
+    return decode_std(target["uncertainty"])
 
 
 def digest(content: Any) -> str:

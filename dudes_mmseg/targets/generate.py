@@ -52,7 +52,7 @@ def generate_targets(
     loader = cfg[f"{split}_dataloader"]
     check_data(loader)
     teacher = build_teacher(cfg, class_wise)
-    pipeline = test_pipeline(cfg)
+    pipeline = inference_pipeline(cfg)
     images = _Images(_datasets(loader), pipeline)
     rank, world_size = get_dist_info()
 
@@ -90,7 +90,7 @@ def build_teacher(cfg: Config, class_wise: bool) -> TeacherSegmentor:
     return teacher.to(get_device()).eval()
 
 
-def test_dataset(cfg: Config) -> ConfigDict:
+def inference_dataset(cfg: Config) -> ConfigDict:
     """The config's test set; the first that is inside, where it repeats or joins others."""
     dataset = cfg.test_dataloader.dataset
     while "pipeline" not in dataset:
@@ -98,9 +98,9 @@ def test_dataset(cfg: Config) -> ConfigDict:
     return dataset
 
 
-def test_pipeline(cfg: Config) -> list[dict]:
+def inference_pipeline(cfg: Config) -> list[dict]:
     """How the config shows images to a network that is tested, without the loading of labels."""
-    pipeline = test_dataset(cfg).pipeline
+    pipeline = inference_dataset(cfg).pipeline
     return [transform for transform in pipeline if transform["type"].split(".")[-1] != "LoadAnnotations"]
 
 

@@ -1,6 +1,7 @@
 """Keys of MODEL.DDN: their defaults, what is refused, and where dropout comes to sit."""
 
 import copy
+import inspect
 import re
 
 import pytest
@@ -20,7 +21,17 @@ from ddn_detectron2.config import (
     proposal_share,
 )
 from ddn_detectron2.convert import to_ddn
+from ddn_detectron2.modeling import (
+    DDNRCNN,
+    DDNCascadeROIHeads,
+    DDNOutputLayers,
+    DDNRes5ROIHeads,
+    DDNStandardROIHeads,
+    DropoutFastRCNNConvFCHead,
+)
 from ddn_detectron2.modeling.dropout import dropout_in_blocks
+from ddn_detectron2.modeling.roi_heads import InferenceSettings, TargetSettings
+from ddn_detectron2.teaching.teacher import MCDropoutTeacher
 from uncertainty_core import dropout_modules
 from uncertainty_core.sampling import mc_dropout
 
@@ -47,6 +58,18 @@ def test_the_defaults_are_sound(name):
     cfg = to_ddn(tiny_config(name, ddn=False))
     check_ddn_config(cfg)
     assert cfg.MODEL.DDN.DROPOUT.POSITIONS == ()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(DDNRCNN, DDNRes5ROIHeads, DDNStandardROIHeads, DDNCascadeROIHeads, DDNOutputLayers),
+        *(DropoutFastRCNNConvFCHead, TargetSettings, InferenceSettings, MCDropoutTeacher),
+    ],
+)
+def test_the_config_is_the_only_place_of_defaults(kind):
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    assert [str(p) for p in parameters if p.default is not p.empty] == []
 
 
 def test_adding_keys_touches_nothing_else():

@@ -37,7 +37,11 @@ def squared_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def ddn_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, dd_weight: float = 1.0, gt_weight: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    dd_weight: float = 1.0,
+    gt_weight: float = 1.0,
 ) -> Tensor:
     """Distilled Dropout Network, eq. 7: dd_weight · mean_i ||f(x_i) - z_i||² + gt_weight · cross-entropy.
 
@@ -47,13 +51,13 @@ def ddn_loss(
     Args:
         student_logits: f (N, C).
         teacher_logits: z, the mean of the teacher's stochastic logits (N, C).
-        labels: (N,) integer; -100 for a sample without a label, which skips the second term.
+        labels: (N,) integer; -100 for a sample without a label, which skips the second term. None leaves that term to
+            a framework that computes its own.
         dd_weight: weight of the distillation term.
         gt_weight: weight of the cross-entropy.
     """
-    return dd_weight * squared_distance(student_logits, teacher_logits) + gt_weight * cross_entropy(
-        student_logits, labels
-    )
+    loss = dd_weight * squared_distance(student_logits, teacher_logits)
+    return loss if labels is None else loss + gt_weight * cross_entropy(student_logits, labels)
 
 
 def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ def test_squared_distance_is_what_ddn_adds_to_the_cross_entropy(num, classes, sc
     labels = torch.arange(num) % classes
     expected = ddn_loss(student, teacher, labels, dd_weight=1, gt_weight=0)
     torch.testing.assert_close(squared_distance(student, teacher), expected)
+    torch.testing.assert_close(ddn_loss(student, teacher, dd_weight=0.5), 0.5 * expected)  # no labels, no second term
 
 
 # --- kl_distillation ---------------------------------------------------------------------------------------------

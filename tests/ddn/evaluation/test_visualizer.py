@@ -22,11 +22,11 @@ from ddn_detectron2.evaluation.visualizer import (
     PANEL,
     Comparison,
     Truth,
-    compare,
+    compare_image,
     contact_sheet,
     detections_of_image,
     draw_strip,
-    match_detections,
+    pair_detections,
     rank_images,
     score_changes,
     truth_of_image,
@@ -56,37 +56,37 @@ def test_the_best_overlap_is_matched_first():
     first = detections((0, 0.9, 0, 0, 10, 7), (0, 0.8, 0, 0, 10, 9))
     second = detections((0, 0.7, 0, 0, 10, 8), (0, 0.6, 0, 0, 10, 10))
     # 7/8 and 7/10 for the first box, 8/9 and 9/10 for the second: 9/10 is formed first, and leaves 7/8.
-    assert match_detections(first, second).tolist() == [[1, 1], [0, 0]]
+    assert pair_detections(first, second).tolist() == [[1, 1], [0, 0]]
 
 
 def test_boxes_of_different_categories_never_match():
     first = detections((0, 0.9, 0, 0, 10, 10), (1, 0.8, 0, 0, 10, 10))
     second = detections((1, 0.9, 0, 0, 10, 10), (2, 0.8, 0, 0, 10, 10))
-    assert match_detections(first, second).tolist() == [[1, 0]]
+    assert pair_detections(first, second).tolist() == [[1, 0]]
 
 
 def test_an_overlap_on_the_threshold_matches():
     first, second = detections((0, 0.9, 0, 0, 10, 10)), detections((0, 0.9, 0, 0, 10, 5))
-    assert len(match_detections(first, second, 0.5)) == 1
-    assert len(match_detections(first, second, 0.51)) == 0
+    assert len(pair_detections(first, second, 0.5)) == 1
+    assert len(pair_detections(first, second, 0.51)) == 0
 
 
 def test_equal_overlaps_are_matched_in_order():
     twice = detections((0, 0.9, 0, 0, 10, 10), (0, 0.8, 0, 0, 10, 10))
-    assert match_detections(twice, twice).tolist() == [[0, 0], [1, 1]]
+    assert pair_detections(twice, twice).tolist() == [[0, 0], [1, 1]]
 
 
 def test_nothing_to_match():
     some, none = detections((0, 0.9, 0, 0, 10, 10)), detections()
     for pair in ((some, none), (none, some), (none, none)):
-        assert match_detections(*pair).shape == (0, 2)
-        assert np.isnan(score_changes(*pair, match_detections(*pair))).all()
+        assert pair_detections(*pair).shape == (0, 2)
+        assert np.isnan(score_changes(*pair, pair_detections(*pair))).all()
 
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.5, float("nan")])
 def test_thresholds_that_are_none(threshold):
     with pytest.raises(ValueError, match=r"iou_threshold must lie in \(0, 1\]"):
-        match_detections(detections(), detections(), threshold)
+        pair_detections(detections(), detections(), threshold)
 
 
 boxes = st.lists(
@@ -118,7 +118,7 @@ def slow_match(first, second, threshold):
 @given(boxes, boxes, st.sampled_from([0.1, 0.3, 0.5]))
 def test_matching_against_a_slow_one(rows, other_rows, threshold):
     first, second = detections(*rows), detections(*other_rows)
-    assert match_detections(first, second, threshold).tolist() == slow_match(first, second, threshold)
+    assert pair_detections(first, second, threshold).tolist() == slow_match(first, second, threshold)
 
 
 # What is shown
@@ -133,7 +133,7 @@ def test_detections_are_kept_if_either_score_reaches_the_threshold():
         (0, 0.4, 80, 0, 10, 10),  # alone, below
     )
     student = detections((0, 0.6, 20, 0, 10, 10), (0, 0.2, 0, 0, 10, 10), (0, 0.3, 40, 0, 10, 10), (1, 0.8, 0, 0, 9, 9))
-    found = compare(truth(), baseline, student, score_threshold=0.5)
+    found = compare_image(truth(), baseline, student, score_threshold=0.5)
     assert found.baseline.score.tolist() == [0.9, 0.3, 0.5]
     assert found.student.score.tolist() == [0.6, 0.2, 0.8]
     np.testing.assert_allclose(found.change, [0.3, -0.7, np.nan])
@@ -166,7 +166,7 @@ def panels(strip, size):
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (1200, 800), (300, 1)])
 def test_a_strip_shows_three_panels(size):
-    strip = draw_strip(Image.new("RGB", size, "black"), compare(truth(), detections(), detections()), [])
+    strip = draw_strip(Image.new("RGB", size, "black"), compare_image(truth(), detections(), detections()), [])
     width, height = (round(side * PANEL / max(size)) for side in size)
     assert strip.size == (3 * (width + GAP) + GAP, height + 2 * LINE + 2 * GAP)
     for panel in panels(strip, size):
@@ -177,7 +177,7 @@ def test_colours_tell_objects_hits_and_misses():
     objects = truth((0, 0, 5, 20, 20, 20), (1, 1, 40, 5, 50, 50))
     baseline = detections((0, 0.9, 6, 20, 20, 20), (1, 0.9, 50, 10, 5, 5))  # on the object, and within the crowd
     student = detections((1, 0.8, 6, 20, 20, 20), (1, 0.7, 0, 50, 5, 5))  # of another category, and where nothing is
-    strip = draw_strip(Image.new("RGB", (100, 60)), compare(objects, baseline, student), ["dog", "cat"], "title")
+    strip = draw_strip(Image.new("RGB", (100, 60)), compare_image(objects, baseline, student), ["dog", "cat"], "title")
     objects_panel, baseline_panel, student_panel = panels(strip, (100, 60))
     for panel, colours in ((objects_panel, {MAGENTA}), (baseline_panel, {BLUE}), (student_panel, {ORANGE})):
         assert {colour for colour in (MAGENTA, BLUE, ORANGE) if count(panel, colour)} == colours
@@ -191,7 +191,7 @@ def test_labels_do_not_cover_each_other():
     two = detections((0, 0.9, 10, 20, 30, 30), (0, 0.8, 10, 20, 30, 30))
     objects = truth((0, 0, 10, 20, 30, 30))
     single, double = (
-        count(panels(draw_strip(image, compare(objects, detections(), found), ["dog"]), image.size)[2], BLUE)
+        count(panels(draw_strip(image, compare_image(objects, detections(), found), ["dog"]), image.size)[2], BLUE)
         for found in (one, two)
     )
     frame = 4 * 30 * 4.2 * 2  # pixels of the box itself, which both share

@@ -26,6 +26,7 @@ from tiny_detectors import (
 
 from ddn_detectron2.modeling.roi_heads import with_temperature
 from ddn_detectron2.teaching.target_matching import TEACHER_LOGITS
+from uncertainty_core import ddn_loss
 
 every_model = pytest.mark.parametrize("name", CONFIGS)
 every_head = pytest.mark.parametrize("name", HEADS)
@@ -122,6 +123,17 @@ def test_the_teacher_is_asked_about_a_share_of_the_proposals(name, share):
         said = {tuple(box): word for box, word in zip(boxes.tolist(), words.tolist(), strict=True)}
         pairs = zip(proposals.proposal_boxes.tensor[has].tolist(), rows[has].tolist(), strict=True)
         assert all(said[tuple(box)] == word for box, word in pairs)
+
+
+def test_with_detectron2s_cross_entropy_it_is_the_loss_of_the_core():
+    weights = ("MODEL.DDN.DD_WEIGHT", 0.7, "MODEL.DDN.GT_WEIGHT", 1.3)
+    predictor = ddn_model("FPN", "MODEL.DDN.TARGETS.MATCH", "per_proposal", *weights).roi_heads.box_predictor
+    proposals = taught([0, BACKGROUND, 1], [[0.0, 0, 0, 0, 3], [1, 0, 0, 0, 2], [0, 0, 0, 0, 0]])
+    proposals.proposal_boxes = proposals.gt_boxes = Boxes(torch.tensor([[0.0, 0, 8, 8]]).repeat(3, 1))
+    with EventStorage():
+        losses = predictor.losses((LOGITS, torch.zeros(3, 16)), [proposals])
+    expected = ddn_loss(LOGITS, proposals.get(TEACHER_LOGITS), proposals.gt_classes, dd_weight=0.7, gt_weight=1.3)
+    torch.testing.assert_close(losses["loss_cls"] + losses["loss_ddn"], expected)
 
 
 @pytest.mark.parametrize("proposals", [[], [taught([]), taught([])], [taught([], [])]], ids=["none", "empty", "taught"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddn_detectron2.teaching.target_matching import average_logits, gt_targets, match_detections
+from ddn_detectron2.teaching.target_matching import average_logits, gt_targets, most_overlapping
 
 LN2, LN3 = math.log(2), math.log(3)
 # A box of 10 x 10 and what overlaps it, with the IoU.
@@ -55,7 +55,7 @@ thresholds = st.sampled_from([0.0101, 0.3001, 0.5001, 0.7001, 0.9901])
 seeds = st.integers(0, 2**32)
 
 
-# --- match_detections --------------------------------------------------------------------------------------------
+# --- most_overlapping -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -72,52 +72,52 @@ seeds = st.integers(0, 2**32)
     ids=["best", "one-reaches", "at-threshold", "below", "far", "perfect", "no-detections"],
 )
 def test_the_detection_that_overlaps_most(found, threshold, expected):
-    assert match_detections(boxes(BOX), boxes(*found), threshold).tolist() == [expected]
+    assert most_overlapping(boxes(BOX), boxes(*found), threshold).tolist() == [expected]
 
 
 def test_of_equals_the_first():
     # The left and the right half overlap by 1/2 each, and so does the left half again.
     right = [5.0, 0.0, 10.0, 10.0]
-    assert match_detections(boxes(BOX), boxes(FAR, right, HALF, right), 0.5).tolist() == [1]
-    assert match_detections(boxes(BOX), boxes(*[HALF] * 100), 0.5).tolist() == [0]
+    assert most_overlapping(boxes(BOX), boxes(FAR, right, HALF, right), 0.5).tolist() == [1]
+    assert most_overlapping(boxes(BOX), boxes(*[HALF] * 100), 0.5).tolist() == [0]
 
 
 def test_one_detection_serves_two_boxes():
     # It covers both: 50 / 100 each.
     left, right = HALF, [5.0, 0.0, 10.0, 10.0]
-    assert match_detections(boxes(left, right, FAR), boxes(BOX), 0.5).tolist() == [0, 0, -1]
+    assert most_overlapping(boxes(left, right, FAR), boxes(BOX), 0.5).tolist() == [0, 0, -1]
 
 
 @pytest.mark.parametrize(("num_gt", "num_found"), [(0, 0), (0, 3), (2, 0)])
 def test_nothing_on_either_side(num_gt, num_found):
-    index = match_detections(boxes(*[BOX] * num_gt), boxes(*[BOX] * num_found), 0.5)
+    index = most_overlapping(boxes(*[BOX] * num_gt), boxes(*[BOX] * num_found), 0.5)
     assert index.dtype == torch.int64
     assert index.tolist() == [-1] * num_gt
 
 
 def test_a_box_without_area_matches_nothing():
     point = [5.0, 5.0, 5.0, 9.0]
-    assert match_detections(boxes(point), boxes(BOX, point), 0.3).tolist() == [-1]
-    assert match_detections(boxes(BOX), boxes(point), 0.3).tolist() == [-1]
+    assert most_overlapping(boxes(point), boxes(BOX, point), 0.3).tolist() == [-1]
+    assert most_overlapping(boxes(BOX), boxes(point), 0.3).tolist() == [-1]
 
 
 @given(gt=box_lists, found=box_lists, threshold=thresholds)
 def test_equals_a_loop(gt, found, threshold):
-    assert match_detections(boxes(*gt), boxes(*found), threshold).tolist() == match_by_loop(gt, found, threshold)
+    assert most_overlapping(boxes(*gt), boxes(*found), threshold).tolist() == match_by_loop(gt, found, threshold)
 
 
 @given(gt=box_lists, found=box_lists, threshold=thresholds, shift=st.integers(-50, 50), scale=st.sampled_from([0.5, 4]))
 def test_where_and_how_large_does_not_matter(gt, found, threshold, shift, scale):
     # scaled by powers of two and shifted by whole numbers: exact in floating point
     moved = [scale * boxes(*rows) + shift for rows in (gt, found)]
-    assert torch.equal(match_detections(*moved, threshold), match_detections(boxes(*gt), boxes(*found), threshold))
+    assert torch.equal(most_overlapping(*moved, threshold), most_overlapping(boxes(*gt), boxes(*found), threshold))
 
 
 @given(gt=box_lists, found=box_lists, threshold=thresholds, data=st.data())
 def test_ground_truth_boxes_are_matched_each_on_its_own(gt, found, threshold, data):
     order = data.draw(st.permutations(range(len(gt))))
-    index = match_detections(boxes(*gt), boxes(*found), threshold)
-    shuffled = match_detections(boxes(*(gt[k] for k in order)), boxes(*found), threshold)
+    index = most_overlapping(boxes(*gt), boxes(*found), threshold)
+    shuffled = most_overlapping(boxes(*(gt[k] for k in order)), boxes(*found), threshold)
     assert shuffled.tolist() == [index[k].item() for k in order]
 
 

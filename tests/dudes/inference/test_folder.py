@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 from tiny_segmentors import build, segmentor_config, student_config
 
-from dudes_mmseg.inference.folder import Row, quantise
+from dudes_mmseg.inference.folder import Row, encode_unit_interval
 from dudes_mmseg.inference.predict import find_images, predict_images
 from uncertainty_core.errors import UserError
 
@@ -169,7 +169,7 @@ def test_rows_say_how_uncertain_each_image_is_the_most_uncertain_first(undisturb
 def test_a_row_by_hand():
     codes = np.array([[0, 65535], [13107, 13108]], np.uint16)  # 0, 1, 0.2, and a little more
     assert Row.of("x", codes, 0.2) == ("x", 2, 2, pytest.approx((0 + 1 + 0.2 + 0.2) / 4, abs=1e-5), 0.5)
-    assert quantise(np.array([[0, 1], [0.2, 0.5]], np.float32)).tolist() == [[0, 65535], [13107, 32768]]
+    assert encode_unit_interval(np.array([[0, 1], [0.2, 0.5]], np.float32)).tolist() == [[0, 65535], [13107, 32768]]
 
 
 def test_the_index_shows_the_strips_of_the_first_rows(undisturbed):
@@ -318,7 +318,7 @@ def test_results_do_not_lie_beside_a_single_image(data, tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), 1.1, -0.1])
 def test_no_code_stands_for_what_is_no_uncertainty(value):
     with pytest.raises(ValueError, match=r"not in \[0, 1\] everywhere"):
-        quantise(np.array([[0.5, value]]))
+        encode_unit_interval(np.array([[0.5, value]]))
 
 
 def test_a_folder_of_other_use_is_refused(data, tmp_path):

@@ -16,11 +16,11 @@ from dudes_mmseg.targets.check import CheckTargetsHook, base_datasets
 from dudes_mmseg.targets.codec import (
     LARGEST_STD,
     check_targets,
-    dequantise,
+    decode_std,
+    encode_std,
     encode_target,
     image_id,
     images_digest,
-    quantise,
     read_target,
 )
 from uncertainty_core import TargetStore, TargetStoreError, write_targets
@@ -33,25 +33,25 @@ init_default_scope("mmseg")
 @given(st.lists(st.floats(0, LARGEST_STD), min_size=1, max_size=20))
 def test_what_is_read_back_is_off_by_less_than_a_hundred_thousandth(values):
     std = torch.tensor(values, dtype=torch.float64)
-    codes = quantise(std)
+    codes = encode_std(std)
     assert codes.dtype == torch.uint16
-    back = dequantise(codes)
+    back = decode_std(codes)
     assert back.dtype == torch.float32
     # half a step of sqrt(0.5) / 65535 is 5.39e-6; the rest is float32
     assert (back.double() - std).abs().max() < 5.5e-6
-    assert torch.equal(quantise(back).int(), codes.int())
+    assert torch.equal(encode_std(back).int(), codes.int())
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=9), st.sampled_from([0, 1]))
 def test_the_deviation_of_any_members_can_be_stored(probabilities, ddof):
     std = torch.tensor(probabilities).std(correction=ddof)
-    assert abs(dequantise(quantise(std)) - std) < 6e-6
+    assert abs(decode_std(encode_std(std)) - std) < 6e-6
 
 
 def test_the_ends_of_the_range():
     # two members, 0 and 1: mean 1/2, squares 2 * 1/4, divided by 2 - 1
     assert math.isclose(LARGEST_STD, torch.tensor([0.0, 1.0]).std().item(), rel_tol=1e-6)
-    assert quantise(torch.tensor([0.0, LARGEST_STD, LARGEST_STD / 65535])).int().tolist() == [0, 65535, 1]
+    assert encode_std(torch.tensor([0.0, LARGEST_STD, LARGEST_STD / 65535])).int().tolist() == [0, 65535, 1]
 
 
 @pytest.mark.parametrize("value", [-1e-4, 0.708, 255.0, math.nan, math.inf])
