@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import build_model
+from detectron2.utils import comm
+
+from uncertainty_core import derive_seed
+from uncertainty_core.sampling.randomness import seed_generators
 
 from ..config import ConfigError
 from ..convert import is_ddn
+from ..data.loader import KeyedTrainLoader
 from ..evaluation.calibration_evaluator import COCOCalibrationEvaluator
 from ..modeling.rcnn import DDNRCNN
 from ..teaching.mapper import DDNDatasetMapper
@@ -55,8 +60,23 @@ def reads_store(cfg: CfgNode) -> bool:
     return is_ddn(cfg) and cfg.MODEL.DDN.TARGETS.SOURCE == "store"
 
 
+class KeyedRandomness(HookBase):
+    """Makes all that a step draws a function of (seed, rank, iteration), as that of an undisturbed training is."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_step(self):
+        """Sampled proposals, dropout, the share of boxes that the teacher is asked about."""
+        seed_generators(derive_seed("iteration", self.seed, comm.get_rank(), self.trainer.iter))
+
+
 class DDNTrainer(DefaultTrainer):
-    """`DefaultTrainer` that trains a plain detector, or distils a teacher into a `DDNRCNN`."""
+    """`DefaultTrainer` that trains a plain detector, or distils a teacher into a `DDNRCNN`.
+
+    With a `cfg.SEED` of at least 0, a training that is interrupted and resumed ends, on a CPU, with the weights of an
+    undisturbed one bit for bit, whatever the number of loader workers.
+    """
 
     def build_hooks(self):
         """As `DefaultTrainer`; the last thing that its constructor does, and the first that uses the checkpointer."""
@@ -64,7 +84,8 @@ class DDNTrainer(DefaultTrainer):
         if "_trainer" not in self.state_dict():  # Detectron2 0.5 leaves the optimizer out
             state["optimizer"] = self._trainer.optimizer
         self.checkpointer = SafeCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, strict=is_ddn(self.cfg), **state)
-        return super().build_hooks()
+        keyed = [KeyedRandomness(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
+        return [*keyed, *super().build_hooks()]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As `DefaultTrainer`; the teacher is always made of `MODEL.WEIGHTS`, also when the student resumes."""
@@ -76,13 +97,13 @@ class DDNTrainer(DefaultTrainer):
                 model.roi_heads.teacher = None
             model.train()
         super().resume_or_load(resume)
+        self._trainer.data_loader.start = self.start_iter
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        """Detectron2's, with stored targets if there are any."""
-        return build_detection_train_loader(
-            cfg, mapper=DDNDatasetMapper(cfg, is_train=True) if reads_store(cfg) else None
-        )
+    def build_train_loader(cls, cfg: CfgNode) -> KeyedTrainLoader:
+        """Images with stored targets, if there are any."""
+        mapper = DDNDatasetMapper(cfg, is_train=True) if reads_store(cfg) else None
+        return KeyedTrainLoader.from_config(cfg, mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

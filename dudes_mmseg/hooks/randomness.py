@@ -1,11 +1,9 @@
 """Trainings that can be killed at any moment and end, when started again, as if nothing had happened."""
 
-import random
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -13,6 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from uncertainty_core import derive_seed
+from uncertainty_core.sampling.randomness import seed_generators
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
@@ -45,9 +44,7 @@ class KeyedRandomnessHook(Hook):
         return derive_seed("iteration", runner.seed if self.seed is None else self.seed, get_rank(), iteration)
 
     def _before_data(self, runner: Runner, iteration: int) -> None:
-        key = self._key(runner, iteration)
-        random.seed(key)
-        np.random.seed(key % 2**32)
+        seed_generators(self._key(runner, iteration))
 
     def before_train(self, runner: Runner) -> None:
         """For the data of the first iteration, or of the first after a resumption."""

@@ -58,6 +58,15 @@ def store(small, tmp_path_factory):
     return folder / "store"
 
 
+@pytest.fixture(scope="module")
+def trained_on_store(small, store, tmp_path_factory):
+    """As `trained`, with stored targets and without an evaluation. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained-on-store")
+    outcome = run_tool("train_net", *arguments(small, folder, *NO_EVALUATION, *stored(store)), folder=folder)
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
 def stored(store):
     return "MODEL.DDN.TARGETS.STORE", store, "MODEL.DDN.TARGETS.SOURCE", "store"
 
@@ -138,15 +147,13 @@ def test_ddn_on_the_command_line_is_the_ddn_config(trained, small, tmp_path):
     assert all(torch.equal(value, its[key]) for key, value in mine.items())
 
 
-def test_stored_targets_train_without_a_teacher(trained, small, store, tmp_path):
-    outcome = run_tool("train_net", *arguments(small, tmp_path, *NO_EVALUATION, *stored(store)), folder=tmp_path)
-    assert outcome.code == 0, outcome.err
-    last = metrics(tmp_path)
+def test_stored_targets_train_without_a_teacher(trained, trained_on_store):
+    last = metrics(trained_on_store)
     assert last.keys() == {
         key for key in metrics(trained) if "/" not in key or key.startswith(("fast_rcnn/", "roi_head/"))
     }
     assert last["loss_ddn"] > 0
-    assert checkpoint(tmp_path)["model"].keys() == checkpoint(trained)["model"].keys()
+    assert checkpoint(trained_on_store)["model"].keys() == checkpoint(trained)["model"].keys()
 
 
 # --- resuming ----------------------------------------------------------------------------------------------------
@@ -242,15 +249,19 @@ def test_a_killed_training_goes_on(small, tmp_path, owner, name, number, resumes
     assert f"Starting training from iteration {resumes_at}" in log
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("source", ["online", "store"])
-def test_a_killed_training_ends_in_a_student_like_any_other(trained, small, store, tmp_path, source):
-    words = arguments(small, tmp_path, *NO_EVALUATION, *(stored(store) if source == "store" else ()))
-    assert run(train_and_die, DefaultTrainer, "run_step", 3, words, folder=tmp_path).code == KILLED
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    request, small, store, tmp_path, source, workers
+):
+    undisturbed = request.getfixturevalue("trained" if source == "online" else "trained_on_store")
+    options = ("DATALOADER.NUM_WORKERS", workers, *(stored(store) if source == "store" else ()))
+    words = arguments(small, tmp_path, *NO_EVALUATION, *options)
+    assert run(train_and_die, DefaultTrainer, "run_step", 4, words, folder=tmp_path).code == KILLED
     assert run_tool("train_net", *flagged(words, "--resume"), folder=tmp_path).code == 0
-    start, content = torch.load(small.weights)["model"], checkpoint(tmp_path)
-    frozen = [key for key in start if not key.startswith("roi_heads.")]
-    assert all(torch.equal(content["model"][key], start[key]) for key in frozen)
-    assert content.keys() == checkpoint(trained).keys()
+    content, wanted = checkpoint(tmp_path), checkpoint(undisturbed)
+    assert content.keys() == wanted.keys()
+    assert all(torch.equal(value, wanted["model"][key]) for key, value in content["model"].items())
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
