@@ -13,13 +13,18 @@ setup(
     license="Apache-2.0",
     # an allow-list: tests, tools and configs must never land in site-packages
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={"uncertainty_core.report": ["*.css", "*.js"]},
+    package_data={
+        "uncertainty_core": ["__init__.pyi"],  # what `import` and type checkers find its names by, here and below
+        "uncertainty_core.detection": ["__init__.pyi"],
+        "uncertainty_core.report": ["__init__.pyi", "*.css", "*.js"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.3",
         "torchvision>=0.18",
         "numpy>=1.24",
         "torchmetrics>=1.5",
+        "lazy_loader>=0.4",
         "safetensors>=0.4.3",
         "pyyaml>=6",
         "pillow>=9.1",

@@ -1,9 +1,14 @@
 """What every metric asks of its input. Nothing is clipped or guessed: bad input is a ValueError that says where."""
 
-import warnings
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # settings are checked where no torch is needed
+    from torch import Tensor
+
+Edges = Literal["right", "left"]
 
 # Softmax in half precision misses a sum of 1 by up to half a percent; logits miss it by far more.
 SUM_TOLERANCE = 1e-2
@@ -40,6 +45,8 @@ def check_distribution(name: str, probabilities: Tensor) -> None:
         raise ValueError(f"{error}; are these logits? apply softmax first") from None
     if probabilities.numel() == 0:
         return
+    import torch
+
     sums = probabilities.sum(1, dtype=torch.promote_types(probabilities.dtype, torch.float32))
     off = (sums - 1).abs() > SUM_TOLERANCE
     if off.any():
@@ -91,6 +98,12 @@ def check_positive_int(name: str, value: int) -> None:
     """Raise ValueError unless `value` is an int >= 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def check_edges(edges: str) -> None:
+    """Raise ValueError unless `edges` is one of the two rules."""
+    if edges not in ("right", "left"):
+        raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
 
 
 def warn_undefined(what: str, why: str) -> None:

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .colours import COLOURS
 from .functional.calibration import BIN_METRICS, CalibrationResult, bin_edges
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; black is left for text.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#999999"
 _LINE = 0.2  # inches that a line of a legend takes

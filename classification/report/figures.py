@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uncertainty_core.plots import COLOURS, MARKERS
+from uncertainty_core.colours import COLOURS
+from uncertainty_core.plots import MARKERS
 
 from .read import Curves
 

@@ -3,14 +3,6 @@
 Knows numpy and torch. Not imported by `uncertainty_core` itself.
 """
 
-from .calibration import DetectionCalibration, box_geometry, lrp
-from .coco_format import (
-    CocoFormatError,
-    Detections,
-    GroundTruth,
-    check_detections,
-    read_detections,
-    read_ground_truth,
-)
-from .evaluation import DetectionEvaluation, MatchedDetections, Settings, evaluate, match_images, merge
-from .report import tables, write_report
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,23 +11,13 @@ and the mean over categories where the metric is defined per category (laece, la
 - one with neither is left out.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
-from ..functional.calibration import (
-    BIN_METRICS,
-    BinStatistics,
-    CalibrationResult,
-    Edges,
-    bin_index,
-    bin_sums,
-    check_edges,
-    ece,
-)
-from ..metrics.base import SumMetric
+from ..checks import Edges, check_labels, check_same_shape, check_unit_interval, warn_undefined
+from ..functional.calibration import BIN_METRICS, BinStatistics, CalibrationResult, bin_index, bin_sums, ece
 from ..streaming.exact_sums import from_limbs, group_sums
 
 LOCALISATION_BINS = 25  # of LaECE, as its authors have it
@@ -89,126 +79,134 @@ def mean_over_categories(values: Tensor, name: str) -> Tensor:
     return values.nanmean()
 
 
-class DetectionCalibration(SumMetric):
-    """Every calibration metric of detections at one IoU threshold. States are sums of size O(C · B).
+class DetectionSums(NamedTuple):
+    """Int64 sums from which every metric comes; those of several parts of the images may be added.
 
-    `compute()` gives a dict of float64 scalars: ece, msce, mce, mce_abs, nll_pred, nll, brier, d_ece, d_ece_box, laece,
-    laace, lrp. `per_category()` gives the same of each category, (C,) each, and NaN for one without detections.
-
-    - d_ece is the ece of the score (its name in detection); d_ece_box has bins of score x centre x width and height.
-    - laece compares the score with the mean IoU, laace does so without bins, and lrp is no measure of calibration, but
-      says what accuracy the others were bought with.
-
-    Args:
-        num_categories: C.
-        iou_threshold: from which on a detection finds a box; in [0, 1), 0 for any overlap.
-        num_bins: of the score, for all but laece (25) and d_ece_box (5 in each dimension).
-        edges: which edge belongs to a bin, see `bin_index`.
+    success_sums: `bin_sums` of score and success (5, C, B).
+    iou_sums: `bin_sums` of score and IoU (5, C, LOCALISATION_BINS).
+    box_sums: `bin_sums` of score and success in bins of score and box (5, C, GEOMETRY_BINS^5).
+    score_sums: of each of SCORES two limbs, and how many were infinite (3, 4, C).
+    ground_truth: number of boxes (C,).
     """
 
-    def __init__(
-        self, num_categories: int, iou_threshold: float, num_bins: int = 15, edges: Edges = "right", **kwargs: Any
-    ) -> None:
-        super().__init__({"iou": iou_threshold, "bins": num_bins, "edges": edges}, **kwargs)
-        check_positive_int("num_categories", num_categories)
-        check_positive_int("num_bins", num_bins)
-        check_edges(edges)
-        if not 0 <= iou_threshold < 1:
-            raise ValueError(f"iou_threshold must lie in [0, 1), got {iou_threshold!r}")
-        self.num_categories, self.iou_threshold = num_categories, iou_threshold
-        self.num_bins, self.edges = num_bins, edges
-        self.add_sum("success_sums", 5, num_categories, num_bins)
-        self.add_sum("iou_sums", 5, num_categories, LOCALISATION_BINS)
-        self.add_sum("box_sums", 5, num_categories, GEOMETRY_BINS**5)
-        self.add_sum("score_sums", 3, len(SCORES), num_categories)  # two limbs, and how many were infinite
-        self.add_sum("ground_truth", num_categories)
+    success_sums: Tensor
+    iou_sums: Tensor
+    box_sums: Tensor
+    score_sums: Tensor
+    ground_truth: Tensor
 
-    def update(
-        self, score: Tensor, iou: Tensor, category: Tensor, geometry: Tensor, ground_truth: Tensor | None = None
-    ) -> None:
-        """Add the detections of some images, and how many boxes these have.
 
-        Args:
-            score: (N,) in [0, 1].
-            iou: (N,) in [0, 1], with the box found; 0 for a false positive.
-            category: (N,) integers in [0, C).
-            geometry: (N, 4) in [0, 1], see `box_geometry`.
-            ground_truth: number of boxes of each category (C,), crowds not counted.
-        """
-        check_unit_interval("score", score)
-        check_unit_interval("iou", iou)
-        check_unit_interval("geometry", geometry)
-        check_same_shape("score", score, "iou", iou)
-        check_same_shape("score", score, "category", category)
-        check_labels("category", category, self.num_categories)
-        if geometry.shape != (len(score), 4):
-            raise ValueError(f"geometry must have shape ({len(score)}, 4), got {tuple(geometry.shape)}")
-        if ground_truth is not None and ground_truth.shape != (self.num_categories,):
-            raise ValueError(f"ground_truth must have shape ({self.num_categories},), got {tuple(ground_truth.shape)}")
-        score, iou = score.detach().double(), iou.detach().double()
-        category = category.long()
-        groups = {"group": category, "num_groups": self.num_categories}
-        self.success_sums += bin_sums(score, iou > 0, self.num_bins, self.edges, **groups)
-        self.iou_sums += bin_sums(score, iou, LOCALISATION_BINS, self.edges, **groups)
-        self.box_sums += self._box_sums(score, iou > 0, category, geometry)
-        for k, values in enumerate(detection_scores(score, iou)):
-            infinite = values == torch.inf
-            self.score_sums[:2, k] += group_sums(values.masked_fill(infinite, 0), category, self.num_categories)
-            self.score_sums[2, k] += torch.bincount(category[infinite], minlength=self.num_categories)
-        if ground_truth is not None:
-            self.ground_truth += ground_truth
+def sum_shapes(num_categories: int, num_bins: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each of the sums, by name."""
+    return {
+        "success_sums": (5, num_categories, num_bins),
+        "iou_sums": (5, num_categories, LOCALISATION_BINS),
+        "box_sums": (5, num_categories, GEOMETRY_BINS**5),
+        "score_sums": (3, len(SCORES), num_categories),
+        "ground_truth": (num_categories,),
+    }
 
-    def _box_sums(self, score: Tensor, success: Tensor, category: Tensor, geometry: Tensor) -> Tensor:
-        cell = category
-        for values in geometry.detach().T:
-            cell = cell * GEOMETRY_BINS + bin_index(values, GEOMETRY_BINS, self.edges)
-        num_cells = self.num_categories * GEOMETRY_BINS**4
-        sums = bin_sums(score, success, GEOMETRY_BINS, self.edges, group=cell, num_groups=num_cells)
-        return sums.view_as(self.box_sums)
 
-    def compute(self) -> dict[str, Tensor]:
-        """All metrics over all categories, by name."""
-        pooled = {
-            **self._bin_metrics(self.success_sums.sum(1), self.box_sums.sum(1)),
-            **self._score_means(self.score_sums.sum(-1), self.success_sums[0].sum()),
-        }
-        per_category = self.per_category()
-        means = {name: mean_over_categories(per_category[name], name) for name in ("laece", "laace", "lrp")}
-        return pooled | means
+def detection_sums(
+    score: Tensor,
+    iou: Tensor,
+    category: Tensor,
+    geometry: Tensor,
+    ground_truth: Tensor,
+    num_bins: int = 15,
+    edges: Edges = "right",
+) -> DetectionSums:
+    """The sums of some detections.
 
-    def per_category(self) -> dict[str, Tensor]:
-        """All metrics of each category (C,), by name."""
-        count = self.success_sums[0].sum(-1)
-        present = count > 0
-        values = {
-            **self._bin_metrics(self.success_sums[:, present], self.box_sums[:, present]),
-            "laece": ece(BinStatistics.from_sums(self.iou_sums[:, present])),
-        }
-        undefined = torch.full(count.shape, torch.nan, dtype=torch.float64, device=count.device)
-        values = {name: undefined.masked_scatter(present, value) for name, value in values.items()}
-        values |= self._score_means(self.score_sums, count)
-        found = BinStatistics.from_sums(self.success_sums).success.sum(-1)
-        iou = BinStatistics.from_sums(self.iou_sums).success.sum(-1)
-        return values | {"lrp": lrp(found, iou, count, self.ground_truth, self.iou_threshold)}
+    Args:
+        score: (N,) in [0, 1].
+        iou: (N,) in [0, 1], with the box found; 0 for a false positive.
+        category: (N,) integers in [0, C).
+        geometry: (N, 4) in [0, 1], see `box_geometry`.
+        ground_truth: number of boxes of each category (C,), crowds not counted.
+        num_bins: B, of the score.
+        edges: which edge belongs to a bin, see `bin_index`.
+    """
+    num_categories = len(ground_truth)
+    check_unit_interval("score", score)
+    check_unit_interval("iou", iou)
+    check_unit_interval("geometry", geometry)
+    check_same_shape("score", score, "iou", iou)
+    check_same_shape("score", score, "category", category)
+    check_labels("category", category, num_categories)
+    if geometry.shape != (len(score), 4):
+        raise ValueError(f"geometry must have shape ({len(score)}, 4), got {tuple(geometry.shape)}")
+    score, iou = score.detach().double(), iou.detach().double()
+    category = category.long()
+    groups = {"group": category, "num_groups": num_categories}
+    return DetectionSums(
+        success_sums=bin_sums(score, iou > 0, num_bins, edges, **groups),
+        iou_sums=bin_sums(score, iou, LOCALISATION_BINS, edges, **groups),
+        box_sums=_box_sums(score, iou > 0, category, geometry, num_categories, edges),
+        score_sums=_score_sums(detection_scores(score, iou), category, num_categories),
+        ground_truth=ground_truth.long(),
+    )
 
-    @staticmethod
-    def _bin_metrics(success_sums: Tensor, box_sums: Tensor) -> dict[str, Tensor]:
-        bins = BinStatistics.from_sums(success_sums)
-        values = {name: metric(bins) for name, metric in BIN_METRICS.items()}
-        return values | {"d_ece": values["ece"], "d_ece_box": ece(BinStatistics.from_sums(box_sums))}
 
-    @staticmethod
-    def _score_means(sums: Tensor, count: Tensor) -> dict[str, Tensor]:
-        means = from_limbs(sums[:2]) / count
-        return dict(zip(SCORES, means.masked_fill(sums[2] > 0, torch.inf), strict=True))
+def _box_sums(
+    score: Tensor, success: Tensor, category: Tensor, geometry: Tensor, num_categories: int, edges: Edges
+) -> Tensor:
+    cell = category
+    for values in geometry.detach().T:
+        cell = cell * GEOMETRY_BINS + bin_index(values, GEOMETRY_BINS, edges)
+    num_cells = num_categories * GEOMETRY_BINS**4
+    sums = bin_sums(score, success, GEOMETRY_BINS, edges, group=cell, num_groups=num_cells)
+    return sums.view(5, num_categories, GEOMETRY_BINS**5)
 
-    def result(self) -> CalibrationResult:
-        """The bins of the score over all categories and every other metric, for tables, JSON and plots."""
-        scores = {name: value.item() for name, value in self.compute().items() if name not in BIN_METRICS}
-        return CalibrationResult(BinStatistics.from_sums(self.success_sums.sum(1)), self.edges, scores)
 
-    def plot(self, metric: str = "ece"):
-        """Figure of the reliability diagram, titled with `metric`."""
-        from ..plots import reliability_diagram
+def _score_sums(scores: Tensor, category: Tensor, num_categories: int) -> Tensor:
+    sums = []
+    for values in scores:
+        infinite = values == torch.inf
+        limbs = group_sums(values.masked_fill(infinite, 0), category, num_categories)
+        sums.append(torch.cat((limbs, torch.bincount(category[infinite], minlength=num_categories).unsqueeze(0))))
+    return torch.stack(sums, 1)
 
-        return reliability_diagram(self.result(), metric)
+
+def metrics_of(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
+    """All metrics over all categories: float64 scalars by name."""
+    pooled = {
+        **_bin_metrics(sums.success_sums.sum(1), sums.box_sums.sum(1)),
+        **_score_means(sums.score_sums.sum(-1), sums.success_sums[0].sum()),
+    }
+    per_category = metrics_per_category(sums, iou_threshold)
+    means = {name: mean_over_categories(per_category[name], name) for name in ("laece", "laace", "lrp")}
+    return pooled | means
+
+
+def metrics_per_category(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
+    """All metrics of each category (C,), by name; NaN for one without detections."""
+    count = sums.success_sums[0].sum(-1)
+    present = count > 0
+    values = {
+        **_bin_metrics(sums.success_sums[:, present], sums.box_sums[:, present]),
+        "laece": ece(BinStatistics.from_sums(sums.iou_sums[:, present])),
+    }
+    undefined = torch.full(count.shape, torch.nan, dtype=torch.float64, device=count.device)
+    values = {name: undefined.masked_scatter(present, value) for name, value in values.items()}
+    values |= _score_means(sums.score_sums, count)
+    found = BinStatistics.from_sums(sums.success_sums).success.sum(-1)
+    iou = BinStatistics.from_sums(sums.iou_sums).success.sum(-1)
+    return values | {"lrp": lrp(found, iou, count, sums.ground_truth, iou_threshold)}
+
+
+def _bin_metrics(success_sums: Tensor, box_sums: Tensor) -> dict[str, Tensor]:
+    bins = BinStatistics.from_sums(success_sums)
+    values = {name: metric(bins) for name, metric in BIN_METRICS.items()}
+    return values | {"d_ece": values["ece"], "d_ece_box": ece(BinStatistics.from_sums(box_sums))}
+
+
+def _score_means(sums: Tensor, count: Tensor) -> dict[str, Tensor]:
+    means = from_limbs(sums[:2]) / count
+    return dict(zip(SCORES, means.masked_fill(sums[2] > 0, torch.inf), strict=True))
+
+
+def calibration_result(sums: DetectionSums, iou_threshold: float, edges: Edges) -> CalibrationResult:
+    """The bins of the score over all categories and every other metric, for tables, JSON and plots."""
+    scores = {name: value.item() for name, value in metrics_of(sums, iou_threshold).items() if name not in BIN_METRICS}
+    return CalibrationResult(BinStatistics.from_sums(sums.success_sums.sum(1)), edges, scores)

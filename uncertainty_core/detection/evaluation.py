@@ -12,50 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checks import check_positive_int
-from ..functional.calibration import CalibrationResult, Edges, check_edges
+from ..functional.calibration import CalibrationResult
 from . import average_precision, matching
 from .average_precision import PrecisionRecall
-from .calibration import DetectionCalibration, box_geometry
+from .calibration import box_geometry, calibration_result, detection_sums, metrics_of, metrics_per_category
 from .coco_format import Detections, GroundTruth
+from .settings import Settings
 
 # What is of use at threshold 0 too: these tell good boxes from bad by their IoU.
 _LOCALISATION_AWARE = ("laece", "laace")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides what the calibration metrics mean.
-
-    iou_thresholds: from which on a detection is a true positive, each in (0, 1).
-    num_bins: K, of the score.
-    edges: which edge belongs to a bin.
-    score_threshold: detections below it do not count; the DDN paper's 0.05.
-    """
-
-    iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
-    num_bins: int = 15
-    edges: Edges = "right"
-    score_threshold: float = 0.05
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "iou_thresholds", tuple(float(t) for t in self.iou_thresholds))
-        if not self.iou_thresholds:
-            raise ValueError("iou_thresholds must hold at least one")
-        for t in self.iou_thresholds:
-            if not 0 < t < 1:
-                raise ValueError(f"iou_thresholds must lie in (0, 1), got {t}")
-        if len(set(self.iou_thresholds)) != len(self.iou_thresholds):
-            raise ValueError(f"iou_thresholds must differ, got {self.iou_thresholds}")
-        check_positive_int("num_bins", self.num_bins)
-        check_edges(self.edges)
-        if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"score_threshold must lie in [0, 1], got {self.score_threshold}")
-
-    @property
-    def all_iou_thresholds(self) -> tuple[float, ...]:
-        """S: 0 for any overlap, then those asked for."""
-        return (0.0, *self.iou_thresholds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,26 +165,24 @@ def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetectio
 
 def _calibration_at(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int) -> CalibrationAt:
     iou_threshold = settings.all_iou_thresholds[k]
-    # not synchronised: what other processes found is in `matched` already
-    metric = DetectionCalibration(
-        ground_truth.num_categories, iou_threshold, settings.num_bins, settings.edges, sync_on_compute=False
-    )
     counted = (matched.calibration_outcome[k] != matching.IGNORED) & (
         matched.detections.score >= settings.score_threshold
     )
     detections = matched.detections.take(counted)
-    metric.update(
+    sums = detection_sums(
         torch.from_numpy(detections.score),
         torch.from_numpy(matched.iou[k, counted]),
         torch.from_numpy(detections.category),
         box_geometry(torch.from_numpy(detections.box), torch.from_numpy(ground_truth.image_size[detections.image])),
         torch.from_numpy(_num_ground_truth(ground_truth, "all")),
+        settings.num_bins,
+        settings.edges,
     )
     return CalibrationAt(
         iou_threshold=iou_threshold,
-        metrics={name: value.item() for name, value in metric.compute().items()},
-        per_category={name: values.tolist() for name, values in metric.per_category().items()},
-        result=metric.result(),
+        metrics={name: value.item() for name, value in metrics_of(sums, iou_threshold).items()},
+        per_category={name: values.tolist() for name, values in metrics_per_category(sums, iou_threshold).items()},
+        result=calibration_result(sums, iou_threshold, settings.edges),
     )
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..checks import check_same_shape, check_unit_interval
 from .coco_format import Detections, GroundTruth, read_scores
-from .evaluation import Settings, match_images
+from .evaluation import match_images
 from .matching import IGNORED, TRUE_POSITIVE
+from .settings import Settings
 
 # 1/T lies between these; where the scores know nothing, or everything, no finite T is the best one.
 _LIMITS = 1e-3, 1e3

@@ -10,17 +10,22 @@ function of these sums.
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..checks import check_labels, check_positive_int, check_same_shape, check_unit_interval, warn_undefined
+from ..checks import (
+    Edges,
+    check_edges,
+    check_labels,
+    check_positive_int,
+    check_same_shape,
+    check_unit_interval,
+    warn_undefined,
+)
 from ..io.strict_json import strict_json
 from ..streaming.chunks import CHUNK
 from ..streaming.exact_sums import from_limbs, group_counts, group_sums, whole_limbs
-
-Edges = Literal["right", "left"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +60,6 @@ class BinStatistics:
     def from_sums(cls, sums: Tensor) -> "BinStatistics":
         """From the int64 sums (5, ..., K) of `bin_sums`."""
         return cls(count=sums[0], confidence=from_limbs(sums[1:3]), success=from_limbs(sums[3:5]))
-
-
-def check_edges(edges: str) -> None:
-    """Raise ValueError unless `edges` is one of the two rules."""
-    if edges not in ("right", "left"):
-        raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
 
 
 def bin_edges(num_bins: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -5,5 +5,6 @@
 The page needs nothing beside itself: no network, no font, no picture of its own. Building it needs no browser.
 """
 
-from .find import Run, find_runs
-from .page import build_page
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

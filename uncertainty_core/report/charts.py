@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from ..plots import COLOURS
+from ..colours import COLOURS
 from .registry import CurveKind
 from .run_record import Curve, Reliability
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from html import escape
 
+from ..colours import COLOURS
 from ..errors import UserError
-from ..plots import COLOURS
 from .charts import SPARSE, Style, curve_chart, reliability_chart
 from .find import Run
 from .markup import paragraph, picture, scroll, side_by_side

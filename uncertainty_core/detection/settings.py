@@ -1,0 +1,40 @@
+"""What decides the calibration metrics of detections; needs no torch."""
+
+from dataclasses import dataclass
+
+from ..checks import Edges, check_edges, check_positive_int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what the calibration metrics mean.
+
+    iou_thresholds: from which on a detection is a true positive, each in (0, 1).
+    num_bins: K, of the score.
+    edges: which edge belongs to a bin.
+    score_threshold: detections below it do not count; the DDN paper's 0.05.
+    """
+
+    iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
+    num_bins: int = 15
+    edges: Edges = "right"
+    score_threshold: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "iou_thresholds", tuple(float(t) for t in self.iou_thresholds))
+        if not self.iou_thresholds:
+            raise ValueError("iou_thresholds must hold at least one")
+        for t in self.iou_thresholds:
+            if not 0 < t < 1:
+                raise ValueError(f"iou_thresholds must lie in (0, 1), got {t}")
+        if len(set(self.iou_thresholds)) != len(self.iou_thresholds):
+            raise ValueError(f"iou_thresholds must differ, got {self.iou_thresholds}")
+        check_positive_int("num_bins", self.num_bins)
+        check_edges(self.edges)
+        if not 0 <= self.score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in [0, 1], got {self.score_threshold}")
+
+    @property
+    def all_iou_thresholds(self) -> tuple[float, ...]:
+        """S: 0 for any overlap, then those asked for."""
+        return (0.0, *self.iou_thresholds)
