@@ -69,7 +69,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
     ddn.TEST.CLASS_PROBS = False
     # Divide the log-odds of the final scores by this, see tools/fit_temperature.py; 1 leaves them. It comes after the
-    # score threshold, and leaves `class_probs` alone.
+    # score threshold, keeps the scores before as `score_before`, and leaves `class_probs` alone.
     ddn.TEST.TEMPERATURE = 1.0
 
 
@@ -129,7 +129,11 @@ def check_ddn_config(cfg: CfgNode) -> None:
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
         raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
     if cfg.MODEL.ROI_BOX_HEAD.get("USE_SIGMOID_CE", False):
-        raise ConfigError("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE has no distribution over classes to distil: turn it off")
+        raise ConfigError(
+            "a detector with MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE cannot be distilled yet: it gives each class a "
+            "probability of its own, where the distillation needs one distribution over classes, and with the key off "
+            "its weights would be read as a softmax that they were not trained for"
+        )
     if dropout_positions(cfg) == ("predictor",) and ddn.TARGETS.AVERAGE == "logits" and not ddn.TEACHER.WEIGHTS:
         raise ConfigError(
             "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "

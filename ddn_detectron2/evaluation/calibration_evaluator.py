@@ -38,12 +38,16 @@ RESULTS = "coco_instances_results.json"  # Detectron2's own name for it
 
 
 class _Prediction(NamedTuple):
-    """Detections of one image: boxes (N, 4) left, top, width, height; contiguous classes and scores (N,)."""
+    """Detections of one image: boxes (N, 4) left, top, width, height; contiguous classes and scores (N,).
+
+    score_before: the scores before recalibration (N,).
+    """
 
     image_id: Hashable
     box: np.ndarray
     category: np.ndarray
     score: np.ndarray
+    score_before: np.ndarray
 
 
 class COCOCalibrationEvaluator(DatasetEvaluator):
@@ -64,7 +68,7 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
         output_dir: where to write, if anywhere.
         iou_thresholds: from which on a detection is a true positive.
         num_bins: of the score.
-        score_threshold: detections below it do not enter calibration.
+        score_threshold: detections below it do not enter calibration; where instances have `score_before`, this counts.
         distributed: gather from all processes; False evaluates those images alone that this process saw.
         tasks: what to return; ("calibration",) beside a `COCOEvaluator`, which returns "bbox" itself.
         per_category: also return every metric of each category, as in "ece@50-person".
@@ -104,7 +108,8 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
                 raise ValueError(f"the model's output has no 'instances', but {', '.join(output)}; test a detector")
             instances = output["instances"]
             box = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
-            prediction = (box.double(), instances.pred_classes, instances.scores.double())
+            before = instances.score_before if instances.has("score_before") else instances.scores
+            prediction = (box.double(), instances.pred_classes, instances.scores.double(), before.double())
             self._predictions.append(_Prediction(image["image_id"], *(tensor.cpu().numpy() for tensor in prediction)))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
@@ -130,8 +135,8 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             raise ValueError(
                 f"image {unknown[0]!r} is not in the ground truth; evaluate on the data set that the evaluator is for"
             )
-        none = _Prediction(None, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
-        _, box, category, score = (list(column) for column in zip(none, *self._predictions, strict=True))
+        none = _Prediction(None, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+        _, box, category, score, score_before = (list(column) for column in zip(none, *self._predictions, strict=True))
         image = np.array([self._image_index[p.image_id] for p in self._predictions], dtype=np.int64)
         category = np.concatenate(category)
         if category.max(initial=-1) >= len(self._category_index):
@@ -144,6 +149,7 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             self._category_index[category],
             np.concatenate(box),
             np.concatenate(score),
+            np.concatenate(score_before),
         )
 
     def _check_images(self, image_ids: list[Hashable]) -> None:
@@ -166,7 +172,10 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
                 "bbox": box,
                 "score": score,
             }
-            for image, category, box, score in zip(*(v.tolist() for v in vars(detections).values()), strict=True)
+            | ({} if before == score else {"score_before": before})
+            for image, category, box, score, before in zip(
+                *(v.tolist() for v in vars(detections).values()), strict=True
+            )
         ]
         text = json.dumps(results)
         (self._output_dir / RESULTS).write_text(text, encoding="utf-8")

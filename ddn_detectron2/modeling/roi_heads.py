@@ -175,8 +175,12 @@ class DDNHeadsMixin:
 
 
 def with_temperature(detections: Instances, temperature: float) -> Instances:
-    """The detections with the log-odds of their scores divided by `temperature`; their order stays."""
+    """The detections with the log-odds of their scores divided by `temperature`; their order stays.
+
+    The evaluator counts detections by the scores before, which are kept as `score_before`.
+    """
     if temperature != 1:
+        detections.score_before = detections.scores
         detections.scores = scale_scores(detections.scores, temperature)
     return detections
 

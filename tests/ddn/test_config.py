@@ -145,7 +145,7 @@ def test_values_that_work(options):
 def test_one_sigmoid_per_class_is_refused():
     cfg = tiny_config("FPN")
     cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True  # a key of newer Detectron2s
-    with pytest.raises(ConfigError, match="USE_SIGMOID_CE has no distribution over classes to distil"):
+    with pytest.raises(ConfigError, match="USE_SIGMOID_CE cannot be distilled yet: it gives each class a probability"):
         check_ddn_config(cfg)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .coco_format import Detections
 from .matching import IGNORED, MAX_DETECTIONS, TRUE_POSITIVE
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -26,20 +27,28 @@ class PrecisionRecall(NamedTuple):
     recall: np.ndarray
 
 
+def by_category(detections: Detections) -> np.ndarray:
+    """Indices of the detections (D,) by category, then by falling score.
+
+    Of equal scores the one that was higher before recalibration comes first, then the one that stands first.
+    """
+    return np.lexsort((-detections.score_before, -detections.score, detections.category))
+
+
 def precision_recall(
-    outcome: np.ndarray, score: np.ndarray, category: np.ndarray, rank: np.ndarray, num_ground_truth: np.ndarray
+    outcome: np.ndarray, in_order: np.ndarray, category: np.ndarray, rank: np.ndarray, num_ground_truth: np.ndarray
 ) -> PrecisionRecall:
     """Precision and recall of one area range.
 
     Args:
         outcome: of each detection at each threshold (T, D), as `matching.outcome` gives it.
-        score, category: (D,), in the order in which equal scores are to be taken.
+        in_order: indices of the detections by category, then by falling score (D,), see `by_category`.
+        category: (D,).
         rank: of each detection in its image and category (D,).
         num_ground_truth: boxes that count in each category (C,).
     """
     num_thresholds, num_categories = len(outcome), len(num_ground_truth)
     precision = np.full((num_thresholds, num_categories), np.nan)
-    in_order = np.lexsort((-score, category))
     limits = np.searchsorted(category[in_order], np.arange(num_categories + 1))
     for c in np.flatnonzero(num_ground_truth):
         of_category = outcome[:, in_order[limits[c] : limits[c + 1]]]

@@ -53,12 +53,20 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Scored boxes: image and category indices (D,), box (D, 4) and score (D,), float64."""
+    """Scored boxes: image and category indices (D,), box (D, 4) and score (D,), float64.
+
+    score_before: the scores (D,) before they were recalibrated, which decide what counts; by default the scores.
+    """
 
     image: np.ndarray
     category: np.ndarray
     box: np.ndarray
     score: np.ndarray
+    score_before: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.score_before is None:
+            object.__setattr__(self, "score_before", self.score)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -109,7 +117,10 @@ def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
 
 
 def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
-    """Check COCO results, in a file or already read from one, against the ground truth they are for."""
+    """Check COCO results, in a file or already read from one, against the ground truth they are for.
+
+    A result may hold "score_before", its score before recalibration.
+    """
     entries = _results(source)
     return check_detections(
         entries.lookup(
@@ -123,6 +134,7 @@ def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth:
         ),
         entries.boxes(),
         entries.numbers("score"),
+        entries.scores_before(),
         entries,
     )
 
@@ -136,14 +148,29 @@ def read_scores(source: Sequence[dict[str, Any]] | str | Path) -> tuple[Sequence
 
 
 def check_detections(
-    image: np.ndarray, category: np.ndarray, box: np.ndarray, score: np.ndarray, entries: "_Entries | None" = None
+    image: np.ndarray,
+    category: np.ndarray,
+    box: np.ndarray,
+    score: np.ndarray,
+    score_before: np.ndarray | None = None,
+    entries: "_Entries | None" = None,
 ) -> Detections:
-    """Detections from indices (D,), (D,), boxes (D, 4) and scores (D,) in any order; `entries` name them in errors."""
+    """Detections from indices (D,), (D,), boxes (D, 4) and scores (D,) in any order.
+
+    Args:
+        image, category, box, score: see `Detections`.
+        score_before: where the scores were recalibrated; of equal scores the one that was higher before comes first.
+        entries: name them in errors.
+    """
     entries = entries or _Entries([], "detections")
     entries.refuse_boxes(box)
     entries.refuse_scores(score)
-    in_order = np.lexsort((-score, category, image))
-    return Detections(image, category, box.astype(np.float64), score.astype(np.float64)).take(in_order)
+    if score_before is None:
+        score_before = score
+    entries.refuse_scores(score_before, "score_before")
+    in_order = np.lexsort((-score_before, -score, category, image))
+    numbers = (values.astype(np.float64) for values in (box, score, score_before))
+    return Detections(image, category, *numbers).take(in_order)
 
 
 def _load(source: Any, what: str) -> tuple[Any, str]:
@@ -223,10 +250,16 @@ class _Entries:
             "a box must be finite [left, top, width, height] with no negative size, not corners",
         )
 
-    def refuse_scores(self, scores: np.ndarray) -> None:
+    def scores_before(self) -> np.ndarray | None:
+        """The scores (n,) before recalibration; None if no entry has one."""
+        if not any("score_before" in entry for entry in self.entries):
+            return None
+        return self.numbers("score_before", default=lambda entry: entry["score"])
+
+    def refuse_scores(self, scores: np.ndarray, name: str = "score") -> None:
         self.refuse_where(
             ~((scores >= 0) & (scores <= 1)),
-            lambda k: f"has the score {scores[k]}",
+            lambda k: f"has the {name} {scores[k]}",
             "scores must be probabilities in [0, 1]; apply softmax or sigmoid to logits",
         )
 

@@ -154,10 +154,10 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
 
 def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetections) -> dict[str, PrecisionRecall]:
     """Precision and recall at COCO's thresholds in each area range."""
-    detections = matched.detections
+    in_order, category = average_precision.by_category(matched.detections), matched.detections.category
     return {
         name: average_precision.precision_recall(
-            outcome, detections.score, detections.category, matched.rank, _num_ground_truth(ground_truth, name)
+            outcome, in_order, category, matched.rank, _num_ground_truth(ground_truth, name)
         )
         for name, outcome in matched.outcome.items()
     }
@@ -166,7 +166,7 @@ def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetectio
 def _calibration_at(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int) -> CalibrationAt:
     iou_threshold = settings.all_iou_thresholds[k]
     counted = (matched.calibration_outcome[k] != matching.IGNORED) & (
-        matched.detections.score >= settings.score_threshold
+        matched.detections.score_before >= settings.score_threshold
     )
     detections = matched.detections.take(counted)
     sums = detection_sums(

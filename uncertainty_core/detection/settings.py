@@ -12,7 +12,8 @@ class Settings:
     iou_thresholds: from which on a detection is a true positive, each in (0, 1).
     num_bins: K, of the score.
     edges: which edge belongs to a bin.
-    score_threshold: detections below it do not count; the DDN paper's 0.05.
+    score_threshold: detections below it do not count, whatever recalibration makes of their scores; the DDN paper's
+        0.05.
     """
 
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)

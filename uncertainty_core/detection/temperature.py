@@ -1,6 +1,7 @@
 """Temperature scaling of detection scores: the post-hoc rival of distillation, one number fitted on a validation set.
 
-A score s becomes sigmoid(logit(s) / T). The order of the detections stays, and with it every AP.
+A score s becomes sigmoid(logit(s) / T). The order of the detections stays, and with it every AP. Which detections count
+is decided by their scores before, else a T below 1 would improve the numbers by hiding detections.
 
 Shapes: D detections.
 """
@@ -31,10 +32,13 @@ def scale_scores(score: Tensor, temperature: float) -> Tensor:
 
 
 def scale_results(source: Sequence[dict[str, Any]] | str | Path, temperature: float) -> list[dict[str, Any]]:
-    """COCO results, in a file or already read from one, with their scores scaled; all else as it is."""
+    """COCO results, in a file or already read from one, with their scores scaled and the old ones as "score_before"."""
     results, score = read_scores(source)
     scaled = scale_scores(torch.from_numpy(score), temperature).tolist()
-    return [result | {"score": score} for result, score in zip(results, scaled, strict=True)]
+    return [
+        {"score_before": result["score"], **result, "score": score}
+        for result, score in zip(results, scaled, strict=True)
+    ]
 
 
 def fit_temperature(score: Tensor, success: Tensor) -> float:
@@ -63,5 +67,5 @@ def fit_to_detections(
     settings = Settings((iou_threshold,), score_threshold=score_threshold)
     matched = match_images(ground_truth, detections, settings)
     score, outcome = matched.detections.score, matched.calibration_outcome[1]
-    counts = (outcome != IGNORED) & (score >= score_threshold)
+    counts = (outcome != IGNORED) & (matched.detections.score_before >= score_threshold)
     return fit_temperature(torch.from_numpy(score[counts]), torch.from_numpy(outcome[counts] == TRUE_POSITIVE))

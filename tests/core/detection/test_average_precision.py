@@ -56,9 +56,7 @@ def test_precision_by_hand():
     # The first TP has precision 1/1 at recall 1/4, the second 2/3 (the ignored one does not count) at recall 2/4.
     # Of the 101 recalls 0, 0.01, ..., 26 are at most 1/4: precision 1. 25 more are at most 1/2: 2/3. 50 more: 0.
     outcome = np.array([[TRUE_POSITIVE, IGNORED, FALSE_POSITIVE, TRUE_POSITIVE]], dtype=np.uint8)
-    result = precision_recall(
-        outcome, np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4, np.int64), np.array([0, 1, 0, 1]), np.array([4])
-    )
+    result = precision_recall(outcome, np.arange(4), np.zeros(4, np.int64), np.array([0, 1, 0, 1]), np.array([4]))
     assert result.precision == pytest.approx(np.array([[(26 + 25 * 2 / 3) / 101]]))
     # the second TP is second in its image
     assert result.recall[:, 0, 0].tolist() == [0.25, 0.5, 0.5]
@@ -68,7 +66,7 @@ def test_precision_never_rises_with_recall():
     # FP, TP, TP of 2 boxes: precision 1/2 at recall 1/2, 2/3 at recall 1; the better one counts at both.
     outcome = np.array([[FALSE_POSITIVE, TRUE_POSITIVE, TRUE_POSITIVE]], dtype=np.uint8)
     zeros = np.zeros(3, np.int64)
-    result = precision_recall(outcome, np.array([0.9, 0.8, 0.7]), zeros, np.arange(3), np.array([2]))
+    result = precision_recall(outcome, np.arange(3), zeros, np.arange(3), np.array([2]))
     assert result.precision == pytest.approx(np.array([[2 / 3]]))
 
 

@@ -138,6 +138,7 @@ def test_bad_ground_truth_is_named(content, sentence):
         (broken(DETECTIONS, 3, "score", value=float("nan")), r"\[3\] has 'score' nan; it must be finite"),
         (broken(DETECTIONS, 3, "score", value=1.5), r"\[3\] has the score 1.5; scores must be probabilities"),
         (broken(DETECTIONS, 1, "score", value=-0.5), r"\[1\] has the score -0.5; scores must be probabilities"),
+        (broken(DETECTIONS, 1, "score_before", value=2), r"\[1\] has the score_before 2.0; scores must be prob"),
         (broken(DETECTIONS, 0, "bbox", value=[1, 2, 3]), r"\[0\] has 'bbox' \[1, 2, 3\]; it must be 4 numbers"),
         (broken(DETECTIONS, 0, "bbox", value=7), r"\[0\] has 'bbox' 7; it must be 4 numbers"),
         (broken(DETECTIONS, 2, "bbox", 0, value=float("inf")), r"\[2\] has 'bbox' .*inf.*; it must be finite"),

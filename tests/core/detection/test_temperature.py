@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uncertainty_core.detection import read_detections, read_ground_truth
-from uncertainty_core.detection.temperature import fit_temperature, fit_to_detections, scale_scores
+from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
+from uncertainty_core.detection.temperature import fit_temperature, fit_to_detections, scale_results, scale_scores
 
 
 def likelihood(score, success, temperature):
@@ -97,6 +97,49 @@ def test_fit_to_detections():
     results.append({"image_id": 1, "category_id": 1, "bbox": [50, 50, 9, 9], "score": 0.01})
     ground_truth = read_ground_truth(content)
     assert fit_to_detections(ground_truth, read_detections(results, ground_truth)) == pytest.approx(2.0, abs=1e-6)
+
+
+def measured(truth, results):
+    truth = read_ground_truth(truth)
+    return evaluate(truth, match_images(truth, read_detections(results, truth), Settings((0.5,))), Settings((0.5,)))
+
+
+@pytest.mark.parametrize(("temperature", "error"), [(1, 0.1), (0.5, 1 / 82), (2, 0.25)])
+def test_scaled_scores_count_where_the_scores_before_do(temperature, error):
+    # Odds of 9 (a hit), 1/9 and 1/24 (two misses), that is scores of 0.9, 0.1 and 0.04, which does not count.
+    # T = 1/2 squares the odds: 81/82 and 1/82, which lies below the threshold 0.05; T = 2 takes roots: 3/4, 1/4 and
+    # 0.17, which lies above it. Hit and miss are as far off as each other: NLL is -log(1 - error), D-ECE error.
+    content, (hit, *_) = data_set()
+    content["annotations"] = content["annotations"][:1]
+    results = [hit, *({**hit, "bbox": [60, 60, 20, 20], "score": score} for score in (0.1, 0.04))]
+    evaluation = measured(content, scale_results(results, temperature))
+    (at,) = evaluation.calibration
+    assert at.result.num_samples == 2
+    assert at.metrics["d_ece"] == pytest.approx(error)
+    assert at.metrics["nll"] == pytest.approx(-math.log(1 - error))
+    # twice scaled counts by the first scores
+    assert (
+        measured(content, scale_results(scale_results(results, temperature), 3)).calibration[0].result.num_samples == 2
+    )
+
+
+def test_scores_that_scaling_makes_equal_stay_in_order():
+    # T = 1/100 rounds both to 1, and the miss stands first in the file: half the precision, but for the scores before
+    content, (hit, *_) = data_set()
+    content["annotations"] = content["annotations"][:1]
+    results = scale_results([{**hit, "bbox": [60, 60, 20, 20], "score": 0.8}, hit], 0.01)
+    assert [result["score"] for result in results] == [1, 1]
+    assert measured(content, results).precision["AP"] == 100
+
+
+@pytest.mark.parametrize(("temperature", "fitted"), [(0.5, 4.0), (4.0, 0.5)])
+def test_fit_to_scaled_detections_counts_the_same(temperature, fitted):
+    # 2 is what mends the scores as they were; what was divided by T wants 2 / T
+    content, results = data_set()
+    ground_truth = read_ground_truth(content)
+    results.append({**results[0], "bbox": [50, 50, 9, 9], "score": 0.01})  # 0.24 once divided by 4
+    scaled = read_detections(scale_results(results, temperature), ground_truth)
+    assert fit_to_detections(ground_truth, scaled) == pytest.approx(fitted, abs=1e-6)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, print_csv_fo
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ddn_detectron2.evaluation.calibration_evaluator import COCOCalibrationEvaluator
+from ddn_detectron2.modeling.roi_heads import with_temperature
 from uncertainty_core.detection import (
     CocoFormatError,
     Settings,
@@ -170,6 +171,27 @@ def test_settings_reach_the_metrics(dataset, truth):
     assert "ece@25" in results["calibration"] and "ece@50" not in results["calibration"]
     (at,) = evaluator.evaluation.calibration
     assert len(at.result.bins.count) == 3 and at.result.bins.count[0] == 0
+
+
+@pytest.mark.parametrize("temperature", [0.3, 3.0])
+def test_detections_count_by_their_scores_before_the_temperature(dataset, truth, temperature, tmp_path):
+    plain, scaled = (COCOCalibrationEvaluator(dataset, tmp_path / name, score_threshold=0.3) for name in ("a", "b"))
+    before = feed(plain, predictions(truth))
+    batches = predictions(truth)
+    for _, (output,) in batches:
+        with_temperature(output["instances"], temperature)
+    after = feed(scaled, batches)
+    assert after["bbox"] == pytest.approx(before["bbox"], nan_ok=True)
+    for ours, theirs in zip(scaled.evaluation.calibration, plain.evaluation.calibration, strict=True):
+        assert ours.result.num_samples == theirs.result.num_samples > 20
+        assert ours.metrics["lrp"] == theirs.metrics["lrp"] and ours.metrics["brier"] != theirs.metrics["brier"]
+    # the files say the same
+    ground_truth = read_ground_truth(truth)
+    found = read_detections(tmp_path / "b" / "coco_instances_results.json", ground_truth)
+    settings = Settings(score_threshold=0.3)
+    again = evaluate(ground_truth, match_images(ground_truth, found, settings), settings)
+    assert again.calibration_metrics == pytest.approx(scaled.evaluation.calibration_metrics, rel=0, abs=0)
+    assert "score_before" not in (tmp_path / "a" / "coco_instances_results.json").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:.* is NaN")

@@ -301,7 +301,9 @@ def test_temperature_divides_log_odds_and_leaves_the_rest(name, temperature, opt
         expected = (before.scores.double().logit() / temperature).sigmoid().float()
         torch.testing.assert_close(after.scores, expected)
         assert (after.scores.diff() <= 0).all()
-        rest = [{key: value for key, value in fields(found).items() if key != "scores"} for found in (before, after)]
+        assert torch.equal(after.score_before, before.scores)
+        changed = {"scores", "score_before"}
+        rest = [{key: v for key, v in fields(found).items() if key not in changed} for found in (before, after)]
         assert rest[0].keys() == rest[1].keys()
         assert all(torch.equal(rest[0][key], rest[1][key]) for key in rest[0])
 
