@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,29 +23,53 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show what the frameworks log, too")
 
 
+def check_at_least(parser: argparse.ArgumentParser, args: argparse.Namespace, least: int, *names: str) -> None:
+    """End the program with a usage error where one of these flags, such as "num_images", is too small."""
+    for name in names:
+        if getattr(args, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
+
+
 @contextmanager
 def program(args: argparse.Namespace) -> Iterator[None]:
     """Run a program's work. Errors that its user can mend end it with one sentence and exit code 2.
 
     SIGINT ends it with one sentence and exit code 130. Other errors keep their tracebacks. Frameworks are imported
-    inside: what they print goes to the log (`console.log_to`), which every error names, unless `args.verbose`.
+    inside: what they print goes to the log (`console.log_to`), which is named at the end, unless `args.verbose`.
     """
-    with nullcontext() if getattr(args, "verbose", True) else quiet():
+    with _noticing_sigint() as interrupted, nullcontext() if getattr(args, "verbose", True) else quiet():
         try:
-            _set_threads(getattr(args, "threads", None))
+            if hasattr(args, "threads"):
+                _set_threads(args.threads)
             yield
         except UserError as error:
             _end(f"error: {error}", 2)
-        except OSError as error:
-            if error.filename is None:
-                _name_log()
-                raise
-            _end(f"error: {error.filename}: {error.strerror or error}", 2)
-        except KeyboardInterrupt:
-            _end("interrupted; the same command goes on", INTERRUPTED)
-        except Exception:
+        except (KeyboardInterrupt, Exception) as error:
+            # what C code makes of a KeyboardInterrupt may be any error
+            if interrupted or isinstance(error, KeyboardInterrupt):
+                _end("interrupted; the same command goes on", INTERRUPTED)
+            if isinstance(error, OSError) and error.filename is not None:
+                _end(f"error: {error.filename}: {error.strerror or error}", 2)
             _name_log()  # what led to the traceback that follows
             raise
+        _name_log()
+
+
+@contextmanager
+def _noticing_sigint() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT comes, which raises KeyboardInterrupt as ever."""
+    received, before = [], signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if before is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(sentence: str, code: int) -> NoReturn:
@@ -58,7 +84,10 @@ def _name_log() -> None:
 
 
 def _set_threads(threads: int | None) -> None:
+    """Heeded by libraries that are imported from now on."""
     if threads is not None and threads < 1:
         raise UserError(f"--threads must be at least 1, got {threads}")
     if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # heeded by libraries that are imported from now on
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    elif shutil.which("nvidia-smi") is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks are several times slower on two threads

@@ -1,0 +1,85 @@
+"""Configs, found and looked into without importing the framework that they are for.
+
+A kind of config is the folder in configs/ where those of one package are.
+"""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SUFFIXES = {"ddn": ".yaml", "dudes": ".py", "classification": ".yaml"}
+_WHAT = {
+    "ddn": "a config of Detectron2: tools/train_net.py and tools/distill_detector.py take it",
+    "dudes": "a config of mmsegmentation: tools/train_seg.py and tools/distill_segmentor.py take it",
+    "classification": "an experiment with classifiers: python -m classification takes it",
+    "lazy": "a LazyConfig of Detectron2, which needs its YAML form here",
+}
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None without it."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+def find_config(name: str | Path, kind: str, zoo: Path | None = None) -> Path:
+    """A path as it is, a name in configs/<kind> with or without its suffix, or a name in the folder `zoo`."""
+    folder, suffix = CONFIGS / kind, SUFFIXES[kind]
+    places = [Path(name), folder / name, folder / f"{name}{suffix}", *(() if zoo is None else (zoo / name,))]
+    for path in places:
+        if path.is_file():
+            return path
+    known = (path.relative_to(folder) for path in folder.rglob(f"*{suffix}") if "_base_" not in path.parts)
+    in_zoo = "" if zoo is None else ", nor in the model zoo"
+    raise UserError(f"config {str(name)!r} is neither a file{in_zoo}, nor one of {', '.join(sorted(map(str, known)))}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; UserError if it holds anything else, or a tag that would run code."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.constructor.ConstructorError as error:
+        raise UserError(f"{path} wants to run code, which no config may: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}")
+    return content
+
+
+def check_config(path: Path, kind: str) -> None:
+    """Raise UserError if the config is one of another package, or damaged; `_BASE_` files are read as well."""
+    found = _kind_of(path)
+    if found not in (kind, ""):
+        raise UserError(f"{path} is {_WHAT[found]}")
+    if kind == "ddn":
+        _check_bases(path, ())
+
+
+def _kind_of(path: Path) -> str:
+    """A kind, "lazy", or "" for what could be any."""
+    if path.suffix == ".py":
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return "lazy" if re.search(r"\bLazyCall\b|^from detectron2|model_zoo\.get_config", text, re.M) else "dudes"
+    keys = read_yaml(path).keys()
+    if any(isinstance(key, str) and key.isupper() for key in keys):
+        return "ddn"
+    return "classification" if keys else ""
+
+
+def _check_bases(path: Path, heirs: tuple[Path, ...]) -> None:
+    """Raise UserError if a file that the config is built on is absent, damaged, or built on the config itself."""
+    base = read_yaml(path).get("_BASE_")
+    if not isinstance(base, str) or "://" in base:
+        return
+    parent = path.parent / Path(base).expanduser()
+    heirs = (*heirs, path.resolve())
+    if parent.resolve() in heirs:
+        raise UserError(f"{path} is a base of itself, through _BASE_: {base}")
+    _check_bases(parent, heirs)

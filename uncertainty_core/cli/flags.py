@@ -1,0 +1,86 @@
+"""Detectron2's own flags and this project's, declared and checked without importing Detectron2."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from ..errors import UserError
+from .configs import check_config, find_config, package_folder
+from .program import add_common_flags
+
+# Data sets of one's own, and the key that each replaces; the test set, if there is one, is evaluated instead of val.
+SPLITS = {"train": "TRAIN", "val": "TEST", "test": "TEST"}
+QUICK_JSON = 20_000_000  # bytes; to parse more takes longer than to import a framework, which parses it anyway
+
+
+def detector_parser(description: str, *, processes: bool = True) -> argparse.ArgumentParser:
+    """Detectron2's own flags, plus --ddn and data sets of one's own; those for several processes on demand."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a file, or a name in configs/ddn/ or the zoo"
+    )
+    parser.add_argument("--ddn", action="store_true", help="turn the config into its distilled form")
+    for split in SPLITS:
+        parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
+        parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as custom_{split}")
+    if processes:
+        parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of this machine (default: 1)")
+        parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)")
+        parser.add_argument("--machine-rank", type=int, default=0, metavar="K", help="number of this machine, from 0")
+        parser.add_argument("--dist-url", default=_local_url(), metavar="URL", help="where the processes meet")
+    add_common_flags(parser)
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="values of the config, behind all flags"
+    )
+    return parser
+
+
+def _local_url() -> str:
+    """The same port for all processes of a user, as Detectron2 has it: those that a crash left behind are noticed."""
+    user = os.getuid() if hasattr(os, "getuid") else 1
+    return f"tcp://127.0.0.1:{2**15 + 2**14 + user % 2**14}"
+
+
+def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> None:
+    """Raise UserError for whatever is wrong with the command line that can be seen without Detectron2.
+
+    Args:
+        args: of `detector_parser`.
+        more_configs: names of further configs that the command line mentions.
+    """
+    detectron2 = package_folder("detectron2")
+    if detectron2 is None:
+        raise UserError("Detectron2 is not installed: see README, 'Installing Detectron2'")
+    for name in (args.config_file, *more_configs):
+        path = find_detector_config(name)
+        if detectron2 not in path.parents:  # some of the zoo compute with tags, and Detectron2 itself is trusted
+            check_config(path, "ddn")
+    for split in SPLITS:
+        annotations, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+        if (annotations is None) != (images is None):
+            raise UserError(f"--{split}-json and --{split}-images go together")
+        if annotations is not None:
+            _check_json(Path(annotations))
+            if not Path(images).is_dir():
+                raise UserError(f"--{split}-images: there is no folder {images}")
+    misplaced = [word for word in args.opts if word.startswith("--")]
+    if misplaced:
+        raise UserError(f"{misplaced[0]} must stand before the values of the config, which begin with {args.opts[0]}")
+    if len(args.opts) % 2:
+        raise UserError(f"the values of the config must come in pairs KEY VALUE, got {' '.join(args.opts)}")
+
+
+def find_detector_config(name: str) -> Path:
+    """A path as it is, a name in configs/ddn/, or a name of Detectron2's model zoo."""
+    detectron2 = package_folder("detectron2")
+    return find_config(name, "ddn", detectron2 and detectron2 / "model_zoo" / "configs")
+
+
+def _check_json(path: Path) -> None:
+    if path.stat().st_size > QUICK_JSON:
+        return
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
