@@ -1,4 +1,5 @@
-"""Files that are whole or absent, and JSON that every reader accepts."""
+"""Files that are whole or absent, JSON that every reader accepts, and folders that remember their settings."""
 
+from .claims import ClaimError, check_claim, claim, discard
 from .files import write_atomically
 from .strict_json import strict, strict_json

@@ -1,0 +1,80 @@
+"""A folder that one run has claimed is refused to a run with other settings, in one sentence that names them."""
+
+import json
+
+import pytest
+
+from uncertainty_core.io.claims import ClaimError, check_claim, claim, discard, flatten
+
+SETTINGS = {"SOLVER": {"BASE_LR": 0.1, "STEPS": (3, 4)}, "SEED": 0, "weights": None}
+WAY_OUT = "choose another folder"
+
+
+def refusal(folder, settings):
+    with pytest.raises(ClaimError) as caught:
+        check_claim(folder, settings, WAY_OUT)
+    return str(caught.value)
+
+
+def test_the_same_settings_may_go_on(tmp_path):
+    claim(tmp_path / "step", SETTINGS, WAY_OUT)
+    first = (tmp_path / "step" / "settings.json").read_bytes()
+    (tmp_path / "step" / "weights.pth").write_bytes(b"")
+    claim(tmp_path / "step", SETTINGS, WAY_OUT)
+    assert (tmp_path / "step" / "settings.json").read_bytes() == first
+
+
+@pytest.mark.parametrize("folder", ["absent", "empty"])
+def test_an_unused_folder_is_free(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    check_claim(tmp_path / folder, SETTINGS, WAY_OUT)
+    assert not list(tmp_path.glob("*/*"))  # a check writes nothing
+
+
+def test_each_difference_is_named_with_both_values(tmp_path):
+    claim(tmp_path, SETTINGS, WAY_OUT)
+    other = {"SOLVER": {"BASE_LR": 0.2, "STEPS": (3, 4), "NEW": "x"}, "SEED": 0}
+    assert refusal(tmp_path, other) == (
+        f"{tmp_path} holds the work of other settings: SOLVER.BASE_LR (there 0.1, now 0.2); "
+        'SOLVER.NEW (there absent, now "x"); weights (there null, now absent): choose another folder'
+    )
+
+
+def test_many_and_long_differences_stay_readable(tmp_path):
+    claim(tmp_path, {f"k{number}": "a" * 1000 for number in range(30)}, WAY_OUT)
+    text = refusal(tmp_path, {f"k{number}": "b" * 1000 for number in range(30)})
+    assert "and 26 more" in text
+    assert len(text) < 900
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"format": 2, "settings": {}}', '{"format": 1, "settings": 3}']
+)
+def test_a_damaged_file_is_refused(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
+    assert "damaged or of another version" in refusal(tmp_path, {})
+
+
+def test_files_without_settings_are_refused_and_kept(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    assert "unknown settings" in refusal(tmp_path, SETTINGS)
+    discard(tmp_path)
+    assert (tmp_path / "photo.png").exists()
+
+
+def test_a_claimed_folder_can_be_discarded(tmp_path):
+    claim(tmp_path / "step", SETTINGS, WAY_OUT)
+    discard(tmp_path / "step")
+    discard(tmp_path / "step")
+    assert not (tmp_path / "step").exists()
+
+
+def test_numbers_that_json_lacks_are_settings_like_others(tmp_path):
+    claim(tmp_path, {"limit": float("inf")}, WAY_OUT)
+    check_claim(tmp_path, {"limit": float("inf")}, WAY_OUT)
+    assert "limit" in refusal(tmp_path, {"limit": 1.0})
+    assert json.loads((tmp_path / "settings.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_settings_become_flat():
+    assert flatten(SETTINGS) == {"SOLVER.BASE_LR": 0.1, "SOLVER.STEPS": [3, 4], "SEED": 0, "weights": None}

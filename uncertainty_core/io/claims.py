@@ -1,0 +1,116 @@
+"""Folders that remember which settings decided what is in them.
+
+A rerun with other settings must never answer with old results: each step of a pipeline claims its folder before it
+works there, and is refused a folder that other settings have claimed.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .files import write_atomically
+from .strict_json import strict_json
+
+FILE = "settings.json"
+FORMAT = 1
+_NAMED_AT_MOST = 4  # differences in a message
+_SHOWN = 60  # characters of a value in a message
+
+
+class ClaimError(UserError):
+    """A folder holds the work of other settings; the message names those that differ, and the ways out."""
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their whole name: {"A": {"B": 1}} is {"A.B": 1}.
+
+    Example:
+        >>> flatten({"SOLVER": {"BASE_LR": 0.1, "STEPS": (3, 4)}, "SEED": 0})
+        {'SOLVER.BASE_LR': 0.1, 'SOLVER.STEPS': [3, 4], 'SEED': 0}
+
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def without(settings: Mapping[str, Any], harmless: tuple[str, ...]) -> dict[str, Any]:
+    """Flat `settings` but for those in `harmless`, whole sections among them.
+
+    Example:
+        >>> without({"TEST.AUG.FLIP": True, "TESTS": 1, "SEED": 0}, ("TEST", "SEED"))
+        {'TESTS': 1}
+
+    """
+    return {
+        key: value
+        for key, value in settings.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in harmless)
+    }
+
+
+def check_claim(folder: str | PathLike, settings: Mapping[str, Any], way_out: str) -> None:
+    """Raise ClaimError if other settings, or unknown ones, have made what is in `folder`.
+
+    Args:
+        folder: of one step; may be empty or absent.
+        settings: JSON values of all that decides the outcome of the step.
+        way_out: what its user can do about a refusal, as the end of a sentence.
+    """
+    folder = Path(folder)
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        known = found["format"] == FORMAT and isinstance(found["settings"], dict)
+    except FileNotFoundError:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ClaimError(f"{folder} holds files of unknown settings (it has no {FILE}): {way_out}") from None
+        return
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ClaimError(f"{folder / FILE} is damaged or of another version: {way_out}")
+    different = list(_differences(flatten(found["settings"]), _as_read(flatten(settings))))
+    if different:
+        more = f" and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
+        named = "; ".join(different[:_NAMED_AT_MOST])
+        raise ClaimError(f"{folder} holds the work of other settings: {named}{more}: {way_out}")
+
+
+def claim(folder: str | PathLike, settings: Mapping[str, Any], way_out: str) -> None:
+    """`check_claim`, then note the settings in `folder`, which is made if need be."""
+    check_claim(folder, settings, way_out)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "settings": _as_read(flatten(settings))}
+    write_atomically(folder / FILE, strict_json(content).encode())
+
+
+def discard(folder: str | PathLike) -> None:
+    """Remove `folder` and all in it, if it was claimed; otherwise nothing happens."""
+    if (Path(folder) / FILE).exists():
+        shutil.rmtree(folder)
+
+
+def _as_read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As the file will return them: tuples are lists, keys are strings."""
+    return json.loads(strict_json(settings))
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, in the order of names: "KEY (there 1, now 2)"."""
+
+    def show(values: Mapping[str, Any], key: str) -> str:
+        text = json.dumps(values[key]) if key in values else "absent"
+        return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+    for key in sorted(found.keys() | wanted.keys()):
+        if key not in found or key not in wanted or found[key] != wanted[key]:
+            yield f"{key} (there {show(found, key)}, now {show(wanted, key)})"
