@@ -12,20 +12,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from uncertainty_core import TargetStore, TargetStoreError, derive_seed, state_dict_sha256, write_targets
+from uncertainty_core.io.claims import flatten, without
 
 from ..config import dropout_positions
 from .mapper import corner_boxes, not_crowd
 from .teacher import EnsembleTeacher, MCDropoutTeacher
 
-# Keys of cfg.MODEL that change what the same weights say about a box; those of training alone are not among them.
-_DECISIVE = {
-    "ANCHOR_GENERATOR": ("NAME", "SIZES", "ASPECT_RATIOS", "OFFSET"),
-    "PROPOSAL_GENERATOR": ("NAME", "MIN_SIZE"),
-    "RESNETS": ("STRIDE_IN_1X1", "RES5_DILATION"),
-    "RPN": ("IN_FEATURES", "BBOX_REG_WEIGHTS", "NMS_THRESH", "PRE_NMS_TOPK_TEST", "POST_NMS_TOPK_TEST"),
-    "ROI_BOX_HEAD": ("BBOX_REG_WEIGHTS", "POOLER_RESOLUTION", "POOLER_SAMPLING_RATIO", "POOLER_TYPE"),
-    "ROI_BOX_CASCADE_HEAD": ("BBOX_REG_WEIGHTS",),
-}
+# Keys, or whole sections, that change no target of a teacher whose weights are the same. All others are decisive, those
+# that a later Detectron2 adds among them.
+_HARMLESS = (
+    # where and how a program runs
+    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "DATALOADER", "MODEL.DEVICE"),
+    # files, whose content is in the fingerprint
+    *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
+    # the training of students
+    *("SEED", "SOLVER", "MODEL.BACKBONE.FREEZE_AT"),
+    *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
+    *(f"MODEL.DDN.{key}" for key in ("DD_WEIGHT", "GT_WEIGHT", "FREEZE")),
+    *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
+    *(
+        f"MODEL.{part}.{key}"
+        for part in ("RPN", "ROI_HEADS")
+        for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION", "IOU_THRESHOLDS", "IOU_LABELS")
+    ),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "MODEL.RPN.POST_NMS_TOPK_TRAIN"),
+    # their evaluation
+    *("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST", "MODEL.DDN.TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.AUG", "TEST.PRECISE_BN", "TEST.KEYPOINT_OKS_SIGMAS"),
+)
+_OF_DROPOUT = ("MODEL.DDN.DROPOUT", "MODEL.DDN.TARGETS.MC_SAMPLES", "MODEL.DDN.TARGETS.SEED")
 
 
 def dataset_fingerprint(dicts: Sequence[dict]) -> str:
@@ -44,37 +59,14 @@ def dataset_fingerprint(dicts: Sequence[dict]) -> str:
 
 def target_fingerprint(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dict]) -> dict[str, Any]:
     """JSON values of everything that targets depend on. `model` has a teacher, and its own weights are the start's."""
-    ddn, teacher = cfg.MODEL.DDN, model.roi_heads.teacher
-    fingerprint = {
-        "student": state_dict_sha256(frozen_part(model)),
-        "match_iou": ddn.TARGETS.IOU,
-        "score_threshold": ddn.TARGETS.SCORE_THRESH,
-        "average": ddn.TARGETS.AVERAGE,
-        **_decisive_settings(cfg),
-        "nms": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
-        "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "image_size": [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.FORMAT],
-        "num_classes": cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-        "dataset": list(cfg.DATASETS.TRAIN),
-        "annotations": dataset_fingerprint(dicts),
-    }
+    teacher = model.roi_heads.teacher
+    content = {"student": state_dict_sha256(frozen_part(model)), "annotations": dataset_fingerprint(dicts)}
+    settings = without(flatten(cfg), _HARMLESS)
     if isinstance(teacher, EnsembleTeacher):
-        return fingerprint | {"ensemble": [state_dict_sha256(member.state_dict()) for member in teacher.module]}
-    return fingerprint | {
-        "teacher": state_dict_sha256(teacher.module.state_dict()),
-        "mc_samples": ddn.TARGETS.MC_SAMPLES,
-        "dropout_rate": ddn.DROPOUT.RATE,
-        "dropout_positions": list(dropout_positions(cfg)),
-        "seed": ddn.TARGETS.SEED,
-    }
-
-
-def _decisive_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Config values by key: all that decides how an image becomes proposals, and these become boxes, beside weights."""
-    settings = {"MODEL.PIXEL_MEAN": cfg.MODEL.PIXEL_MEAN, "MODEL.PIXEL_STD": cfg.MODEL.PIXEL_STD}
-    for section, keys in _DECISIVE.items():
-        settings |= {f"MODEL.{section}.{key}": cfg.MODEL[section][key] for key in keys}
-    return settings
+        members = [state_dict_sha256(member.state_dict()) for member in teacher.module]
+        return without(settings, _OF_DROPOUT) | content | {"ensemble": members}
+    settings["MODEL.DDN.DROPOUT.POSITIONS"] = list(dropout_positions(cfg))
+    return settings | content | {"teacher": state_dict_sha256(teacher.module.state_dict())}
 
 
 def frozen_part(model: GeneralizedRCNN) -> dict[str, Tensor]:
@@ -165,7 +157,7 @@ def check_store(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dict]) -> 
     fingerprint = target_fingerprint(cfg, model, dicts)
     if settings.MISSING == "ground_truth":
         store = TargetStore(settings.STORE)
-        selection = {"dataset", "annotations"}
+        selection = {"DATASETS.TRAIN", "annotations"}
         fingerprint |= {key: store.fingerprint[key] for key in selection & store.fingerprint.keys()}
     store = TargetStore(settings.STORE, fingerprint)
     missing = [image["image_id"] for image in dicts if image["image_id"] not in store]
