@@ -16,13 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from uncertainty_core import state_dict_sha256
-from uncertainty_core.errors import UserError
+from uncertainty_core.io.checkpoints import CheckpointError
 from uncertainty_core.io.files import write_atomically
 from uncertainty_core.io.strict_json import strict_json
-
-
-class CheckpointError(UserError):
-    """A checkpoint that cannot be used; the message is one sentence."""
 
 
 def save_checkpoint(

@@ -4,7 +4,7 @@ from torch import nn
 
 from uncertainty_core.checks import check_positive_int
 
-from .staged import Images, Staged, conv_relu, scaled
+from .staged import Images, Staged, conv_relu, fully_connected, scaled
 
 
 def quick(
@@ -40,11 +40,7 @@ def quick(
         *conv_relu(second, third, 5, padding=2),
         nn.Dropout(dropout),
         nn.AvgPool2d(3, 2, ceil_mode=True),
-        nn.Flatten(),
-        nn.Linear(third * 4 * 4, units),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(units, num_classes),
+        *fully_connected(third * 4 * 4, [units], num_classes, dropout),
     )
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, scaled
+from .staged import Images, Staged, conv_relu, fully_connected, scaled
 
 
 def digits(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropout: float = 0.25) -> Staged:
@@ -25,9 +25,5 @@ def digits(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, drop
         nn.Dropout(dropout),
         *conv_relu(first, second, 3, padding=1),
         nn.Dropout(dropout),
-        nn.Flatten(),
-        nn.Linear(second * 4 * 4, units),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(units, num_classes),
+        *fully_connected(second * 4 * 4, [units], num_classes, dropout),
     )

@@ -7,7 +7,23 @@ every hidden layer (Caffe's convolutions have none). The dropout of a convolutio
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, scaled
+from .staged import Images, Staged, conv_relu, fully_connected, scaled
+
+
+def _lenet(num_classes: int, in_channels: int, width: float, dropout: float, in_convolutions: bool) -> Staged:
+    """The layers of both, with dropout before each pooling or without it."""
+    first, second, units = scaled(20, width), scaled(50, width), scaled(500, width)
+
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        noise = [nn.Dropout(dropout)] if in_convolutions else []
+        return [*conv_relu(inputs, outputs, 5), *noise, nn.MaxPool2d(2)]
+
+    return Staged(
+        Images(in_channels, 28),
+        *block(in_channels, first),
+        *block(first, second),
+        *fully_connected(second * 4 * 4, [units], num_classes, dropout),
+    )
 
 
 def lenet(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropout: float = 0.5) -> Staged:
@@ -21,19 +37,7 @@ def lenet(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropo
         width: factor on the channels and units of all hidden layers.
         dropout: rate.
     """
-    first, second, units = scaled(20, width), scaled(50, width), scaled(500, width)
-    return Staged(
-        Images(in_channels, 28),
-        *conv_relu(in_channels, first, 5),
-        nn.MaxPool2d(2),
-        *conv_relu(first, second, 5),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(second * 4 * 4, units),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(units, num_classes),
-    )
+    return _lenet(num_classes, in_channels, width, dropout, in_convolutions=False)
 
 
 def lenet_all(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropout: float = 0.5) -> Staged:
@@ -47,18 +51,4 @@ def lenet_all(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, d
         width: factor on the channels and units of all hidden layers.
         dropout: rate.
     """
-    first, second, units = scaled(20, width), scaled(50, width), scaled(500, width)
-    return Staged(
-        Images(in_channels, 28),
-        *conv_relu(in_channels, first, 5),
-        nn.Dropout(dropout),
-        nn.MaxPool2d(2),
-        *conv_relu(first, second, 5),
-        nn.Dropout(dropout),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(second * 4 * 4, units),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Linear(units, num_classes),
-    )
+    return _lenet(num_classes, in_channels, width, dropout, in_convolutions=True)

@@ -3,6 +3,8 @@
 Shapes: N images, C classes.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from uncertainty_core.checks import check_positive_int
@@ -69,6 +71,15 @@ def scaled(units: int, width: float) -> int:
     if not 0 < width < float("inf"):
         raise ValueError(f"width must be positive, got {width}")
     return max(1, round(units * width))
+
+
+def fully_connected(inputs: int, hidden: Sequence[int], num_classes: int, dropout: float) -> list[nn.Module]:
+    """From feature maps of `inputs` numbers to logits: rectified layers, with dropout after each, and a linear one."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU(), nn.Dropout(dropout)]
+        inputs = units
+    return [*layers, nn.Linear(inputs, num_classes)]
 
 
 def conv_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> tuple[nn.Module, nn.Module]:

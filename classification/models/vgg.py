@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, scaled
+from .staged import Images, Staged, conv_relu, fully_connected, scaled
 
 SIZE = 32  # MNIST padded by two pixels a side: five poolings leave 1x1
 
@@ -30,12 +30,9 @@ def _vgg(
             stages += conv_relu(channels, scaled(outputs, width), 3, padding=1)
             channels = scaled(outputs, width)
         stages.append(nn.MaxPool2d(2))
-    stages.append(nn.Flatten())
-    units = channels * (SIZE // 2 ** len(blocks)) ** 2
-    for outputs in hidden:
-        stages += [nn.Linear(units, scaled(outputs, width)), nn.ReLU(), nn.Dropout(dropout)]
-        units = scaled(outputs, width)
-    return Staged(*stages, nn.Linear(units, num_classes))
+    features = channels * (SIZE // 2 ** len(blocks)) ** 2
+    units = [scaled(outputs, width) for outputs in hidden]
+    return Staged(*stages, *fully_connected(features, units, num_classes, dropout))
 
 
 def vgg16_mnist(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropout: float = 0.5) -> Staged:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uncertainty_core import derive_seed
+from uncertainty_core.drawing import Random, clouds, keyed_random
 
 from .shapes import CLASSES, SUBPIXELS, area, clip, coverage, outline, place
 
@@ -29,8 +29,6 @@ SHARE_CROWD = 0.06
 SHARE_MORPHED = 0.3  # of shapes
 SHARE_MISLABELLED = 0.04
 SHARE_FAINT = 0.2
-
-Random = np.random.RandomState  # its streams are frozen for ever, those of numpy's Generator are not
 
 
 class Scene(NamedTuple):
@@ -70,18 +68,8 @@ def _background(random: Random, height: int, width: int) -> np.ndarray:
     elif texture == 1:
         image += strength * ((x // period + y // period) % 2)[..., None]
     elif texture == 2:
-        image += strength * _clouds(random, height, width, 2 * period)[..., None]
+        image += strength * clouds(random, height, width, 2 * period)[..., None]
     return image
-
-
-def _clouds(random: Random, height: int, width: int, period: int) -> np.ndarray:
-    """Random values (H, W) in [-1, 1] on a grid of `period` pixels, linear between its points."""
-    grid = random.uniform(-1, 1, (height // period + 2, width // period + 2))
-    for axis, length in enumerate((height, width)):
-        cell, rest = np.divmod(np.arange(length), period)
-        share = np.expand_dims(rest / period, 1 - axis)
-        grid = np.take(grid, cell, axis) * (1 - share) + np.take(grid, cell + 1, axis) * share
-    return grid
 
 
 def _paint(image: np.ndarray, covered: np.ndarray, colour: np.ndarray) -> None:
@@ -194,8 +182,7 @@ def _draw_objects(random: Random, image: np.ndarray, wanted: int) -> list[dict[s
 
 def draw_scene(seed: int, split: str, index: int) -> Scene:
     """The scene of that number, always the same."""
-    high, low = divmod(derive_seed("scene", seed, split, index), 2**32)
-    random = Random([high, low])
+    random = keyed_random("scene", seed, split, index)
     height, width = (SHORT_SIDE, LONG_SIDE) if _chance(random, 0.6) else (LONG_SIDE, SHORT_SIDE)
     image = _background(random, height, width)
     annotations = [_draw_crowd(random, image)] if _chance(random, SHARE_CROWD) else []

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.ownership import is_written_for
 
 from .coco_check import DatasetError
 from .drawing import CATEGORY_IDS, VERSION, draw_scene
@@ -77,18 +78,8 @@ def _image_name(index: int) -> str:
 
 def _is_written(path: Path, request: dict[str, Any]) -> bool:
     """Whether the split is complete; one that is not the `request` is refused."""
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))["info"]
-        found = {name: info[name] for name in request}
-    except FileNotFoundError:
+    if not is_written_for(path, request, "scenes", section="info"):
         return False
-    except (ValueError, KeyError, TypeError):
-        raise DatasetError(f"{path} was not written by this project: move it away, or choose another folder") from None
-    for name, value in request.items():
-        if found[name] != value:
-            raise DatasetError(
-                f"{path} holds other scenes, of {name} {found[name]}, not {value}: remove it, or choose another folder"
-            )
     folder = image_folder(path.parent, request["split"])
     return all((folder / _image_name(index)).exists() for index in range(request["num_images"]))
 

@@ -7,12 +7,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
-from uncertainty_core.errors import UserError
-
-
-class CheckpointError(UserError):
-    """A checkpoint that must not or cannot be loaded; the message says in one sentence why."""
-
+from uncertainty_core.io.checkpoints import DAMAGED, CheckpointError, damaged, other_shape
 
 # Whatever numpy arrays in a pickle of the model zoo are made of, under the old and the new name of numpy's module.
 _NUMPY_PARTS = {
@@ -23,10 +18,6 @@ _NUMPY_PARTS = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
 }
-
-
-# What reading something that is no checkpoint may end in.
-_DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ValueError)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -68,9 +59,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             else:
                 torch.load(filename, map_location="meta", weights_only=True)
             return super()._load_file(filename)
-        except _DAMAGED as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"{filename} is not a checkpoint of weights alone, or is damaged: {reason}") from None
+        except DAMAGED as error:
+            raise damaged(filename, error) from None
 
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
@@ -80,10 +70,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _refuse_misfits(self, incompatible) -> None:
         for name, found, wanted in incompatible.incorrect_shapes:
-            raise CheckpointError(
-                f"the checkpoint does not fit the model: {name} has shape {tuple(found)} there and {tuple(wanted)} "
-                "here (another number of classes, or another architecture)"
-            )
+            raise other_shape("the checkpoint", name, found, wanted)
         parameters = dict(self.model.named_parameters())  # buffers that old files lack are made from the config
         missing = [name for name in incompatible.missing_keys if name in parameters]
         broken = [name for name, values in parameters.items() if not values.isfinite().all()]

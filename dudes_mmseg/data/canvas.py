@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-Random = np.random.RandomState  # its streams are frozen for ever, those of numpy's Generator are not
+from uncertainty_core.drawing import Random, clouds
+
 Colour = Sequence[float] | np.ndarray
 Surface = Callable[[np.ndarray, np.ndarray], np.ndarray]  # brightness to add at rows (h, 1) and columns (1, w)
 
@@ -38,16 +39,6 @@ def inside(polygon: np.ndarray, height: int, width: int) -> tuple[slice, slice, 
     stride = right - left + 1
     crossings = np.bincount(row * stride + first, minlength=(bottom - top) * stride).reshape(-1, stride)
     return rows, columns, (np.cumsum(crossings, axis=1)[:, :-1] & 1).astype(bool)
-
-
-def clouds(random: Random, height: int, width: int, period: int) -> np.ndarray:
-    """Random values (H, W) in [-1, 1] on a grid of `period` pixels, linear between its points."""
-    values = random.uniform(-1, 1, (height // period + 2, width // period + 2))
-    for axis, length in enumerate((height, width)):
-        cell, rest = np.divmod(np.arange(length), period)
-        share = np.expand_dims(rest / period, 1 - axis)
-        values = np.take(values, cell, axis) * (1 - share) + np.take(values, cell + 1, axis) * share
-    return values
 
 
 class Canvas:

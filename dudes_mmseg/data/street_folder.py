@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.ownership import is_written_for
 
 from .cityscapes_labels import train_ids
 from .streets import VERSION, draw_street
@@ -79,17 +80,7 @@ def _image_path(root: Path, split: str, index: int) -> Path:
 def _claim(root: Path, request: dict[str, int]) -> None:
     """Note what streets the folder is for; refuse it if it is for others, or somebody else's."""
     path = root / "streets.json"
-    if path.exists():
-        try:
-            found = {name: json.loads(path.read_text(encoding="utf-8"))[name] for name in request}
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} was not written by this project: choose another folder") from None
-        for name, value in request.items():
-            if found[name] != value:
-                raise UserError(
-                    f"{root} holds other streets, of {name} {found[name]}, not {value}: remove it, or choose another "
-                    "folder"
-                )
+    if is_written_for(path, request, "streets", place=root):
         return
     if any((root / name).exists() for name in ("leftImg8bit", "gtFine")):
         raise UserError(f"{root} holds images but no streets.json, so they are not drawn ones: choose another folder")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uncertainty_core import derive_seed
+from uncertainty_core.drawing import Random, keyed_random
 
 from . import cityscapes_labels as ids
-from .canvas import Canvas, Random
+from .canvas import Canvas
 from .street_objects import Painter, View, chance, pick, varied
 
 VERSION = 1  # raise it when a street changes
@@ -44,8 +44,7 @@ class _Layout(NamedTuple):
 
 def draw_street(seed: int, split: str, index: int, width: int = 256, height: int = 128) -> Street:
     """The street of that number, always the same."""
-    high, low = divmod(derive_seed("street", seed, split, index), 2**32)
-    random = Random([high, low])
+    random = keyed_random("street", seed, split, index)
     view = View(height, height * random.uniform(0.38, 0.47), width * random.uniform(0.36, 0.64))
     layout = _draw_layout(random)
     canvas = Canvas(random, height, width)

@@ -1,7 +1,6 @@
 """Checkpoints of mmengine that can do nothing but hold weights, and that have to fit."""
 
 import glob
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from uncertainty_core.errors import UserError
-
-
-class CheckpointError(UserError):
-    """A checkpoint that must not or cannot be loaded; the message says in one sentence why."""
+from uncertainty_core.io.checkpoints import DAMAGED, CheckpointError, damaged, other_shape
 
 
 class Checkpoint(NamedTuple):
@@ -45,8 +40,6 @@ _IGNORED_NAMES = (
     "numpy.dtype",
     *(f"numpy.{core}.multiarray.{part}" for core in ("core", "_core") for part in ("_reconstruct", "scalar")),
 )
-# What reading something that is no checkpoint may end in.
-_DAMAGED = (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ValueError)
 # Of no use in a teacher: a member may have been trained with them or not.
 _NOT_NEEDED = ("auxiliary_head.", "uncertainty_head.")
 _LOG_OF_A_TRAINING = re.compile(r"(iter|epoch)_\d+\.pth")
@@ -91,11 +84,8 @@ def read_checkpoint(path: str) -> Checkpoint:
         weights = {name.removeprefix("module."): values for name, values in weights.items()}
         if not weights or not all(isinstance(values, Tensor) for values in weights.values()):
             raise ValueError("it has no state_dict")
-    except _DAMAGED as error:
-        lines = (str(error).strip() or type(error).__name__).splitlines()
-        # of torch's advice, which includes to load such a file all the same, the one line that names what is in it
-        reason = next((line for line in lines if "GLOBAL" in line), lines[0]).strip()
-        raise CheckpointError(f"{path} is not a checkpoint of weights alone, or is damaged: {reason}") from None
+    except (*DAMAGED, OSError) as error:
+        raise damaged(path, error) from None
     meta = content.get("meta")
     classes = (meta.get("dataset_meta") or {}).get("classes") if isinstance(meta, Mapping) else None
     return Checkpoint(path, weights, None if classes is None else tuple(classes))
@@ -113,10 +103,7 @@ def check_fits(model: nn.Module, checkpoint: Checkpoint) -> None:
     found = {name: values for name, values in checkpoint.weights.items() if not name.startswith(_NOT_NEEDED)}
     for name in wanted.keys() & found.keys():
         if wanted[name].shape != found[name].shape:
-            raise CheckpointError(
-                f"{path} does not fit the model: {name} has shape {tuple(found[name].shape)} there and "
-                f"{tuple(wanted[name].shape)} here (another number of classes, or another architecture)"
-            )
+            raise other_shape(path, name, found[name].shape, wanted[name].shape)
     missing = [n for n in wanted if n not in found and not n.startswith(_NOT_NEEDED) and "num_batches_tracked" not in n]
     for what, names in (("lacks", missing), ("has besides", [name for name in found if name not in wanted])):
         if names:

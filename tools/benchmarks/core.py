@@ -1,19 +1,13 @@
 """Speed and memory as ratios: metrics against torchmetrics and netcal, sampling and distillation against plain ones.
 
-Contenders take turns within one process, so that a machine whose speed drifts slows all of them; what is printed is the
-median time of each and the median over rounds of its ratio to ours. Memory is the growth of a fresh process's peak.
+Ratios are to ours. Memory is the growth of a fresh process's peak.
 """
 
-import argparse
-import multiprocessing
-import resource
-import statistics
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from timing import Contender, argument_parser, in_fresh_process, peak_growth, race, take_step
 from torch import Tensor
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
@@ -23,7 +17,6 @@ from classification.sampling import mc_outputs
 from uncertainty_core import CalibrationMetric, ConfidenceCalibration, mc_mean_std
 
 BATCH = 2**16
-Contender = Callable[..., float]
 
 
 def ours(confidence: Tensor, success: Tensor) -> float:
@@ -107,30 +100,19 @@ def training_steps(network: str, targets: Tensor) -> dict[str, Contender]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
         def step(images: Tensor, labels: Tensor, model=model, optimizer=optimizer, method=method) -> float:
-            loss = method.loss(model(images), targets, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+            return take_step(optimizer, method.loss(model(images), targets, labels))
 
         contenders[name] = step
     return contenders
 
 
-def peak_growth(contender: Contender, millions: int) -> float:
-    """MiB by which the peak of a fresh process grows while it feeds `millions` of confidences."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (contender, millions))
-
-
-def _grow(contender: Contender, millions: int) -> float:
+def growth(contender: Contender, millions: int) -> float:
+    """MiB by which the peak of this process grows while it feeds `millions` of confidences."""
     torch.set_num_threads(1)
     confidence, success = one_million()
     contender(confidence[:1000], success[:1000])  # imports and first-call costs
     confidence, success = confidence.expand(millions, -1).flatten(), success.expand(millions, -1).flatten()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    contender(confidence, success)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_growth(lambda: contender(confidence, success))
 
 
 def one_million() -> tuple[Tensor, Tensor]:
@@ -147,28 +129,9 @@ def one_image() -> tuple[Tensor, Tensor]:
     return probabilities, torch.randint(19, (1, 1024, 2048), generator=generator)
 
 
-def compare(title: str, contenders: dict[str, Contender], inputs: tuple[Tensor, ...], rounds: int) -> None:
-    """Print times and ratios; the first contender is ours."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    values = {name: contender(*inputs) for name, contender in contenders.items()}  # warm-up
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            start = time.perf_counter()
-            contender(*inputs)
-            times[name].append(time.perf_counter() - start)
-    first = next(iter(contenders))
-    print(f"\n{title}, {rounds} alternating rounds")
-    for name, taken in times.items():
-        ratio = statistics.median(t / o for t, o in zip(taken, times[first], strict=True))
-        print(f"  {name:<34} {statistics.median(taken) * 1e3:9.1f} ms   {ratio:6.2f}x   value {values[name]:.6f}")
-
-
 def main() -> None:
     """Run all benchmarks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=11, help="how often each contender runs")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    args = parser.parse_args()
+    args = argument_parser(__doc__, rounds=11).parse_args()
     torch.set_num_threads(args.threads)
 
     confidence, success = one_million()
@@ -177,26 +140,26 @@ def main() -> None:
         "torchmetrics, not validating": torchmetrics_streaming,
         "netcal": netcal_whole,
     }
-    compare("ECE of a million confidences", streams, (confidence, success), args.rounds)
+    race("ECE of a million confidences", streams, (confidence, success), args.rounds)
 
     print(f"\nGrowth of the peak memory (MiB) with the number of confidences\n  {'':<34}    1 M    4 M   16 M")
     for name, contender in streams.items():
-        growth = "".join(f"{peak_growth(contender, millions):7.0f}" for millions in (1, 4, 16))
-        print(f"  {name:<34}{growth}")
+        grown = "".join(f"{in_fresh_process(growth, contender, millions):7.0f}" for millions in (1, 4, 16))
+        print(f"  {name:<34}{grown}")
 
     pixels = {"ours, with all nine scores": ours_pixels, "torchmetrics, ECE alone": torchmetrics_pixels}
     probabilities, labels = one_image()
-    compare("Calibration of a 1024 x 2048 image, 19 classes", pixels, (probabilities, labels), min(args.rounds, 5))
+    race("Calibration of a 1024 x 2048 image, 19 classes", pixels, (probabilities, labels), min(args.rounds, 5))
 
     torch.manual_seed(0)
     for network, channels, size, draws in (("densenet40", 3, 32, 2), ("lenet", 1, 28, 20)):
         images = torch.randn(64, channels, size, size)
         for kind, contenders in zip(("in float32", "in bfloat16"), sampling(network, draws), strict=True):
             title = f"{draws} Monte-Carlo passes of 64 images, {network}, {kind}"
-            compare(title, contenders, (images,), min(args.rounds, 5))
+            race(title, contenders, (images,), min(args.rounds, 5))
 
     batch = torch.randn(64, 1, 28, 28), torch.randint(10, (64,))
-    compare("A training step of 64 images, lenet_all", training_steps("lenet_all", torch.randn(64, 10)), batch, 51)
+    race("A training step of 64 images, lenet_all", training_steps("lenet_all", torch.randn(64, 10)), batch, 51)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ With the 5000 images of the default pycocotools takes one to two minutes a run, 
 import argparse
 import contextlib
 import io
-import multiprocessing
-import resource
 import statistics
 import time
 import warnings
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from timing import in_fresh_process, peak_growth
 
 from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
 
@@ -111,26 +110,19 @@ def pycocotools(ground_truth: dict[str, Any], detections: Entries) -> Outcome:
 CONTENDERS: dict[str, Contender] = {"ours": ours, "pycocotools": pycocotools}
 
 
-def peak_growth(name: str, size: tuple[int, int, int]) -> float:
-    """MiB by which the peak of a fresh process grows while it evaluates."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (name, size))
-
-
-def _grow(name: str, size: tuple[int, int, int]) -> float:
+def growth(name: str, size: tuple[int, int, int]) -> float:
+    """MiB by which the peak of this process grows while it evaluates."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # classes without detections, in the small data of the next line
     CONTENDERS[name](*data(2, *size[1:]))  # imports and first-call costs
     loaded = data(*size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    CONTENDERS[name](*loaded)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_growth(lambda: CONTENDERS[name](*loaded))
 
 
 def bench(images: int = 5000, detections: int = 100, classes: int = 80, rounds: int = 1) -> None:
     """Print time, ratio, AP and memory of each."""
     # first of all, because a process starts with the peak of the one that starts it
-    memory = {name: peak_growth(name, (images, detections, classes)) for name in CONTENDERS}
+    memory = {name: in_fresh_process(growth, name, (images, detections, classes)) for name in CONTENDERS}
     loaded = data(images, detections, classes)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in CONTENDERS}
     for _ in range(rounds):

@@ -1,14 +1,12 @@
 """Cost of Monte-Carlo passes and of distillation for full-size detectors, as ratios to a plain one.
 
-Random weights, one image of 480 x 640, 300 proposals; contenders take turns in one process, as in bench.py.
+Random weights, one image of 480 x 640, 300 proposals.
 """
 
-import argparse
 import sys
 
 import numpy as np
 import torch
-from bench import Contender, compare
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -16,6 +14,7 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import setup_logger
+from timing import Contender, argument_parser, race, take_step
 
 from ddn_detectron2.convert import to_ddn
 from ddn_detectron2.teaching.store import attach_teacher
@@ -94,11 +93,7 @@ def steps(name: str, proposals: int) -> dict[str, Contender]:
             if stored:
                 truth.set(TEACHER_LOGITS, torch.zeros(len(truth), 81))
             with EventStorage():
-                loss = sum(model(inputs).values())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+                return take_step(optimizer, sum(model(inputs).values()))
 
         contenders[kind] = step
     return contenders
@@ -118,9 +113,7 @@ def one_image() -> list[dict]:
 
 def main() -> None:
     """Run the benchmarks that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser = argument_parser(__doc__, rounds=5)
     parser.add_argument("--proposals", type=int, default=300, help="boxes per image")
     parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     args = parser.parse_args()
@@ -128,8 +121,8 @@ def main() -> None:
     setup_logger(name="fvcore").setLevel("ERROR")
     for name in args.models:
         title = f"R50-{name}, one image, {args.proposals} proposals"
-        compare(f"{title}: inference", passes(name, args.proposals), (one_image(),), args.rounds)
-        compare(f"{title}: a training step", steps(name, args.proposals), (one_image(),), args.rounds)
+        race(f"{title}: inference", passes(name, args.proposals), (one_image(),), args.rounds)
+        race(f"{title}: a training step", steps(name, args.proposals), (one_image(),), args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
 """Cost of uncertainty for segmentors as ratios: inference, training steps, memory, metrics.
 
-Random weights; contenders take turns in one process, as in bench.py. The metrics are timed on a prediction of the size
-of Cityscapes, whose logits are as smooth and as sure as those of a trained network.
+Random weights. The metrics are timed on a prediction of the size of Cityscapes, whose logits are as smooth and as sure
+as those of a trained network.
 """
 
 import argparse
 import copy
-import multiprocessing
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Contender, compare
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -22,13 +19,13 @@ from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from timing import Contender, argument_parser, in_fresh_process, peak_growth, race, take_step
 from torch import Tensor, nn
 
 import dudes_mmseg  # noqa: F401  (registers)
 from dudes_mmseg.cli import read_config
 from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
-from uncertainty_core import sparsification
-from uncertainty_core.functional import sparsification as pixel_levels
+from uncertainty_core import pixel_levels, sparsification
 from uncertainty_core.metrics.selective import REMOVED
 
 CONFIG = "deeplabv3plus_r18_cityscapes-768x768_member.py"
@@ -91,11 +88,7 @@ def steps(cfg: Config) -> dict[str, Contender]:
 
         def step(inputs: Tensor, samples: list[SegDataSample], model=model, optimizer=optimizer) -> float:
             losses = model.loss(inputs, samples)
-            loss = sum(value for key, value in losses.items() if "loss" in key)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.item()
+            return take_step(optimizer, sum(value for key, value in losses.items() if "loss" in key))
 
         contenders[name] = step
     return contenders
@@ -112,19 +105,16 @@ def training_batch(size: int) -> tuple[Tensor, list[SegDataSample]]:
     return torch.randn(2, 3, size, size), samples
 
 
-def peak_growth(cfg: Config, checkpoints: list[str], size: tuple[int, int]) -> float:
-    """MiB by which the peak of a fresh process grows when an ensemble of these predicts an image, twice."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (teacher_config(cfg, checkpoints), size))
-
-
-def _grow(config: dict, size: tuple[int, int]) -> float:
+def growth(config: dict, size: tuple[int, int]) -> float:
+    """MiB by which the peak of this process grows when the segmentor of a config is built and predicts twice."""
     set_up(threads=1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run, inputs = forward(build(config)), torch.zeros(1, 3, *size)
-    run(inputs)
-    run(inputs)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+    def predict_twice() -> None:
+        run, inputs = forward(build(config)), torch.zeros(1, 3, *size)
+        run(inputs)
+        run(inputs)
+
+    return peak_growth(predict_twice)
 
 
 def prediction(height: int = 1024, width: int = 2048) -> Sample:
@@ -201,8 +191,9 @@ def compare_models(args: argparse.Namespace, folder: Path) -> None:
     paths = write_members(cfg, folder, 6)
     height, width = args.shape
     # before this process needs much memory itself: a new one inherits its peak
-    growth = "".join(f"   {n} members {peak_growth(cfg, paths[:n], (height, width)):5.0f}" for n in (2, 3, 6))
-    print(f"\nPeak memory (MiB) of a teacher that keeps one member at a time{growth}")
+    teachers = {n: teacher_config(cfg, paths[:n]) for n in (2, 3, 6)}
+    grown = [f"   {n} members {in_fresh_process(growth, each, (height, width)):5.0f}" for n, each in teachers.items()]
+    print(f"\nPeak memory (MiB) of a teacher that keeps one member at a time{''.join(grown)}")
     contenders = {
         "baseline": forward(build(cfg.model)),
         "student": forward(build(student_config(cfg))),
@@ -210,31 +201,29 @@ def compare_models(args: argparse.Namespace, folder: Path) -> None:
         "teacher of 3, one at a time": forward(build(teacher_config(cfg, paths[:3]))),
     }
     image = torch.randn(1, 3, height, width)
-    compare(f"DeepLabV3+ R18, {height} x {width}: inference", contenders, (image,), args.rounds)
+    race(f"DeepLabV3+ R18, {height} x {width}: inference", contenders, (image,), args.rounds)
     torch.manual_seed(0)
     batch = training_batch(args.crop)
-    compare(f"A training step of 2 crops of {args.crop} x {args.crop}", steps(cfg), batch, args.rounds)
+    race(f"A training step of 2 crops of {args.crop} x {args.crop}", steps(cfg), batch, args.rounds)
 
 
 def compare_metrics(args: argparse.Namespace) -> None:
     """Our metrics against mmseg's, and rankings from histograms against sorted ones."""
     sample = prediction()
-    compare("Metrics on 1024 x 2048 pixels, 19 classes", metrics(), (sample,), args.rounds)
+    race("Metrics on 1024 x 2048 pixels, 19 classes", metrics(), (sample,), args.rounds)
     print(f"  state of ours {state_megabytes(sample):.1f} MB")
     valid = sample["gt_sem_seg"]["data"] != 255
     pixels = tuple(sample[name]["data"][valid] for name in ("pred_sem_seg", "gt_sem_seg", "pred_uncertainty"))
     curves = {"from a histogram": histogram_curve, "from a full sort": sorted_curve}
     means = {name: lambda *inputs, curve=curve: curve(*inputs).mean().item() for name, curve in curves.items()}
-    compare("Sparsification of the same", means, pixels, min(args.rounds, 5))
+    race("Sparsification of the same", means, pixels, min(args.rounds, 5))
     difference = (histogram_curve(*pixels) - sorted_curve(*pixels)).abs().max().item()
     print(f"  largest difference of mIoU {100 * difference:.4f} points")
 
 
 def main() -> None:
     """Run the benchmarks that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contender runs (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
+    parser = argument_parser(__doc__, rounds=7)
     parser.add_argument(
         "--shape", nargs=2, type=int, default=(512, 1024), metavar=("H", "W"), help="of the image (default: 512 1024)"
     )

@@ -24,6 +24,7 @@ from ddn_detectron2.data.drawing import (
     label_probabilities,
 )
 from ddn_detectron2.data.shapes import CLASSES, area, clip, coverage, outline, place
+from uncertainty_core.errors import UserError
 
 FEW = 12  # scenes, where their number does not matter
 # Of pixels and annotations of the first FEW scenes of "train". A change of the drawing on purpose changes VERSION too.
@@ -314,12 +315,12 @@ def test_of_writers_that_start_together_one_writes(tmp_path, undisturbed):
 
 def test_other_scenes_are_refused(tmp_path):
     path = write_scenes(tmp_path, "train", 2, progress=False)
-    with pytest.raises(DatasetError, match=r"holds other scenes, of num_images 2, not 3: remove it"):
+    with pytest.raises(UserError, match=r"holds other scenes, of num_images 2, not 3: remove it"):
         write_scenes(tmp_path, "train", 3, progress=False)
-    with pytest.raises(DatasetError, match="of seed 0, not 1"):
+    with pytest.raises(UserError, match="of seed 0, not 1"):
         write_scenes(tmp_path, "train", 2, seed=1, progress=False)
     path.write_text('{"images": []}')
-    with pytest.raises(DatasetError, match="was not written by this project"):
+    with pytest.raises(UserError, match="was not written by this project"):
         write_scenes(tmp_path, "train", 2, progress=False)
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 import dudes_mmseg
 from dudes_mmseg.data import NUM_STREETS, cityscapes_labels, draw_street, write_streets
-from dudes_mmseg.data.canvas import Canvas, Random, inside
+from dudes_mmseg.data.canvas import Canvas, inside
 from dudes_mmseg.data.streets import VERSION
+from uncertainty_core.drawing import Random
 from uncertainty_core.errors import UserError
 
 init_default_scope("mmseg")
