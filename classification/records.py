@@ -33,7 +33,7 @@ from .checkpoint import CheckpointError
 from .data import ImageSet
 
 # what the report shows of the calibration and of the other metrics of a row
-CALIBRATION = ("accuracy", "ece", "msce", "mce", "nll_true", "nll_pred", "entropy", "brier")
+CALIBRATION = ("accuracy", "ece", "msce", "mce", "mce_squared", "nll_true", "nll_pred", "entropy", "brier")
 OTHERS = ("train_accuracy", "val_accuracy", "risk", "aurc", "mupe")
 
 

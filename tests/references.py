@@ -79,15 +79,15 @@ def msce(bins: list[Bin]) -> float:
 
 
 def mce(bins: list[Bin]) -> float:
-    """max (freq_k - conf_k)²"""
-    gaps = _gaps(bins)
-    return float(max(gap**2 for _, gap in gaps)) if gaps else math.nan
-
-
-def mce_abs(bins: list[Bin]) -> float:
     """max |freq_k - conf_k|"""
     gaps = _gaps(bins)
     return float(max(abs(gap) for _, gap in gaps)) if gaps else math.nan
+
+
+def mce_squared(bins: list[Bin]) -> float:
+    """max (freq_k - conf_k)²"""
+    gaps = _gaps(bins)
+    return float(max(gap**2 for _, gap in gaps)) if gaps else math.nan
 
 
 def class_wise_ece(probabilities: Tensor, labels: Tensor, num_bins: int, edges: str) -> float:

@@ -5,7 +5,7 @@ from .functional.calibration import (
     class_wise_ece as class_wise_ece,
     ece as ece,
     mce as mce,
-    mce_abs as mce_abs,
+    mce_squared as mce_squared,
     msce as msce,
 )
 from .functional.losses import (

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .catalog import CURVES, METRICS
 from .colours import COLOURS
 from .functional.calibration import BIN_METRICS, CalibrationResult, bin_edges
 
@@ -18,8 +19,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#999999"
 _LINE = 0.2  # inches that a line of a legend takes
 _HALF_WIDTH = 28  # characters that fit twice beside each other
-
-METRIC_LABELS = {"ece": "ECE", "msce": "MSCE", "mce": "MCE (squared)", "mce_abs": "MCE"}
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -33,7 +32,8 @@ def _tidy(axes: Axes) -> None:
 
 
 def _label(name: str, result: CalibrationResult, metric: str) -> str:
-    value = f"{METRIC_LABELS[metric]} = {BIN_METRICS[metric](result.bins).item():.4f}"
+    declared = METRICS[metric]
+    value = f"{declared.head} = {declared.text(BIN_METRICS[metric](result.bins).item())}"
     return f"{name}: {value}" if name else value
 
 
@@ -46,11 +46,11 @@ def reliability_diagram(
 
     Args:
         results: a result, or results by name.
-        metric: which one to print: "ece", "msce", "mce" (squared) or "mce_abs".
+        metric: which one to print, one of `BIN_METRICS`.
         title: above the diagram.
     """
-    if metric not in METRIC_LABELS:
-        raise ValueError(f"metric must be one of {', '.join(METRIC_LABELS)}, got {metric!r}")
+    if metric not in BIN_METRICS:
+        raise ValueError(f"metric must be one of {', '.join(BIN_METRICS)}, got {metric!r}")
     if isinstance(results, CalibrationResult):
         results = {"": results}
     if not results:
@@ -135,7 +135,8 @@ def risk_coverage_plot(curves: Mapping[str, tuple[Tensor, Tensor]], title: str =
     figure = _figure(5, 4)
     axes = figure.subplots()
     _curves(axes, {name: (x.cpu(), y.cpu()) for name, (x, y) in curves.items()})
-    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="coverage", ylabel="risk (error rate)", title=title)
+    kind = CURVES["risk_coverage"]
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel=kind.x, ylabel=kind.y, title=title)
     _legend_below(figure, axes)
     return figure
 
@@ -160,6 +161,7 @@ def sparsification_plot(
     for (name, oracle), colour in zip(oracles.items(), _styles(len(oracles))[0], strict=True):
         axes.plot(removed, oracle.cpu(), color=colour, linestyle="--", linewidth=1, label=f"{name}, oracle")
     _curves(axes, {name: (removed, curve.cpu()) for name, curve in curves.items()})
-    axes.set(xlabel="removed share of pixels", ylabel="mIoU of the rest", title=title)
+    kind = CURVES["sparsification"]
+    axes.set(xlabel=kind.x, ylabel=kind.y, title=title)
     _legend_below(figure, axes)
     return figure

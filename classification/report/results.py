@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from uncertainty_core import CalibrationResult, ranking, risk_coverage
+from uncertainty_core.catalog import Metric, metric
 from uncertainty_core.colours import COLOURS
 from uncertainty_core.plots import reliability_diagram, risk_coverage_plot
 from uncertainty_core.report.markup import paragraph
-from uncertainty_core.report.registry import Metric, metric
 from uncertainty_core.report.sections import Rows, charts, styles, summary
 from uncertainty_core.report.tables import mean_and_deviation, metric_table
 

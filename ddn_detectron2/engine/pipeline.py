@@ -22,6 +22,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from uncertainty_core.catalog import FORMAT
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
@@ -175,7 +176,7 @@ def numbers(row: Row, iou: int = 50) -> dict[str, float]:
     """The columns of the table: AP and AR in percent, calibration at one IoU threshold in plain values."""
     precision, calibration = row.evaluation.precision, row.evaluation.calibration_metrics
     columns = {"passes": row.passes, "AP": precision["AP"], "AP50": precision["AP50"], "AR": precision["AR100"]}
-    names = ("msce", "mce", "nll_pred", "nll", "brier", "d_ece", "laece")
+    names = ("msce", "mce_squared", "nll_pred", "nll", "brier", "d_ece", "laece")
     return columns | {name: calibration[f"{name}@{iou}"] for name in names}
 
 
@@ -192,7 +193,8 @@ def table_text(rows: Mapping[str, Row], iou: int = 50) -> str:
 
 def write_comparison(rows: Mapping[str, Row], output: Path, iou: int = 50) -> None:
     """comparison.json and reliability.png."""
-    content = {"iou_threshold": iou / 100, "rows": {name: numbers(row, iou) for name, row in rows.items()}}
+    measured = {name: numbers(row, iou) for name, row in rows.items()}
+    content = {"format": FORMAT, "iou_threshold": iou / 100, "rows": measured}
     (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
     results = {
         name: at.result

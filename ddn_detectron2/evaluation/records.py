@@ -11,7 +11,7 @@ from uncertainty_core.report.run_record import Data, Picture, Provenance, Reliab
 from .calibration_evaluator import json_file
 
 PRECISION = ("AP", "AP50", "AP75", "AR100")
-CALIBRATION = ("ece", "msce", "mce", "nll_pred", "nll", "brier", "d_ece", "laece", "laace", "lrp")
+CALIBRATION = ("ece", "msce", "mce_squared", "nll_pred", "nll", "brier", "d_ece", "laece", "laace", "lrp")
 
 
 def run_record(

@@ -18,12 +18,12 @@ from .logits import class_logits
 from .streaming import LOCAL, States, StreamingMetric
 
 BINS = ("count", "mean_confidence", "success_frequency")
-NAMES = ("ece", "msce", "mce", "nll_true", "brier")
+SCORES = ("nll_true", "brier")
 
 
 @METRICS.register_module()
 class SegCalibrationMetric(StreamingMetric):
-    """`ece`, `msce`, `mce`, `nll_true` and `brier` of the softmax, in plain values; void left out.
+    """`ece`, `msce` and all others of bins, `nll_true` and `brier` of the softmax, in plain values; void left out.
 
     Args:
         num_bins: of confidence.
@@ -39,7 +39,7 @@ class SegCalibrationMetric(StreamingMetric):
     def new_states(self) -> States:
         """See `StreamingMetric`."""
         metric = CalibrationMetric(
-            self.num_classes, self.num_bins, ignore_index=self.ignore_index, scores=("nll_true", "brier"), **LOCAL
+            self.num_classes, self.num_bins, ignore_index=self.ignore_index, scores=SCORES, **LOCAL
         )
         return {"calibration": metric}
 
@@ -50,8 +50,7 @@ class SegCalibrationMetric(StreamingMetric):
 
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""
-        values = states["calibration"].compute()
-        return {name: values[name].item() for name in NAMES}
+        return {name: value.item() for name, value in states["calibration"].compute().items()}
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
         """Every bin, and the reliability diagram."""

@@ -149,7 +149,7 @@ def test_the_common_record_of_a_row():
     assert run.provenance.data.size == 12
     assert run.metrics["accuracy"] == pytest.approx(1 / 3)
     assert run.metrics["ece"] == pytest.approx(2 / 3)
-    assert run.metrics["msce"] == run.metrics["mce"] == pytest.approx(4 / 9)
+    assert run.metrics["msce"] == run.metrics["mce_squared"] == pytest.approx(4 / 9)
     assert run.metrics["nll_true"] == math.inf
     assert run.metrics["mupe"] == 0.2
     assert run.reliability.count == [0, 0, 0, 12]

@@ -76,12 +76,12 @@ def test_no_name_covers_a_curve(overconfident, count, name):
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
-    # gaps 0.2 and 0.4 with weights 1/2: ECE 0.3, MSCE (0.04 + 0.16) / 2, MCE 0.16 squared, 0.4 absolute
+    # gaps 0.2 and 0.4 with weights 1/2: ECE 0.3, MSCE (0.04 + 0.16) / 2, MCE 0.4, squared 0.16
     [
         ("ece", "ECE = 0.3000"),
-        ("msce", "MSCE = 0.1000"),
-        ("mce", "MCE (squared) = 0.1600"),
-        ("mce_abs", "MCE = 0.4000"),
+        ("msce", "MSCE \N{MULTIPLICATION SIGN} 100 = 10.0000"),
+        ("mce", "MCE = 0.4000"),
+        ("mce_squared", "MCE² (DDN) \N{MULTIPLICATION SIGN} 100 = 16.0000"),
     ],
 )
 def test_the_printed_metric_is_the_one_configured(overconfident, metric, expected):
@@ -91,7 +91,7 @@ def test_the_printed_metric_is_the_one_configured(overconfident, metric, expecte
 
 
 def test_several_models_overlay_as_lines(overconfident, perfect):
-    figure = reliability_diagram({"baseline": overconfident, "student": perfect}, "mce_abs", title="both")
+    figure = reliability_diagram({"baseline": overconfident, "student": perfect}, "mce", title="both")
     upper, lower = figure.axes
     assert legend(figure)[1:] == ["baseline: MCE = 0.4000", "student: MCE = 0.0000"]
     assert upper.get_title() == "both"
@@ -111,11 +111,11 @@ def test_a_result_of_nothing_is_drawn_empty():
     nothing = result([], np.zeros(0, dtype=bool))
     with pytest.warns(RuntimeWarning, match="ECE is NaN"):
         figure = reliability_diagram(nothing)
-    assert "ECE = nan" in legend(figure)
+    assert "ECE = undefined" in legend(figure)
 
 
 def test_bad_arguments_are_named(overconfident):
-    with pytest.raises(ValueError, match="metric must be one of ece, msce, mce, mce_abs, got 'brier'"):
+    with pytest.raises(ValueError, match="metric must be one of ece, msce, mce, mce_squared, got 'brier'"):
         reliability_diagram(overconfident, "brier")
     with pytest.raises(ValueError, match="results must hold"):
         reliability_diagram({})
@@ -154,7 +154,7 @@ def test_metrics_plot_themselves():
     pixels.update(torch.tensor([0, 1]), torch.tensor([0, 0]), torch.tensor([0.2, 0.6]))
     for metric in (calibration, grouped, errors, pixels):
         assert metric.plot().axes
-    assert "MSCE = " in " ".join(legend(calibration.plot("msce")))
+    assert "MSCE " in " ".join(legend(calibration.plot("msce")))
 
 
 def test_nothing_is_registered_with_pyplot(overconfident):

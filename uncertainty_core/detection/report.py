@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..catalog import FORMAT
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS, RANKS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
@@ -45,6 +46,7 @@ def to_json(evaluation: DetectionEvaluation) -> str:
     """Strict JSON of every score beside its settings; a number that JSON lacks (NaN, infinity) is a string."""
     truth = evaluation.ground_truth
     content = {
+        "format": FORMAT,
         "categories": [
             {"id": category_id, "name": name}
             for category_id, name in zip(truth.category_ids, truth.category_names, strict=True)

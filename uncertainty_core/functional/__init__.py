@@ -11,7 +11,7 @@ from .calibration import (
     class_wise_ece,
     ece,
     mce,
-    mce_abs,
+    mce_squared,
     msce,
 )
 from .logit_scores import logit_confidence, logit_entropy

@@ -9,11 +9,13 @@ function of these sums.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..catalog import FORMAT
 from ..checks import (
     Edges,
     check_edges,
@@ -23,6 +25,7 @@ from ..checks import (
     check_unit_interval,
     warn_undefined,
 )
+from ..errors import UserError
 from ..io.strict_json import strict_json
 from ..streaming.chunks import CHUNK
 from ..streaming.exact_sums import from_limbs, group_counts, group_sums, whole_limbs
@@ -157,34 +160,41 @@ def _weights(bins: BinStatistics, name: str) -> Tensor:
     return bins.count.double() / total
 
 
+BinMetric = Callable[[BinStatistics], Tensor]
+BIN_METRICS: dict[str, BinMetric] = {}
+
+
+def bin_metric(function: BinMetric) -> BinMetric:
+    """Have every metric of bins compute this function, too; `catalog` declares what people read of it."""
+    BIN_METRICS[function.__name__] = function
+    return function
+
+
+@bin_metric
 def ece(bins: BinStatistics) -> Tensor:
     """Expected calibration error, sum_k n_k/N · |freq_k - conf_k|: float64 (...)."""
     return (_weights(bins, "ECE") * bins.gap.abs()).sum(-1)
 
 
+@bin_metric
 def msce(bins: BinStatistics) -> Tensor:
     """Mean squared calibration error, sum_k n_k/N · (freq_k - conf_k)² (DDN eq. 15): float64 (...)."""
     return (_weights(bins, "MSCE") * bins.gap.square()).sum(-1)
 
 
+@bin_metric
 def mce(bins: BinStatistics) -> Tensor:
-    """Maximum calibration error as the DDN paper squares it, max_k (freq_k - conf_k)²: float64 (...)."""
-    return _largest_gap(bins, "MCE").square()
-
-
-def mce_abs(bins: BinStatistics) -> Tensor:
-    """Maximum calibration error as it is usual, max_k |freq_k - conf_k|: float64 (...)."""
-    return _largest_gap(bins, "MCE")
-
-
-def _largest_gap(bins: BinStatistics, name: str) -> Tensor:
+    """Maximum calibration error, max_k |freq_k - conf_k|: float64 (...)."""
     empty = bins.count.sum(-1) == 0
     if empty.any():
-        warn_undefined(name, "there are no samples")
+        warn_undefined("MCE", "there are no samples")
     return bins.gap.abs().amax(-1).masked_fill(empty, math.nan)
 
 
-BIN_METRICS = {"ece": ece, "msce": msce, "mce": mce, "mce_abs": mce_abs}
+@bin_metric
+def mce_squared(bins: BinStatistics) -> Tensor:
+    """Maximum calibration error as the DDN paper squares it, max_k (freq_k - conf_k)²: float64 (...)."""
+    return mce(bins).square()
 
 
 def class_wise_ece(bins: BinStatistics) -> Tensor:
@@ -223,7 +233,7 @@ class CalibrationResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """ECE, MSCE, MCE, absolute MCE and all scores, by name; plain values, not percent."""
+        """Every metric of bins and all scores, by name; plain values, not percent."""
         return {name: metric(self.bins).item() for name, metric in BIN_METRICS.items()} | self.scores
 
     def __eq__(self, other: object) -> bool:
@@ -254,6 +264,7 @@ class CalibrationResult:
         columns = zip(limits, limits[1:], *(t.tolist() for t in vars(self.bins).values()), strict=False)
         names = ("lower", "upper", "count", "confidence_sum", "success_sum")
         content = {
+            "format": FORMAT,
             "edges": self.edges,
             "num_samples": self.num_samples,
             "metrics": self.metrics,
@@ -264,8 +275,11 @@ class CalibrationResult:
 
     @classmethod
     def from_json(cls, text: str) -> "CalibrationResult":
-        """The result that `to_json` wrote."""
+        """The result that `to_json` wrote; raises UserError where another format was written."""
         content = json.loads(text)
+        found = content.get("format", 1)
+        if found != FORMAT:
+            raise UserError(f"this calibration result has format {found}, and format {FORMAT} is read: measure again")
         column = {name: [row[name] for row in content["bins"]] for name in ("count", "confidence_sum", "success_sum")}
         bins = BinStatistics(
             count=torch.tensor(column["count"], dtype=torch.int64),

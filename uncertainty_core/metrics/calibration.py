@@ -45,8 +45,8 @@ SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
 class CalibrationMetric(SumMetric):
     """Calibration and proper scores of class probabilities, over every sample or pixel.
 
-    `compute()` gives a dict of float64 scalars: ece, msce, mce, mce_abs, accuracy, brier, nll_true, nll_pred, entropy,
-    and class_wise_ece if asked for. `result()` gives the `CalibrationResult` with every bin.
+    `compute()` gives a dict of float64 scalars: the `BIN_METRICS` (ece, msce, ...), accuracy, brier, nll_true,
+    nll_pred, entropy, and class_wise_ece if asked for. `result()` gives the `CalibrationResult` with every bin.
 
     Args:
         num_classes: C.
@@ -203,7 +203,7 @@ class CalibrationMetric(SumMetric):
 class ConfidenceCalibration(SumMetric):
     """Calibration of single confidences, whatever they are about: detections, a binary event, groups of either.
 
-    `compute()` gives a dict of ece, msce, mce, mce_abs: float64 scalars, or (G,) with groups.
+    `compute()` gives a dict of the `BIN_METRICS` (ece, msce, ...): float64 scalars, or (G,) with groups.
 
     Args:
         num_bins: K.

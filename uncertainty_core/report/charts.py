@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from ..catalog import CurveKind
 from ..colours import COLOURS
-from .registry import CurveKind
 from .run_record import Curve, Reliability
 
 WIDTH, LEFT, RIGHT, TOP = 440, 58, 12, 10

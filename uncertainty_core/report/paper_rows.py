@@ -14,18 +14,46 @@ from .run_record import PaperRow
 
 # Gurau 2018, table I; prints MSCE and MCE times 100
 _DDN_CIFAR10 = {
-    "baseline": {"msce": 0.009676, "mce": 0.050694, "risk": 0.1331, "nll_pred": 0.0634, "entropy": 0.1331, "passes": 1},
-    "MC-10": {"msce": 0.000334, "mce": 0.008898, "risk": 0.1209, "nll_pred": 0.1293, "entropy": 0.2661, "passes": 10},
-    "MC-100": {"msce": 0.000330, "mce": 0.005250, "risk": 0.1169, "nll_pred": 0.1318, "entropy": 0.2790, "passes": 100},
-    "DDN": {"msce": 0.000927, "mce": 0.010790, "risk": 0.1002, "nll_pred": 0.1267, "entropy": 0.4445, "passes": 1},
+    "baseline": {
+        "msce": 0.009676,
+        "mce_squared": 0.050694,
+        "risk": 0.1331,
+        "nll_pred": 0.0634,
+        "entropy": 0.1331,
+        "passes": 1,
+    },
+    "MC-10": {
+        "msce": 0.000334,
+        "mce_squared": 0.008898,
+        "risk": 0.1209,
+        "nll_pred": 0.1293,
+        "entropy": 0.2661,
+        "passes": 10,
+    },
+    "MC-100": {
+        "msce": 0.000330,
+        "mce_squared": 0.005250,
+        "risk": 0.1169,
+        "nll_pred": 0.1318,
+        "entropy": 0.2790,
+        "passes": 100,
+    },
+    "DDN": {
+        "msce": 0.000927,
+        "mce_squared": 0.010790,
+        "risk": 0.1002,
+        "nll_pred": 0.1267,
+        "entropy": 0.4445,
+        "passes": 1,
+    },
 }
 
 # Gurau 2018, table II; prints AP and AR as fractions, MSCE and MCE times 100
 _DDN_COCO = {
-    "R50/baseline": {"AP": 29.2, "AR100": 41.3, "msce": 0.01638, "mce": 0.02064, "nll_pred": 1.109},
-    "R50/DDN": {"AP": 29.2, "AR100": 40.8, "msce": 0.00757, "mce": 0.01299, "nll_pred": 1.488},
-    "R101/baseline": {"AP": 32.0, "AR100": 44.2, "msce": 0.01816, "mce": 0.02285, "nll_pred": 1.109},
-    "R101/DDN": {"AP": 31.8, "AR100": 43.3, "msce": 0.00706, "mce": 0.01347, "nll_pred": 1.525},
+    "R50/baseline": {"AP": 29.2, "AR100": 41.3, "msce": 0.01638, "mce_squared": 0.02064, "nll_pred": 1.109},
+    "R50/DDN": {"AP": 29.2, "AR100": 40.8, "msce": 0.00757, "mce_squared": 0.01299, "nll_pred": 1.488},
+    "R101/baseline": {"AP": 32.0, "AR100": 44.2, "msce": 0.01816, "mce_squared": 0.02285, "nll_pred": 1.109},
+    "R101/DDN": {"AP": 31.8, "AR100": 43.3, "msce": 0.00706, "mce_squared": 0.01347, "nll_pred": 1.525},
 }
 
 # Rota Bulò 2016, table 1, errors; left half: three predictors, right half: distilled on training and on test images

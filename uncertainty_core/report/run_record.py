@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..catalog import FORMAT, TASKS
 from ..errors import UserError
 from ..functional.calibration import CalibrationResult, bin_edges
 from ..functional.selective import Ranking, risk_coverage
 from ..io.files import write_atomically
 from ..io.strict_json import strict_json
 
-FORMAT = 1
 FILE = "run.json"
-TASKS = ("classification", "detection", "segmentation")
 
 
 def _floats(values: Iterable[float | str]) -> list[float]:
@@ -178,7 +177,7 @@ class RunRecord:
 
     Args:
         name: of the predictor; records of the same name and different seeds are repetitions.
-        task: one of `TASKS`.
+        task: one of `catalog.TASKS`.
         passes: forward passes for one image.
         metrics: values by name, in the units in which the package's evaluators return them.
         provenance: how to measure it again.

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from html import escape
 
+from ..catalog import curve_kind, in_order, metric
 from ..colours import COLOURS
 from ..errors import UserError
 from .charts import SPARSE, Style, curve_chart, reliability_chart
 from .find import Run
 from .markup import paragraph, picture, scroll, side_by_side
-from .registry import METRICS, Metric, curve_kind, metric
 from .run_record import PaperRow, RunRecord
 from .tables import class_table, metric_table, sign
 
@@ -41,11 +41,6 @@ def summary(rows: Rows, others: Mapping[str, PaperRow] | None = None) -> str:
         sources = dict.fromkeys(row.source for row in papers.values())
         notes.append(f"In italics what the paper prints: {'; '.join(sources)}.")
     return metric_table(in_order(held), ours, "Results", theirs) + paragraph(" ".join(notes), "note")
-
-
-def in_order(keys: Mapping[str, object]) -> list[Metric]:
-    """Metrics in the order of the registry, then those that it does not know."""
-    return [found for key, found in METRICS.items() if key in keys] + [metric(k) for k in keys if k not in METRICS]
 
 
 def styles(rows: Rows, first: Sequence[str] = (), prefix: str = "run") -> dict[str, Style]:

@@ -10,8 +10,8 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from ..catalog import Metric
 from .markup import hidden, scroll
-from .registry import Metric
 
 # metric -> value, once per seed of a row
 Measured = Mapping[str, Sequence[Mapping[str, float]]]

@@ -64,8 +64,8 @@ def test_by_hand():
     expected = {
         "ece": (3 * abs(high) + abs(low)) / 4,
         "msce": (3 * high**2 + low**2) / 4,
-        "mce": low**2,
-        "mce_abs": abs(low),
+        "mce": abs(low),
+        "mce_squared": low**2,
         "d_ece": (3 * abs(high) + abs(low)) / 4,
         # all in one place, and 0.9 and 0.3 in the bins (0.8, 1] and (0.2, 0.4] of five
         "d_ece_box": (3 * abs(high) + abs(low)) / 4,

@@ -19,10 +19,10 @@ from uncertainty_core.detection import (
     tables,
     write_report,
 )
-from uncertainty_core.functional.calibration import CalibrationResult
+from uncertainty_core.functional.calibration import BIN_METRICS, CalibrationResult
 
 BOX = [0, 0, 100, 100]
-METRICS = ["ece", "msce", "mce", "mce_abs", "d_ece", "d_ece_box", "nll_pred", "nll", "brier", "laece", "laace", "lrp"]
+METRICS = [*BIN_METRICS, "d_ece", "d_ece_box", "nll_pred", "nll", "brier", "laece", "laace", "lrp"]
 
 
 def ground_truth(*annotations):

@@ -1,6 +1,7 @@
 """Binned calibration against plain loops over exact fractions."""
 
 import copy
+import json
 import math
 import pickle
 import re
@@ -15,6 +16,7 @@ from references import Bin
 from strategies import DTYPES, EDGES, bin_numbers, binned, dtypes, edge_rules, predicted, unit_values
 from strict import strictly
 
+from uncertainty_core.errors import UserError
 from uncertainty_core.functional.calibration import (
     BIN_METRICS,
     BinStatistics,
@@ -26,11 +28,11 @@ from uncertainty_core.functional.calibration import (
     class_wise_ece,
     ece,
     mce,
-    mce_abs,
+    mce_squared,
     msce,
 )
 
-REFERENCES = {"ece": ref.ece, "msce": ref.msce, "mce": ref.mce, "mce_abs": ref.mce_abs}
+REFERENCES = {"ece": ref.ece, "msce": ref.msce, "mce": ref.mce, "mce_squared": ref.mce_squared}
 
 # Everything in float64 from exact sums: what remains is the rounding of a few divisions.
 CLOSE = {"rel": 1e-12, "abs": 1e-13}
@@ -189,8 +191,8 @@ def test_a_graph_is_not_dragged_along():
         # gaps, right: .75 (1 of 5), -.5 (1 of 5), 2/3 - .9 = -7/30 (3 of 5); left: the same in other bins
         (ece, (0.75 + 0.5 + 0.7) / 5, (0.75 + 0.5 + 0.7) / 5),
         (msce, (0.5625 + 0.25 + 3 * (7 / 30) ** 2) / 5, (0.5625 + 0.25 + 3 * (7 / 30) ** 2) / 5),
-        (mce, 0.5625, 0.5625),
-        (mce_abs, 0.75, 0.75),
+        (mce, 0.75, 0.75),
+        (mce_squared, 0.5625, 0.5625),
     ],
 )
 def test_hand_worked_metrics(metric, right, left):
@@ -294,7 +296,7 @@ def test_bad_input_is_refused(arguments, message):
 def test_a_metric_of_nothing_is_nan_with_a_warning(name):
     bins = bin_statistics(torch.zeros(0), torch.zeros(0, dtype=torch.bool), 3)
     assert bins.count.tolist() == [0, 0, 0]
-    with pytest.warns(RuntimeWarning, match=f"{name.removesuffix('_abs').upper()} is NaN: there are no samples"):
+    with pytest.warns(RuntimeWarning, match=" is NaN: there are no samples"):
         assert BIN_METRICS[name](bins).isnan()
 
 
@@ -361,6 +363,13 @@ def test_an_empty_result_can_be_written_compared_and_printed():
     assert "samples 0" in str(empty)
 
 
+@pytest.mark.parametrize("change", [{"format": 1}, {"format": 3}, {"format": None}])
+def test_a_result_of_another_format_is_refused(change):
+    content = {k: v for k, v in (json.loads(result().to_json()) | change).items() if v is not None}
+    with pytest.raises(UserError, match=f"has format {change['format'] or 1}, and format 2 is read: measure again$"):
+        CalibrationResult.from_json(json.dumps(content))
+
+
 def test_results_are_equal_when_every_number_is():
     assert result(accuracy=0.5) == result(accuracy=0.5)
     assert result(auroc=math.nan) == result(auroc=math.nan)
@@ -373,8 +382,8 @@ def test_results_are_equal_when_every_number_is():
 
 
 def test_a_result_lists_its_metrics_and_then_its_scores():
-    assert list(result(accuracy=0.6).metrics) == ["ece", "msce", "mce", "mce_abs", "accuracy"]
-    assert result(accuracy=0.6).metrics["mce"] == pytest.approx(0.5625)
+    assert list(result(accuracy=0.6).metrics) == ["ece", "msce", "mce", "mce_squared", "accuracy"]
+    assert result(accuracy=0.6).metrics["mce"] == pytest.approx(0.75)
     assert (result().num_bins, result().num_samples) == (4, 5)
 
 
@@ -398,8 +407,8 @@ def test_the_printed_table():
         "samples 5",
         "ece              0.390000",
         "msce             0.195167",
-        "mce              0.562500",
-        "mce_abs          0.750000",
+        "mce              0.750000",
+        "mce_squared      0.562500",
         "accuracy         0.600000",
     ]
 

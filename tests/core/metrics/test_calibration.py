@@ -159,8 +159,8 @@ def test_hand_worked_calibration():
     assert {name: value.item() for name, value in metric.compute().items()} == {
         "ece": pytest.approx(0.25 / 3),  # gap .25 (1 of 3), 1/2 - .5 = 0 (2 of 3)
         "msce": pytest.approx(0.0625 / 3),
-        "mce": pytest.approx(0.0625),
-        "mce_abs": pytest.approx(0.25),
+        "mce": pytest.approx(0.25),
+        "mce_squared": pytest.approx(0.0625),
         "accuracy": pytest.approx(2 / 3),
         "brier": pytest.approx((0.125 + 0.5 + 1.5) / 3),
         "nll_true": math.inf,

@@ -13,12 +13,12 @@ import setuptools  # brings distutils
 from pages import Page, check_self_contained, headings, table_rows, text_of
 from report_runs import DIGITS, SCENES, STREETS, bins, record, write_runs
 
+from uncertainty_core.catalog import CURVES, METRICS, Metric, metric
 from uncertainty_core.errors import UserError
 from uncertainty_core.report import Run, build_page, find_runs
 from uncertainty_core.report.__main__ import main
 from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
 from uncertainty_core.report.find import distinct
-from uncertainty_core.report.registry import CURVES, METRICS, Metric, metric
 from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord
 from uncertainty_core.report.sections import charts, classes, pictures, provenance, styles, summary
 from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table, places

@@ -73,8 +73,8 @@ def test_the_least_that_a_record_holds(tmp_path):
         ("{", r"run.json is damaged \(.*\): evaluate the predictor again$"),
         ("[]", "run.json is damaged"),
         ("{}", r"run.json is damaged \('format'\)"),
-        ('{"format": 1}', r"run.json is damaged \('provenance'\)"),
-        ('{"format": 2, "anything": 3}', r"run.json has format 2, this version reads format 1: evaluate again$"),
+        ('{"format": 2}', r"run.json is damaged \('provenance'\)"),
+        ('{"format": 1, "anything": 3}', r"run.json has format 1, this version reads format 2: evaluate again$"),
     ],
 )
 def test_what_is_no_record_is_refused(content, said, tmp_path):

@@ -74,7 +74,7 @@ def test_calibration_over_every_pixel():
     for name, value in whole.compute().items():
         if f"calibration/{name}" in values:
             assert values[f"calibration/{name}"] == pytest.approx(value.item(), abs=1e-6), name
-    assert set(values) == {f"calibration/{name}" for name in ("ece", "msce", "mce", "nll_true", "brier")}
+    assert set(values) == {f"calibration/{name}" for name in ("ece", "msce", "mce", "mce_squared", "nll_true", "brier")}
 
 
 def test_a_segmentor_with_one_output_has_two_probabilities():
