@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from uncertainty_core.cli import console
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.files import write_atomically
 from uncertainty_core.io.ownership import is_written_for
@@ -60,8 +60,10 @@ def write_streets(
             _refuse_more(root, split, number)
         wanted = [(split, index) for split, number in num_streets.items() for index in range(number)]
         todo = [(split, index) for split, index in wanted if not _image_path(root, split, index).exists()]
-        for split, index in tqdm(todo, desc="streets", unit="image", disable=not (progress and todo)):
-            _write_street(root, split, index, size, seed)
+        with console.progress(len(todo), "streets", "image", shown=progress) as bar:
+            for split, index in todo:
+                _write_street(root, split, index, size, seed)
+                bar.update()
     except OSError as error:
         raise UserError(f"{root} cannot hold the streets ({error}): choose another folder") from None
     return root

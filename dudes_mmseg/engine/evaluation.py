@@ -12,6 +12,7 @@ from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.report.run_record import Data, PaperRow, Picture
 
 from ..cli import ConfigError, check_data
+from ..hooks.progress import ProgressHook
 from ..metrics.streaming import StreamingMetric
 from ..targets.check import base_datasets, image_paths
 from ..targets.codec import images_digest
@@ -57,6 +58,7 @@ def evaluate(
     prepare_ranks(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(ProgressHook())
     start = time.perf_counter()
     metrics = {key: float(value) for key, value in runner.test().items()}
     seconds = time.perf_counter() - start

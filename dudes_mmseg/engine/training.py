@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from ..cli import ConfigError, check_data
+from ..hooks.progress import ProgressHook
 from ..hooks.randomness import latest_checkpoint
 from .ranks import prepare_ranks
 
@@ -40,6 +41,7 @@ def train(cfg: Config, resume: bool = False) -> Path:
     if checkpoint is not None:
         cfg.load_from = str(checkpoint)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ProgressHook())
     runner.train()
     return final_checkpoint(cfg)
 

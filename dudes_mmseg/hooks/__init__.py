@@ -1,4 +1,5 @@
-"""Hooks of mmengine's runner: pictures of uncertainty, and randomness that survives a restart."""
+"""Hooks of mmengine's runner: pictures of uncertainty, randomness that survives a restart, a progress bar."""
 
+from .progress import ProgressHook
 from .randomness import KeyedRandomnessHook
 from .visualization import UncertaintyVisualizationHook

@@ -17,9 +17,9 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from uncertainty_core import file_sha256, state_dict_sha256
+from uncertainty_core.cli import progress
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError
@@ -65,7 +65,7 @@ def predict_images(
             rows[image] = Row.of(image, codes, level)
     todo = _Images({image: path for image, path in sources.items() if image not in rows}, inference_pipeline(cfg))
     workers = min(cfg.test_dataloader.get("num_workers", 0), len(todo))
-    with tqdm(total=len(sources), initial=len(rows), desc="predict", unit="image") as bar:
+    with progress(len(sources), "predict", "image", initial=len(rows)) as bar:
         for image, loaded in DataLoader(todo, num_workers=workers, collate_fn=itemgetter(0)):
             if loaded is not None:
                 try:

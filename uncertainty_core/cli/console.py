@@ -1,13 +1,15 @@
 """What a person at the terminal sees: steps, one progress bar, results. What frameworks print goes to a log file.
 
 `echo`, `Steps` and `progress` write to the terminal also while `quiet` sends standard output and error elsewhere, and
-to standard output and error otherwise: code that uses them need not know.
+to standard output and error otherwise: code that uses them need not know. Of the processes that a launcher such as
+torchrun started, the first one alone writes there.
 """
 
 import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,18 +95,32 @@ def log_path() -> Path | None:
     return _quiet.path if _quiet is not None and _quiet.is_named else None
 
 
+_RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # of torchrun, srun and mpirun
+
+
+def _is_first_process() -> bool:
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") == "0"
+
+
 def _terminal(name: str) -> TextIO:
     return getattr(sys, f"std{name}") if _quiet is None else getattr(_quiet, name)
 
 
+def _print(text: object, stream: TextIO) -> None:
+    for bar in _bars:
+        bar.clear()  # its next update draws it anew
+    print(text, file=stream, flush=True)
+
+
 def echo(text: object = "") -> None:
     """Print a line for the person at the terminal."""
-    print(text, file=_terminal("out"), flush=True)
+    if _is_first_process():
+        _print(text, _terminal("out"))
 
 
 def echo_error(text: object) -> None:
-    """`echo` to standard error."""
-    print(text, file=_terminal("err"), flush=True)
+    """`echo` to standard error; what another process than the first one prints goes where its log does."""
+    _print(text, _terminal("err") if _is_first_process() else sys.stderr)
 
 
 class Steps:
@@ -128,8 +144,20 @@ class Steps:
         echo(f"[{self.number}/{self.total}] {title}")
 
 
-def progress(total: int, description: str, unit: str = "it", initial: int = 0) -> tqdm:
-    """A progress bar on the terminal, gone when it ends; none where standard error is a file."""
-    return tqdm(
-        total=total, initial=initial, desc=description, unit=unit, file=_terminal("err"), disable=None, leave=False
+_bars: weakref.WeakSet[tqdm] = weakref.WeakSet()
+
+
+def progress(total: int, description: str, unit: str = "it", initial: int = 0, shown: bool = True) -> tqdm:
+    """A progress bar on the terminal, gone when it ends; none where standard error is a file, or unless `shown`."""
+    bar = tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        unit=unit,
+        file=_terminal("err"),
+        disable=None if shown and _is_first_process() else True,  # None: unless it is a terminal
+        leave=False,
+        dynamic_ncols=True,
     )
+    _bars.add(bar)
+    return bar

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checks import check_positive_int
+from ..cli import console
 from ..errors import UserError
 from ..io.files import write_atomically
 from .hashing import file_sha256
@@ -173,7 +174,7 @@ def write_targets(
     }
     pending = {shard: part for shard, part in shards.items() if not _is_finished(folder, shard, manifest["sha256"])}
     total, left = (sum(map(len, parts.values())) for parts in (shards, pending))
-    with tqdm(total=total, initial=total - left, unit="image", desc="targets", disable=not progress) as bar:
+    with console.progress(total, "targets", "image", initial=total - left, shown=progress) as bar:
         for shard, part in pending.items():
             _write_shard(folder, shard, part, make, manifest["sha256"], bar)
 
@@ -270,8 +271,10 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
 
     def verify(self, progress: bool = False) -> None:
         """Check every shard now rather than when it is first touched."""
-        for shard in tqdm(range(self.num_shards), desc="verify", unit="shard", disable=not progress):
-            self._open(shard)
+        with console.progress(self.num_shards, "verify", "shard", shown=progress) as bar:
+            for shard in range(self.num_shards):
+                self._open(shard)
+                bar.update()
 
     def _open(self, shard: int) -> tuple[Any, dict[int, list[str]]]:
         if shard not in self._open_shards:
