@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
-STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/* tools/bootstrap.py; pwd; } | cksum | tr -c '0-9\n' '-')
+STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/*; pwd; } | cksum | tr -c '0-9\n' '-')
 
 .PHONY: help setup demo demo-classification demo-detection demo-segmentation test lint format bench lock clean
 
@@ -14,7 +14,7 @@ help:  ## this list
 setup: $(STAMP)  ## make or repair the environment, nothing else
 
 $(STAMP):
-	@$(PYTHON) tools/bootstrap.py --venv $(VENV) --stamp $@
+	@$(PYTHON) requirements/bootstrap.py --venv $(VENV) --stamp $@
 
 demo: demo-classification demo-detection demo-segmentation  ## see it work on bundled data: tables, and pictures in demo/
 

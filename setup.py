@@ -1,23 +1,71 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
 PACKAGES = ("uncertainty_core", "ddn_detectron2", "dudes_mmseg", "classification")
+# Folders that are no packages in a checkout, and where they are installed: what a user runs, and its configs.
+FOLDERS = {"distilled_uncertainty": "tools", "distilled_uncertainty.configs": "configs"}
+
+
+def version():
+    """The one in uncertainty_core, which cannot be imported before what it needs is installed."""
+    source = (ROOT / "uncertainty_core" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+
+
+def long_description():
+    """README without its pictures and its links to other files, none of which leads anywhere outside the repository."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    without_pictures = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", readme)
+    return re.sub(r"\[([^\]]*)\]\((?!https?://)[^)]*\)", r"\1", without_pictures)
+
 
 setup(
     name="distilled-uncertainty",
-    version="0.1.0",
+    version=version(),
     description="Trustworthy confidence in one forward pass, for Detectron2, mmsegmentation and image classifiers",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    # an allow-list: tests, tools and configs must never land in site-packages
-    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    keywords=[
+        "uncertainty",
+        "calibration",
+        "knowledge distillation",
+        "Monte-Carlo dropout",
+        "deep ensembles",
+        "object detection",
+        "semantic segmentation",
+        "PyTorch",
+        "Detectron2",
+        "mmsegmentation",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    # an allow-list: tests must never land in site-packages
+    packages=[*find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]), *FOLDERS],
+    package_dir=FOLDERS,
     package_data={
-        "uncertainty_core": ["__init__.pyi"],  # what `import` and type checkers find its names by, here and below
-        "uncertainty_core.detection": ["__init__.pyi"],
-        "uncertainty_core.report": ["__init__.pyi", "*.css", "*.js"],
+        # .pyi: what `import` and type checkers find a package's names by
+        "": ["py.typed", "*.pyi"],
+        "uncertainty_core.report": ["*.css", "*.js"],
+        "distilled_uncertainty.configs": ["**/*.yaml", "**/*.py"],
     },
+    entry_points={"console_scripts": ["distilled-uncertainty = distilled_uncertainty.__main__:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.3",

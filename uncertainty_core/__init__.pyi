@@ -64,3 +64,5 @@ from .targets.store import (
     TargetStoreError as TargetStoreError,
     write_targets as write_targets,
 )
+
+__version__: str

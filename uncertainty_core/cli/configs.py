@@ -12,7 +12,9 @@ import yaml
 
 from ..errors import UserError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_SITE = Path(__file__).resolve().parents[2]  # a checkout, or where a wheel was installed: see setup.py
+_INSTALLED = _SITE / "distilled_uncertainty" / "configs"
+CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _SITE / "configs"
 SUFFIXES = {"ddn": ".yaml", "dudes": ".py", "classification": ".yaml"}
 _WHAT = {
     "ddn": "a config of Detectron2: tools/train_net.py and tools/distill_detector.py take it",

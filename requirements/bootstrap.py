@@ -1,6 +1,6 @@
 """Make an environment with everything this project was tested with. Standard library only; `make` calls it.
 
-    python3 tools/bootstrap.py --venv .venv --stamp .venv/.ready
+    python3 requirements/bootstrap.py --venv .venv --stamp .venv/.ready
 
 Running it again after an interruption repairs what was left half done. An environment that already holds a
 Detectron2 keeps it, and its torch with it: then the project is installed by setup.py's ranges, not from the lock.
@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ROOT / "requirements"
+REQUIREMENTS = Path(__file__).resolve().parent
+ROOT = REQUIREMENTS.parent
 REGISTRY_NAME = "detectron2-cdo"
 ENV_MODULE = "detectron2_registry_env"
 
