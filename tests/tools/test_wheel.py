@@ -107,10 +107,10 @@ def test_suggests_a_command(run):
 READ_CONFIGS = """
 from fvcore.common.config import CfgNode
 from mmengine.config import Config
-from uncertainty_core.cli.configs import shipped_configs
+from uncertainty_core.cli.configs import find_config
 
-detector = CfgNode.load_yaml_with_base(str(shipped_configs("ddn") / "ddn_R50.yaml"))
-segmentor = Config.fromfile(shipped_configs("dudes") / "quick" / "streets_student.py", import_custom_modules=False)
+detector = CfgNode.load_yaml_with_base(str(find_config("ddn_R50.yaml", "ddn")))
+segmentor = Config.fromfile(find_config("quick/streets_student.py", "dudes"), import_custom_modules=False)
 print(detector["MODEL"]["RPN"]["PRE_NMS_TOPK_TEST"], segmentor.model.decode_head.type)
 """
 
