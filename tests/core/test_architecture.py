@@ -122,7 +122,7 @@ def test_functions_need_neither_torchmetrics_nor_any_framework():
 def metric_classes():
     """Names in the core's table of contents that come from its room `metrics`, which alone needs torchmetrics."""
     for node in ast.parse((ROOT / "uncertainty_core" / "__init__.pyi").read_text(encoding="utf-8")).body:
-        if node.module.startswith("metrics."):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("metrics."):
             yield from (alias.name for alias in node.names)
 
 
