@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, dropout_modules, masks_of_shard
+from uncertainty_core.cli import progress
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
 from .config import ConfigError, Data, Run, Training
@@ -77,7 +77,7 @@ def predict(
     mean: Tensor,
     std: Tensor,
     batch_size: int = 256,
-    progress: str | None = None,
+    title: str | None = None,
 ) -> Tensor:
     """Outputs (N, C) for all images.
 
@@ -85,10 +85,10 @@ def predict(
         forward: called with float images (B, ...) and their ids.
         data, mean, std: images and their normalisation.
         batch_size: B.
-        progress: what to write beside a bar, None for no bar.
+        title: what to write beside a bar, None for no bar.
     """
     outputs = []
-    with tqdm(total=len(data), desc=progress, unit="image", disable=progress is None or rank() > 0) as bar:
+    with progress(len(data), title or "", "image", shown=title is not None and rank() == 0) as bar:
         for start in range(0, max(1, len(data)), batch_size):  # once if empty, for the shape
             images = to_float(data.images[start : start + batch_size], mean, std)
             outputs.append(forward(images, list(data.ids[start : start + batch_size])))
@@ -150,7 +150,7 @@ def fit(
     rows = [] if record is None else record["log"]
     num_classes = len(inputs.data.classes)
     writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch) if rank() == 0 else None
-    with tqdm(total=run.training.epochs, initial=first_epoch, desc=name, unit="epoch", disable=rank() > 0) as bar:
+    with progress(run.training.epochs, name, "epoch", first_epoch, rank() == 0) as bar:
         for epoch in range(first_epoch, run.training.epochs):
             start = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": learning_rate(run.training, epoch)}

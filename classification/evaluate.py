@@ -136,7 +136,7 @@ def evaluate(experiment: Experiment) -> None:
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:
-    return predict(predictor.probabilities, images, *experiment.statistics, progress=name)
+    return predict(predictor.probabilities, images, *experiment.statistics, title=name)
 
 
 def _other_accuracies(experiment: Experiment, predictor: Predictor) -> dict[str, float]:

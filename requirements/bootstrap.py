@@ -88,17 +88,32 @@ def install_registry_detectron2(uv, python):
     (site / f"{ENV_MODULE}.pth").write_text(hook)
 
 
-def main():
-    """Make or complete the environment."""
+def build_parser():
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the environment to make or complete")
     parser.add_argument("--stamp", type=Path, required=True, help="file written once all is done")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv=None):
+    """Make or complete the environment; a command that fails, or SIGINT, ends it with a sentence."""
+    args = build_parser().parse_args(argv)
+    try:
+        set_up(args.venv.absolute(), args.stamp)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"set-up stopped at: {' '.join(error.cmd)}\nMend what it says above and run the same command again.")
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def set_up(venv, stamp):
+    """Make or complete the environment in `venv`, then touch `stamp`."""
     if sys.version_info < (3, 10):  # noqa: UP036 (this script meets whatever Python is there)
         sys.exit(f"Python >= 3.10 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.10 ...")
 
     start = time.perf_counter()
-    venv = args.venv.absolute()
     print(f"Setting up {venv} (a few minutes at most; needs the package index, nothing else) ...", flush=True)
     create(venv)
     python = venv_python(venv)
@@ -125,13 +140,10 @@ def main():
 
     for old in venv.glob(".ready-*"):
         old.unlink()
-    args.stamp.touch()
+    stamp.touch()
     in_progress.unlink()
     print(f"Ready after {time.perf_counter() - start:.0f} s.", flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"set-up stopped at: {' '.join(error.cmd)}\nMend what it says above and run the same command again.")
+    main()

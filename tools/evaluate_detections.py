@@ -7,22 +7,16 @@ calibration.json, the bins as JSON, and reliability diagrams.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.detection import (
-    Settings,
-    evaluate,
-    match_images,
-    read_detections,
-    read_ground_truth,
-    tables,
-    write_report,
-)
-from uncertainty_core.errors import UserError, one_sentence_errors
+from uncertainty_core.cli import add_common_flags, echo, log_to, program
+from uncertainty_core.cli.console import echo_error
+from uncertainty_core.detection import Settings
+from uncertainty_core.errors import UserError
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,34 +31,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--score-threshold", type=float, default=defaults.score_threshold, help="lower scores do not enter calibration"
     )
     parser.add_argument("--per-class", action="store_true", help="also print every number of every class")
-    return parser.parse_args(arguments)
+    add_common_flags(parser)
+    return parser
 
 
-def announce(what: str) -> None:
-    """Say what takes time, where it does not mix with the result."""
-    print(f"{what} ...", file=sys.stderr, flush=True)
-
-
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables, write the files."""
-    try:
-        settings = Settings(tuple(args.iou), args.bins, score_threshold=args.score_threshold)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    announce(f"reading {args.ground_truth}")
-    ground_truth = read_ground_truth(args.ground_truth)
-    announce(f"reading {args.detections}")
-    detections = read_detections(args.detections, ground_truth)
-    announce(f"matching {len(detections)} detections in {len(ground_truth.image_ids)} images")
-    matched = match_images(ground_truth, detections, settings)
-    announce("counting")
-    evaluation = evaluate(ground_truth, matched, settings)
-    print(tables(evaluation, args.per_class))
-    if args.output is not None:
-        announce(f"writing {args.output}")
-        write_report(evaluation, args.output)
+    args = build_parser().parse_args(argv)
+    with program(args):
+        try:
+            settings = Settings(tuple(args.iou), args.bins, score_threshold=args.score_threshold)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        # files are read, and refused, before torch is imported
+        from uncertainty_core.detection import read_detections, read_ground_truth
+
+        ground_truth = read_ground_truth(args.ground_truth)
+        detections = read_detections(args.detections, ground_truth)
+        if args.output is not None:
+            args.output.mkdir(parents=True, exist_ok=True)
+            log_to(args.output / "log.txt")
+        # not where the tables go
+        echo_error(f"matching {len(detections)} detections in {len(ground_truth.image_ids)} images")
+        from uncertainty_core.detection import evaluate, match_images, tables, write_report
+
+        evaluation = evaluate(ground_truth, match_images(ground_truth, detections, settings), settings)
+        echo(tables(evaluation, args.per_class))
+        if args.output is not None:
+            write_report(evaluation, args.output)
+            echo_error(f"written to {args.output}")
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main(parse())
+    main()

@@ -11,14 +11,15 @@ that you report.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.detection import Settings, read_detections, read_ground_truth
-from uncertainty_core.detection.temperature import fit_to_detections, scale_results
-from uncertainty_core.errors import UserError, one_sentence_errors
+from uncertainty_core.cli import add_common_flags, echo, program
+from uncertainty_core.detection import Settings
+from uncertainty_core.errors import UserError
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ground_truth", type=Path, metavar="val.json", help="COCO annotations")
@@ -29,26 +30,36 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--apply", type=Path, metavar="FILE", help="COCO results to rescale")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write what --apply gives")
-    args = parser.parse_args(arguments)
+    add_common_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the temperature, and apply it."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
     if (args.apply is None) != (args.output is None):
         parser.error("--apply and --output go together")
-    return args
+    with program(args):
+        # files are read, and refused, before torch is imported
+        from uncertainty_core.detection import read_detections, read_ground_truth
+        from uncertainty_core.detection.coco_format import read_scores
 
+        ground_truth = read_ground_truth(args.ground_truth)
+        detections = read_detections(args.detections, ground_truth)
+        if args.apply is not None:
+            read_scores(args.apply)
+        from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 
-def main(args: argparse.Namespace) -> None:
-    """Print the temperature, and apply it."""
-    ground_truth = read_ground_truth(args.ground_truth)
-    detections = read_detections(args.detections, ground_truth)
-    try:
-        temperature = fit_to_detections(ground_truth, detections, args.iou, args.score_threshold)
-    except ValueError as error:  # of --iou, --score-threshold, or where they leave nothing to fit to
-        raise UserError(str(error)) from None
-    print(f"temperature {temperature:.4f}")
-    if args.apply is not None:
-        args.output.write_text(json.dumps(scale_results(args.apply, temperature)), encoding="utf-8")
-        print(f"wrote {args.output}")
+        try:
+            temperature = fit_to_detections(ground_truth, detections, args.iou, args.score_threshold)
+        except ValueError as error:  # of --iou, --score-threshold, or where they leave nothing to fit to
+            raise UserError(str(error)) from None
+        echo(f"temperature {temperature:.4f}")
+        if args.apply is not None:
+            args.output.write_text(json.dumps(scale_results(args.apply, temperature)), encoding="utf-8")
+            echo(f"wrote {args.output}")
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main(parse())
+    main()

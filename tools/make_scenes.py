@@ -8,30 +8,36 @@ The sets scenes_train, scenes_val and scenes_test need no such command: they are
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from ddn_detectron2.data import write_scenes
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import add_common_flags, check_at_least, echo, program
+from uncertainty_core.cli.flags import check_detectron2
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="made if need be")
     parser.add_argument("--split", default="train", help="any name; splits share no scene (default: %(default)s)")
     parser.add_argument("--num-images", required=True, type=int, help="how many scenes")
     parser.add_argument("--seed", type=int, default=0, help="of all drawings (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    if args.num_images < 1:
-        parser.error(f"--num-images must be at least 1, got {args.num_images}")
-    return args
+    add_common_flags(parser)
+    return parser
 
 
-def main(args: argparse.Namespace) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the split."""
-    print(write_scenes(args.output, args.split, args.num_images, args.seed))
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_at_least(parser, args, 1, "num_images")
+    with program(args):
+        check_detectron2()
+        args.output.mkdir(parents=True, exist_ok=True)
+        from ddn_detectron2.data import write_scenes
+
+        echo(write_scenes(args.output, args.split, args.num_images, args.seed))
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main(parse())
+    main()

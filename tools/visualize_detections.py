@@ -8,13 +8,14 @@ Magenta: objects. Blue: detections that overlap an object of their class. Orange
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from ddn_detectron2.evaluation.visualizer import draw_changes
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import add_common_flags, check_at_least, echo, log_to, program
+from uncertainty_core.cli.flags import check_detectron2
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gt", required=True, type=Path, metavar="JSON", help="COCO instances")
@@ -35,29 +36,40 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=0.5,
         help="overlap from which on two boxes of one class are the same (default: %(default)s)",
     )
-    args = parser.parse_args(arguments)
-    if args.top < 1:
-        parser.error(f"--top must be at least 1, got {args.top}")
+    add_common_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare all images, draw the first ones."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_at_least(parser, args, 1, "top")
     if not 0 < args.iou_threshold <= 1:
         parser.error(f"--iou-threshold must lie in (0, 1], got {args.iou_threshold}")
-    return args
+    with program(args):
+        check_detectron2()
+        # files are read, and refused, before Detectron2 is imported
+        from uncertainty_core.detection import read_detections, read_ground_truth
 
+        ground_truth = read_ground_truth(args.gt)
+        for path in (args.baseline, args.student):
+            read_detections(path, ground_truth)
+        log_to(args.output / "log.txt")
+        from ddn_detectron2.evaluation.visualizer import draw_changes
 
-def main(args: argparse.Namespace) -> None:
-    """Compare all images, draw the first ones."""
-    drawn = draw_changes(
-        args.gt,
-        args.images,
-        args.baseline,
-        args.student,
-        args.output,
-        args.top,
-        args.score_threshold,
-        args.iou_threshold,
-    )
-    print(f"{len(drawn)} images and index.png in {args.output}")
+        drawn = draw_changes(
+            args.gt,
+            args.images,
+            args.baseline,
+            args.student,
+            args.output,
+            args.top,
+            args.score_threshold,
+            args.iou_threshold,
+        )
+        echo(f"{len(drawn)} images and index.png in {args.output}")
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main(parse())
+    main()

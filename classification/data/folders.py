@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm import tqdm
+
+from uncertainty_core.cli import track
 
 from .batches import with_channels
 from .image_set import SPLITS, DataError, ImageSet, check_memory, check_options, one_line
@@ -102,7 +103,7 @@ def _read_images(
     images = torch.empty(len(files), channels, height, width, dtype=torch.uint8)
     kept: list[int] = []
     bad: list[str] = []
-    for index, file in enumerate(tqdm(files, desc=folder.name, unit="image", disable=not (progress and files))):
+    for index, file in enumerate(track(files, folder.name, "image", progress)):
         try:
             image = _decode(folder / file, channels, image_size)
         except Exception as error:  # decoders raise nearly anything at broken files

@@ -17,9 +17,9 @@ from typing import Any
 
 from iopath.common.file_io import file_lock
 from PIL import Image
-from tqdm import tqdm
 
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.cli import track
 from uncertainty_core.io.files import write_atomically
 from uncertainty_core.io.ownership import is_written_for
 
@@ -91,7 +91,7 @@ def _write(path: Path, request: dict[str, Any], progress: bool) -> None:
     annotations: list[dict[str, Any]] = []
     digest = hashlib.sha256()
     description = f"scenes, {request['split']}"
-    for index in tqdm(range(request["num_images"]), desc=description, unit="image", disable=not progress):
+    for index in track(range(request["num_images"]), description, "image", progress):
         scene = draw_scene(request["seed"], request["split"], index)
         height, width, _ = scene.image.shape
         image_id, name = index + 1, _image_name(index)

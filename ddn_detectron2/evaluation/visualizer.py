@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
+from uncertainty_core.cli import track
 from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
 
@@ -259,10 +259,10 @@ def draw_changes(
             score_threshold,
             iou_threshold,
         )
-        for image in tqdm(range(len(file_names)), desc="compare", unit="image")
+        for image in track(range(len(file_names)), "compare", "image")
     }
     strips, drawn = [], {}
-    for rank, image in enumerate(tqdm(rank_images(comparisons)[:top], desc="draw", unit="image"), start=1):
+    for rank, image in enumerate(track(rank_images(comparisons)[:top], "draw", "image"), start=1):
         comparison, image_id = comparisons[image], ground_truth.image_ids[image]
         title = f"{rank}. {file_names[image_id]} (image {image_id}): largest change {comparison.largest_change:+.2f}"
         picture = _read_image(image_root / file_names[image_id])

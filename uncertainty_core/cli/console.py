@@ -10,12 +10,14 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 
 class _Quiet:
@@ -161,3 +163,11 @@ def progress(total: int, description: str, unit: str = "it", initial: int = 0, s
     )
     _bars.add(bar)
     return bar
+
+
+def track(items: Sequence[Item], description: str, unit: str = "it", shown: bool = True) -> Iterator[Item]:
+    """The items, with a progress bar over them."""
+    with progress(len(items), description, unit, shown=shown) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -42,6 +42,14 @@ def _local_url() -> str:
     return f"tcp://127.0.0.1:{2**15 + 2**14 + user % 2**14}"
 
 
+def check_detectron2() -> Path:
+    """The folder of Detectron2; UserError without it."""
+    folder = package_folder("detectron2")
+    if folder is None:
+        raise UserError("Detectron2 is not installed, and no package index has it: see README, 'Installing Detectron2'")
+    return folder
+
+
 def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> None:
     """Raise UserError for whatever is wrong with the command line that can be seen without Detectron2.
 
@@ -49,9 +57,7 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
         args: of `detector_parser`.
         more_configs: names of further configs that the command line mentions.
     """
-    detectron2 = package_folder("detectron2")
-    if detectron2 is None:
-        raise UserError("Detectron2 is not installed: see README, 'Installing Detectron2'")
+    detectron2 = check_detectron2()
     for name in (args.config_file, *more_configs):
         path = find_detector_config(name)
         if detectron2 not in path.parents:  # some of the zoo compute with tags, and Detectron2 itself is trusted

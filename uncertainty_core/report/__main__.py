@@ -6,14 +6,13 @@ A RUN_DIR is a folder with a run.json, or one with such folders inside.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import one_sentence_errors
-from .find import find_runs
-from .page import build_page
+from ..cli import add_common_flags, echo, program
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m uncertainty_core.report",
@@ -23,19 +22,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of one or several runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="the page (report.html)")
     parser.add_argument("--title", default="Comparison of predictors", help="its heading")
-    return parser.parse_args(arguments)
+    add_common_flags(parser)
+    return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and say where it is."""
-    args = parse(arguments)
-    runs = find_runs(args.runs)
-    page = build_page(runs, args.title)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(page, encoding="utf-8")
-    print(f"Look at {args.output}, which compares {len(runs)} {'run' if len(runs) == 1 else 'runs'}.")
+    args = build_parser().parse_args(argv)
+    with program(args):
+        from .find import find_runs
+        from .page import build_page
+
+        runs = find_runs(args.runs)
+        page = build_page(runs, args.title)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(page, encoding="utf-8")
+        echo(f"Look at {args.output}, which compares {len(runs)} {'run' if len(runs) == 1 else 'runs'}.")
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
-        main()
+    main()

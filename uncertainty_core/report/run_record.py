@@ -6,6 +6,8 @@ any number of them on one page.
 Shapes: K bins of confidence, Q points of a curve.
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import platform
@@ -14,16 +16,16 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
-from ..functional.calibration import CalibrationResult, bin_edges
-from ..functional.selective import Ranking, risk_coverage
 from ..io.files import write_atomically
 from ..io.strict_json import strict_json
+
+if TYPE_CHECKING:  # records are read and compared where no torch is needed
+    from ..functional.calibration import CalibrationResult
+    from ..functional.selective import Ranking
 
 FILE = "run.json"
 
@@ -60,8 +62,10 @@ class Reliability:
         _check_lengths("reliability", len(self.edges) - 1, **columns)
 
     @classmethod
-    def of(cls, result: CalibrationResult) -> "Reliability":
+    def of(cls, result: CalibrationResult) -> Reliability:
         """The bins of a finished measurement."""
+        from ..functional.calibration import bin_edges
+
         bins = result.bins
         return cls(
             edges=bin_edges(result.num_bins).tolist(),
@@ -91,6 +95,10 @@ def risk_coverage_curve(errors: Ranking, points: int = 200) -> Curve:
 
     The oracle covers every right prediction before the first wrong one, hence risk max(0, 1 - right / covered).
     """
+    import torch
+
+    from ..functional.selective import risk_coverage
+
     coverage, risk = risk_coverage(errors)
     wanted = torch.linspace(0, 1, points, dtype=coverage.dtype, device=coverage.device)
     kept = torch.searchsorted(coverage, wanted).clamp(max=len(coverage) - 1).unique()
@@ -147,7 +155,7 @@ class Provenance:
     seconds: float
 
     @classmethod
-    def of_this_process(cls, seed: int | None, data: Data, seconds: float, **frameworks: str) -> "Provenance":
+    def of_this_process(cls, seed: int | None, data: Data, seconds: float, **frameworks: str) -> Provenance:
         """With the command line of this process and the versions it runs; those of `frameworks` by name."""
         command = shlex.join(["python", *sys.orig_argv[1:]])
         return cls(command, seed, versions() | frameworks, data, seconds)
@@ -155,6 +163,9 @@ class Provenance:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that every measurement needs."""
+    import numpy
+    import torch
+
     try:
         ours = importlib.metadata.version("distilled-uncertainty")
     except importlib.metadata.PackageNotFoundError:
@@ -162,7 +173,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": np.__version__,
+        "numpy": numpy.__version__,
         "distilled-uncertainty": ours,
     }
 
@@ -217,7 +228,7 @@ class RunRecord:
         return path
 
     @classmethod
-    def read(cls, folder: str | Path) -> "RunRecord":
+    def read(cls, folder: str | Path) -> RunRecord:
         """The record in `folder`; raises UserError where it is absent, damaged or of another format."""
         path = Path(folder) / FILE
         if not path.is_file():

@@ -271,10 +271,8 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
 
     def verify(self, progress: bool = False) -> None:
         """Check every shard now rather than when it is first touched."""
-        with console.progress(self.num_shards, "verify", "shard", shown=progress) as bar:
-            for shard in range(self.num_shards):
-                self._open(shard)
-                bar.update()
+        for shard in console.track(range(self.num_shards), "verify", "shard", progress):
+            self._open(shard)
 
     def _open(self, shard: int) -> tuple[Any, dict[int, list[str]]]:
         if shard not in self._open_shards:

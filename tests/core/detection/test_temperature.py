@@ -156,10 +156,10 @@ def tool(tmp_path, monkeypatch):
     return run
 
 
-def test_tool_fits_and_applies(tool, tmp_path, capsys):
+def test_tool_fits_and_applies(tool, tmp_path, capfd):
     scaled = tmp_path / "scaled.json"
     tool("--apply", "dt.json", "--output", str(scaled))
-    assert "temperature 2.0000" in capsys.readouterr().out
+    assert "temperature 2.0000" in capfd.readouterr().out
     assert [result["score"] for result in json.loads(scaled.read_text())] == pytest.approx([0.75] * 4, abs=1e-6)
 
 
@@ -174,7 +174,7 @@ def test_tool_fits_and_applies(tool, tmp_path, capsys):
         (["--apply", "dt.json", "--output", "."], ".: Is a directory"),
     ],
 )
-def test_tool_ends_in_one_sentence(tool, tmp_path, arguments, sentence, capsys):
+def test_tool_ends_in_one_sentence(tool, tmp_path, arguments, sentence, capfd):
     (tmp_path / "unscored.json").write_text('[{"image_id": 1}]')
     (tmp_path / "logits.json").write_text('[{"image_id": 1, "score": 2}]')
     if "--apply" in arguments and "--output" not in arguments:
@@ -182,6 +182,6 @@ def test_tool_ends_in_one_sentence(tool, tmp_path, arguments, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         tool(*arguments)
     assert stop.value.code == 2
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert error.startswith("error: ") and sentence in error and error.count("\n") == 1
     assert not (tmp_path / "out.json").exists()

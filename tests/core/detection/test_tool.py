@@ -33,10 +33,10 @@ def main(monkeypatch):
     return run
 
 
-def test_prints_tables_and_writes_files(files, main, tmp_path, capsys):
+def test_prints_tables_and_writes_files(files, main, tmp_path, capfd):
     options = ["--output", str(tmp_path / "out"), "--iou", "0.4", "0.6", "--bins", "8", "--per-class"]
     main([*files, *options])
-    shown = capsys.readouterr()
+    shown = capfd.readouterr()
     assert "matching 1 detections in 3 images" in shown.err
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines()}
     assert rows["ece"] == ["0.25000", "0.25000"]
@@ -47,19 +47,19 @@ def test_prints_tables_and_writes_files(files, main, tmp_path, capsys):
     assert (tmp_path / "out" / "reliability_iou60.png").exists()
 
 
-def test_score_threshold(files, main, capsys):
+def test_score_threshold(files, main, capfd):
     with pytest.warns(RuntimeWarning, match="NaN"):
         main([*files, "--score-threshold", "0.8"])
-    assert "ninety" not in capsys.readouterr().out
+    assert "ninety" not in capfd.readouterr().out
 
 
-def test_needs_no_detectron2(files, main, monkeypatch, capsys):
+def test_needs_no_detectron2(files, main, monkeypatch, capfd):
     for name in ("detectron2", "fvcore", "pycocotools", "mmseg", "mmengine", "ddn_detectron2"):
         monkeypatch.setitem(sys.modules, name, None)  # makes its import fail
     for name in [name for name in sys.modules if name.startswith("uncertainty_core")]:
         monkeypatch.delitem(sys.modules, name)
     main(files)
-    assert "AP50" in capsys.readouterr().out
+    assert "AP50" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_needs_no_detectron2(files, main, monkeypatch, capsys):
         (lambda files: [*files, "--output", files[0]], "File exists"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(files, main, change, sentence, capsys):
+def test_bad_input_ends_in_one_sentence(files, main, change, sentence, capfd):
     with pytest.raises(SystemExit) as stop:
         main(change(files))
     assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert any(part in error for part in sentence.split("|"))

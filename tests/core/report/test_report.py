@@ -418,20 +418,20 @@ def test_data_sets_of_one_name_are_told_apart():
     assert "Classification, digits ab12ab12" in html and "Classification, digits ffffffff" in html
 
 
-def test_the_command_writes_the_same_bytes_each_time(folder, tmp_path, capsys):
+def test_the_command_writes_the_same_bytes_each_time(folder, tmp_path, capfd):
     for name in ("a", "b"):
         main([str(folder / "digits"), str(folder / "streets"), "-o", str(tmp_path / name / "r.html"), "--title", "T"])
     assert (tmp_path / "a" / "r.html").read_bytes() == (tmp_path / "b" / "r.html").read_bytes()
-    assert f"Look at {tmp_path}/b/r.html, which compares 10 runs." in capsys.readouterr().out
+    assert f"Look at {tmp_path}/b/r.html, which compares 10 runs." in capfd.readouterr().out
 
 
-def test_the_command_ends_with_a_sentence_where_there_is_nothing(tmp_path, monkeypatch, capsys):
+def test_the_command_ends_with_a_sentence_where_there_is_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.delitem(sys.modules, "uncertainty_core.report.__main__")  # as in a process of its own
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path), "-o", str(tmp_path / "r.html")])
     with pytest.raises(SystemExit) as end:
         runpy.run_module("uncertainty_core.report", run_name="__main__")
     assert end.value.code == 2
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said.startswith("error: there is no run.json in ") and said.count("\n") == 1
     assert not (tmp_path / "r.html").exists()
 
@@ -441,7 +441,7 @@ def test_style_and_script_are_installed(monkeypatch):
     build = setuptools.distutils.core.run_setup("setup.py", stop_after="init").get_command_obj("build_py")
     build.ensure_finalized()
     files = {package: sorted(names) for package, _, _, names in build.data_files}
-    assert files["uncertainty_core.report"] == ["script.js", "style.css"]
+    assert files["uncertainty_core.report"] == ["__init__.pyi", "script.js", "style.css"]
 
 
 def test_records_are_checked_before_anything_is_drawn(tmp_path):
