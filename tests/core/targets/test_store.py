@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import stat
-import sys
 import zipfile
 
 import pytest
@@ -537,7 +536,7 @@ def test_make_must_yield_one_target_per_image(tmp_path, folder, extra):
 @pytest.fixture
 def terminal(capsys, monkeypatch):
     """Standard error is one: elsewhere there are no bars."""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("_pytest.capture.CaptureIO.isatty", lambda self: True)
     return capsys
 
 
