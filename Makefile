@@ -34,8 +34,8 @@ demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small De
 		--work-dir demo/segmentation --cfg-options log_level=ERROR
 	@$(RUN) -m uncertainty_core.report demo/segmentation/rows -o demo/segmentation/report.html
 
-test: $(STAMP)  ## the whole test suite with branch coverage of the core
-	@$(RUN) -m pytest --cov --cov-fail-under=95 $(PYTEST_ARGS)
+test: $(STAMP)  ## the whole test suite in two processes, with branch coverage of the core
+	@$(RUN) -m pytest -n 2 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## style, formatting, and a docstring for every public name
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -102,6 +102,6 @@ setup(
             "ftfy",
             "regex",
         ],
-        "dev": ["pytest>=8", "pytest-cov>=5", "hypothesis>=6.100", "ruff>=0.6", "netcal>=1.3.5"],
+        "dev": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "netcal>=1.3.5"],
     },
 )

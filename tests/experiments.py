@@ -1,21 +1,13 @@
-"""Tiny experiments on the digits, and processes that run them.
-
-Run as a script this file is a server that has paid for `import torch` once and forks a process per order it reads; the
-tests kill those, or let two of them work together.
-"""
+"""Tiny experiments on the digits, and how to run them."""
 
 import contextlib
 import copy
 import io
-import json
 import os
 import runpy
 import signal
 import socket
-import subprocess
 import sys
-import traceback
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,14 +44,19 @@ def write_config(folder, **sections):
     return path
 
 
+def run_classification(*arguments):
+    """What `python -m classification <arguments>` does, in this process."""
+    sys.argv = ["classification", *map(str, arguments)]
+    runpy.run_module("classification", run_name="__main__")
+
+
 def command(*arguments):
-    """`python -m classification <arguments>`, in this process."""
+    """`run_classification`, with what it wrote and its exit code."""
     out, err = io.StringIO(), io.StringIO()
     before, code = sys.argv, 0
-    sys.argv = ["classification", *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_module("classification", run_name="__main__")
+            run_classification(*arguments)
     except SystemExit as stop:
         code = stop.code
     finally:
@@ -72,41 +69,6 @@ def tree(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
-class Server:
-    """Starts commands in processes of their own; an order names the environment and perhaps a place to die at."""
-
-    def __init__(self):
-        self.process = None
-
-    def start(self, *arguments, env=None, die=None, err):
-        """A process that runs a command and writes what it says to the file `err`; its number."""
-        if self.process is None:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-            )
-        order = {"arguments": [*map(str, arguments)], "env": env or {}, "die": die, "err": str(err)}
-        return self._ask(order)
-
-    def wait(self, pid):
-        """The exit status of a process that was started, -9 if it was killed."""
-        return self._ask({"wait": pid})
-
-    def _ask(self, order):
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        """Stop the server."""
-        if self.process is not None:
-            self.process.stdin.close()
-            self.process.wait(30)
-
-
 def rank_environments(count=2):
     """What torchrun sets, for each of its processes."""
     with socket.socket() as free:
@@ -116,10 +78,7 @@ def rank_environments(count=2):
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-# --- the server's side
-
-
-def _die_at(name, when):
+def die_at_place(name, when):
     """Kill this process right before or right after something called `name` gets its place."""
     replace = os.replace
 
@@ -131,41 +90,3 @@ def _die_at(name, when):
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = deadly
-
-
-def _obey(order):
-    file = os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.environ.update(order["env"])
-    if order["die"]:
-        _die_at(*order["die"])
-    outcome = command(*order["arguments"])
-    os.write(2, (outcome.out + outcome.err).encode())
-    return outcome.code
-
-
-def _serve():
-    import torch
-
-    warnings.simplefilter("ignore", RuntimeWarning)  # of runpy, that the module is imported already
-    import classification.__main__  # noqa: F401
-
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "wait" in order:
-            answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
-        elif (answer := os.fork()) == 0:
-            code = 1
-            try:
-                signal.alarm(120)  # whatever happens, no process is left behind
-                code = _obey(order)
-            except BaseException:
-                os.write(2, traceback.format_exc().encode())
-            os._exit(code)
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -31,6 +31,7 @@ def fork(function, *arguments, folder):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         # pytest has put objects of its own there
         sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
+        sys.settrace(None)  # what coverage would learn here is lost at os._exit
         signal.alarm(120)  # whatever happens, no process is left behind
         code = 0
         try:

@@ -1,9 +1,9 @@
-"""One tiny experiment that many tests look at, and a server of processes."""
+"""One tiny experiment that many tests look at."""
 
 import shutil
 
 import pytest
-from experiments import Server, command, write_config
+from experiments import command, write_config
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +23,3 @@ def copied(finished, tmp_path):
     shutil.copytree(finished / "out", tmp_path / "out")
     write_config(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def server():
-    """See `experiments.Server`."""
-    server = Server()
-    yield server
-    server.close()

@@ -1,11 +1,13 @@
 """Training: what one step sees, that a resumed run equals an uninterrupted one, and that two ranks equal one."""
 
 import csv
+import os
 import shutil
 
 import pytest
 import torch
-from experiments import TINY, command, rank_environments, tree, write_config
+from experiments import TINY, command, die_at_place, rank_environments, run_classification, tree, write_config
+from forked_tools import KILLED, fork, run, wait
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -174,12 +176,22 @@ def test_no_pickle_is_written(tmp_path):
     ]
 
 
+def killed_at(name, when, *arguments, folder):
+    """Run a command that is killed when `name` gets its place."""
+
+    def killed():
+        die_at_place(name, when)
+        run_classification(*arguments)
+
+    outcome = run(killed, folder=folder)
+    assert outcome.code == KILLED, outcome.err
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_killed_process_resumes_to_the_same_bytes(tmp_path, server, finished, when):
+def test_a_killed_process_resumes_to_the_same_bytes(tmp_path, finished, when):
     # the checkpoint of the first of two epochs is about to get its place, or has just got it
     config = write_config(tmp_path)
-    pid = server.start("train", "--config", config, die=["epoch-0001", when], err=tmp_path / "err")
-    assert server.wait(pid) == -9, (tmp_path / "err").read_text()
+    killed_at("epoch-0001", when, "train", "--config", config, folder=tmp_path)
     folder = tmp_path / "out/tiny/teacher/seed-0"
     assert (folder / "epoch-0001").exists() == (when == "after")
     assert command("train", "--config", config, "--resume").code == 0
@@ -188,12 +200,11 @@ def test_a_killed_process_resumes_to_the_same_bytes(tmp_path, server, finished, 
         assert_same_run(tmp_path / "out/tiny" / name, finished / "out/tiny" / name)
 
 
-def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path, server, finished):
+def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path, finished):
     config = write_config(tmp_path)
     shutil.copytree(finished / "out/tiny/teacher", tmp_path / "out/tiny/teacher")
     for name in ("shard-00000.sha256", "epoch-0001"):
-        pid = server.start("distill", "--config", config, "--resume", die=[name, "before"], err=tmp_path / "err")
-        assert server.wait(pid) == -9, (tmp_path / "err").read_text()
+        killed_at(name, "before", "distill", "--config", config, "--resume", folder=tmp_path)
     assert command("distill", "--config", config, "--resume").code == 0
     assert tree(tmp_path / "out/tiny/targets") == tree(finished / "out/tiny/targets")
     for student in TINY["students"]:
@@ -219,12 +230,22 @@ RANKS["students"] = {
 }
 
 
-def run_ranks(server, folder, *arguments):
-    pids = [
-        server.start(*arguments, env=env, err=folder / f"err-{rank}") for rank, env in enumerate(rank_environments())
+def run_ranks(folder, *arguments):
+    """Run a command in two processes, as torchrun would."""
+
+    def rank(environment):
+        os.environ.update(environment)
+        run_classification(*arguments)
+
+    places = [folder / f"rank-{rank}" for rank in range(2)]
+    for place in places:
+        place.mkdir(exist_ok=True)
+    processes = [
+        fork(rank, environment, folder=place) for environment, place in zip(rank_environments(), places, strict=True)
     ]
-    for rank, pid in enumerate(pids):
-        assert server.wait(pid) == 0, (folder / f"err-{rank}").read_text()
+    for process, place in zip(processes, places, strict=True):
+        outcome = wait(process, place)
+        assert outcome.code == 0, outcome.err
 
 
 def assert_close_runs(folder, other):
@@ -237,7 +258,7 @@ def assert_close_runs(folder, other):
         )
 
 
-def test_two_ranks_equal_one(tmp_path, server):
+def test_two_ranks_equal_one(tmp_path):
     (tmp_path / "more").mkdir()
     for k in range(16):  # without labels, of which the two then hold different numbers
         Image.new("L", (8, 8), 9 * k).save(tmp_path / f"more/{k:02d}.png")
@@ -246,22 +267,22 @@ def test_two_ranks_equal_one(tmp_path, server):
     assert command("train", "--config", one).code == 0
     (tmp_path / "two").mkdir()
     two = write_config(tmp_path / "two", **sections)
-    run_ranks(server, tmp_path, "train", "--config", two)
+    run_ranks(tmp_path, "train", "--config", two)
     ours, theirs = tmp_path / "out/tiny", tmp_path / "two/out/tiny"
     assert_close_runs(theirs / "teacher/seed-0", ours / "teacher/seed-0")
     # from the very same teacher
     shutil.rmtree(theirs)
     shutil.copytree(ours, theirs)
     assert command("distill", "--config", one).code == 0
-    run_ranks(server, tmp_path, "distill", "--config", two)
+    run_ranks(tmp_path, "distill", "--config", two)
     for student in RANKS["students"]:
         assert_close_runs(theirs / f"students/{student}/seed-0", ours / f"students/{student}/seed-0")
 
 
-def test_two_ranks_write_the_targets_of_one(tmp_path, server, finished):
+def test_two_ranks_write_the_targets_of_one(tmp_path, finished):
     config = write_config(tmp_path)
     shutil.copytree(finished / "out/tiny/teacher", tmp_path / "out/tiny/teacher")
-    run_ranks(server, tmp_path, "targets", "--config", config)
+    run_ranks(tmp_path, "targets", "--config", config)
     assert tree(tmp_path / "out/tiny/targets") == tree(finished / "out/tiny/targets")
 
 

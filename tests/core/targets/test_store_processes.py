@@ -1,8 +1,4 @@
-"""The target store among processes: killed and simultaneous writers, readers that were sent a copy, memory.
-
-Run as a script this file is a server that has paid for `import torch` once and forks a process per order it reads;
-the tests kill those.
-"""
+"""The target store among processes: killed and simultaneous writers, readers that were sent a copy, memory."""
 
 import hashlib
 import itertools
@@ -11,28 +7,25 @@ import os
 import pickle
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-import traceback
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from forked_tools import KILLED, fork, run, wait
 from torch.utils.data import DataLoader
 
 from uncertainty_core.sampling.mc_dropout import derive_seed
 from uncertainty_core.targets.store import TargetStore, TargetStoreError, write_targets
 
 FINGERPRINT = {"weights": "c0ffee", "num_samples": 10, "rate": 0.5}
-KILLS = 20
+KILLS = 6
 # Images, images per shard, seconds to make one, values in one. A writer that sleeps is mostly killed while it makes
 # targets, one that does not while it writes files.
 SMALL = {"images": 5, "shard_size": 2, "sleep": 0.0, "values": 4}
-SLOW = {"images": 60, "shard_size": 2, "sleep": 0.004, "values": 500}
-LARGE = {"images": 40, "shard_size": 2, "sleep": 0.0, "values": 50_000}
+SLOW = {"images": 30, "shard_size": 2, "sleep": 0.004, "values": 500}
+LARGE = {"images": 20, "shard_size": 2, "sleep": 0.0, "values": 50_000}
 
 
 def targets_of(image_id, values):
@@ -71,11 +64,7 @@ def assert_right(store, values):
         assert all(torch.equal(target[name], expected[name]) for name in expected)
 
 
-# --- the server's side
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+# --- what the processes do
 
 
 def die_at(call, index, when):
@@ -89,10 +78,10 @@ def die_at(call, index, when):
         if mine and when == "torn":
             os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
         if mine and when != "after":
-            die()
+            os.kill(os.getpid(), -KILLED)
         result = real(*args, **kwargs)
         if mine:
-            die()
+            os.kill(os.getpid(), -KILLED)
         return result
 
     setattr(owner, call, fatal)
@@ -117,79 +106,19 @@ def read_one(folder, other, answer):
     Path(answer).write_text(json.dumps({"small": small.tolist(), **growth}))
 
 
-def serve():
-    torch.set_num_threads(1)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "wait" in order:
-            print(os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1]), flush=True)
-            continue
-        pid = os.fork()
-        if pid == 0:
-            try:
-                {"write": write, "read_copy": read_copy, "read_one": read_one}[order.pop("do")](**order)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(1)
-        print(pid, flush=True)
-
-
 # --- the tests' side
 
 
-class Server:
-    # The package's table of contents imports torchmetrics, many seconds that a store does without: put the package
-    # in place without running it.
-    BOOT = """
-import importlib.util, runpy, sys
-spec = importlib.util.find_spec("uncertainty_core")
-sys.modules["uncertainty_core"] = importlib.util.module_from_spec(spec)
-runpy.run_path(sys.argv[1], run_name="__main__")
-"""
-
-    def __init__(self):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen([sys.executable, "-c", self.BOOT, __file__], text=True, **pipes)
-        assert self.process.stdout.readline() == "ready\n"  # the import is no part of a writer's life
-
-    def ask(self, **order):
-        self.process.stdin.write(json.dumps(order, default=str) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def start(self, do, **order):
-        """Process id of a new process that does `do`."""
-        return self.ask(do=do, **order)
-
-    def wait(self, pid):
-        """Exit status, -9 for a killed one."""
-        return self.ask(wait=pid)
-
-    def run(self, do, **order):
-        return self.wait(self.start(do, **order))
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.process.kill()
-    server.process.communicate()
-
-
 @pytest.fixture
-def quiet(server, tmp_path):
+def quiet(tmp_path):
     """Writes a store that nobody disturbs: its files, and the seconds that took."""
 
-    def run(plan):
+    def undisturbed(plan):
         begin = time.monotonic()
-        assert server.run("write", folder=tmp_path / "quiet", **plan) == 0
+        assert run(partial(write, tmp_path / "quiet", **plan), folder=tmp_path).code == 0
         return tree(tmp_path / "quiet"), time.monotonic() - begin
 
-    return run
+    return undisturbed
 
 
 def tree(folder):
@@ -210,7 +139,7 @@ def finished_shards(folder, damaged=None):
 
 @pytest.mark.parametrize("worlds", [(1,), (1, 2, 3)], ids=["one rank", "changing ranks"])
 @pytest.mark.parametrize("plan", [SLOW, LARGE], ids=["making", "writing"])
-def test_kills_at_random_moments_leave_no_trace(server, quiet, tmp_path, plan, worlds):
+def test_kills_at_random_moments_leave_no_trace(quiet, tmp_path, plan, worlds):
     expected, life = quiet(plan)
     num_shards = -(-plan["images"] // plan["shard_size"])
     moments = random.Random(f"{plan} {worlds}")
@@ -219,21 +148,23 @@ def test_kills_at_random_moments_leave_no_trace(server, quiet, tmp_path, plan, w
     while kills < KILLS:
         world_size = moments.choice(worlds)
         writers = [
-            server.start("write", folder=folder, rank=rank, world_size=world_size, **plan) for rank in range(world_size)
+            fork(partial(write, folder, rank=rank, world_size=world_size, **plan), folder=tmp_path)
+            for rank in range(world_size)
         ]
         # from at once to a tenth of its life, so that all kills together spread over the whole of it
         time.sleep(moments.choice([0, 0.002, life / 40, life / 10]) * moments.random())
-        for pid in writers:
-            os.kill(pid, signal.SIGKILL)
-        statuses = {server.wait(pid) for pid in writers}
-        assert statuses <= {0, -signal.SIGKILL}
-        kills += -signal.SIGKILL in statuses
+        for writer in writers:
+            writer.kill()
+            writer.join()
+        codes = {writer.exitcode for writer in writers}
+        assert codes <= {0, KILLED}
+        kills += KILLED in codes
         before, finished = finished, finished_shards(folder)
         assert before.items() <= finished.items()
         if len(finished) == num_shards and kills < KILLS:  # done too soon: the other kills hit a new one
             assert tree(folder) == expected
             folder, finished = tmp_path / str(kills), {}
-    assert server.run("write", folder=folder, **plan) == 0
+    assert run(partial(write, folder, **plan), folder=tmp_path).code == 0
     assert finished.items() <= finished_shards(folder).items()
     assert tree(folder) == expected
 
@@ -250,7 +181,7 @@ def test_kills_at_random_moments_leave_no_trace(server, quiet, tmp_path, plan, w
         ("unlink", "after"),
     ],
 )
-def test_a_crash_at_any_step_leaves_no_trace(server, quiet, tmp_path, call, when, damaged):
+def test_a_crash_at_any_step_leaves_no_trace(quiet, tmp_path, call, when, damaged):
     expected, _ = quiet(SMALL)
     for index in itertools.count():
         folder = tmp_path / str(index)
@@ -258,10 +189,11 @@ def test_a_crash_at_any_step_leaves_no_trace(server, quiet, tmp_path, call, when
             shutil.copytree(tmp_path / "quiet", folder)
             content = (folder / damaged).read_bytes()
             (folder / damaged).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        status = server.run("write", folder=folder, crash={"call": call, "index": index, "when": when}, **SMALL)
-        if status == 0:
+        crashing = partial(write, folder, crash={"call": call, "index": index, "when": when}, **SMALL)
+        outcome = run(crashing, folder=tmp_path)
+        if outcome.code == 0:
             break
-        assert status == -signal.SIGKILL
+        assert outcome.code == KILLED, outcome.err
         finished = finished_shards(folder, damaged)
         try:  # what is left is refused, or right
             store = TargetStore(folder, FINGERPRINT)
@@ -278,25 +210,26 @@ def test_a_crash_at_any_step_leaves_no_trace(server, quiet, tmp_path, call, when
     assert index >= (1 if call == "unlink" else files)
 
 
-def test_ranks_write_at_the_same_time(server, quiet, tmp_path):
+def test_ranks_write_at_the_same_time(quiet, tmp_path):
     expected, _ = quiet(SLOW)
     here = [tmp_path / "rank 0 is here", tmp_path / "rank 1 is here"]
     writers = [
-        server.start("write", folder=tmp_path / "both", rank=rank, world_size=2, meet=meet, **SLOW)
+        fork(partial(write, tmp_path / "both", rank=rank, world_size=2, meet=meet, **SLOW), folder=tmp_path)
         for rank, meet in enumerate([here, here[::-1]])
     ]
-    assert [server.wait(pid) for pid in writers] == [0, 0]
+    assert [wait(writer, tmp_path).code for writer in writers] == [0, 0]
     assert tree(tmp_path / "both") == expected
 
 
 @pytest.mark.parametrize("touched", [False, True])
-def test_a_copy_works_in_another_process(server, tmp_path, touched):
+def test_a_copy_works_in_another_process(tmp_path, touched):
     write(tmp_path / "store", **SMALL)
     store = TargetStore(tmp_path / "store")
     if touched:
         store.verify()
     (tmp_path / "pickled").write_bytes(pickle.dumps(store))
-    assert server.run("read_copy", pickled=tmp_path / "pickled", values=SMALL["values"]) == 0
+    outcome = run(read_copy, tmp_path / "pickled", SMALL["values"], folder=tmp_path)
+    assert outcome.code == 0, outcome.err
     assert_right(store, SMALL["values"])
 
 
@@ -312,7 +245,7 @@ def test_loader_workers_read_it(tmp_path, touched):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see the memory")
-def test_reading_one_image_does_not_load_its_shard(server, tmp_path):
+def test_reading_one_image_does_not_load_its_shard(tmp_path):
     def large(ids):
         for i, _ in enumerate(ids):
             yield {"large": torch.zeros(2**20), "small": torch.tensor([i])}
@@ -321,12 +254,9 @@ def test_reading_one_image_does_not_load_its_shard(server, tmp_path):
     shard_bytes = (tmp_path / "store/shard-00000.safetensors").stat().st_size
     assert shard_bytes > 64 * 2**20
     write(tmp_path / "other", **SMALL)
-    assert server.run("read_one", folder=tmp_path / "store", other=tmp_path / "other", answer=tmp_path / "answer") == 0
+    outcome = run(read_one, tmp_path / "store", tmp_path / "other", tmp_path / "answer", folder=tmp_path)
+    assert outcome.code == 0, outcome.err
     answer = json.loads((tmp_path / "answer").read_text())
     assert answer["small"] == [1]
     assert answer["RssAnon"] < shard_bytes / 8
     assert answer["VmHWM"] < shard_bytes / 2  # the highest it ever was, shared pages included
-
-
-if __name__ == "__main__":
-    serve()
