@@ -7,6 +7,7 @@ import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -195,3 +196,47 @@ def cases(draw) -> tuple[dict[str, Any], Entries]:
             detection["bbox"] = [left + draw(shift), top, width, height + draw(shift)]
         detections.append(detection | {"score": draw(scores)})
     return ground_truth, detections
+
+
+# What other codes were run on once, to record what they return
+
+
+def drawn_case(seed: int, federated: bool = False) -> tuple[dict[str, Any], Entries]:
+    """Ground truth and detections from a generator that NumPy keeps as it is.
+
+    Boxes are on a grid, so that overlaps tie; scores are hundredths, on edges of bins. Category 1 has one box, which is
+    found without any error; category 5 has none. Where `federated`, images list categories as LVIS does, detections
+    have scores of their own, and one image has more than 300.
+    """
+    random = np.random.RandomState(seed)
+    images = [{"id": k, "width": 200, "height": 200} for k in range(1, 9)]
+    categories = [{"id": k, "name": f"category {k}"} for k in range(1, 6)]
+
+    def box() -> list[float]:
+        return [*(8.0 * random.randint(0, 12, 2)), *(8.0 * random.randint(1, 14, 2))]
+
+    def entry(box: list[float], image: int, category: int) -> dict[str, Any]:
+        return {"image_id": image, "category_id": category, "bbox": [float(value) for value in box]}
+
+    annotations = [entry([0, 0, 50, 50], 1, 1)]
+    annotations += [entry(box(), random.randint(1, 9), random.randint(2, 5)) for _ in range(40)]
+    for k, annotation in enumerate(annotations):
+        _, _, width, height = annotation["bbox"]
+        crowd = 0 if federated or k == 0 else int(random.rand() < 0.15)
+        annotation |= {"id": k + 1, "area": width * height, "iscrowd": crowd}
+    detections = [entry([0, 0, 50, 50], 1, 1) | {"score": 1.0}]
+    for k in range(700 if federated else 120):
+        near = annotations[random.randint(1, len(annotations))]
+        left, top, width, height = near["bbox"]
+        found = entry([left + 4 * random.randint(0, 4), top, width, height + 4], near["image_id"], near["category_id"])
+        if random.rand() < 0.5:
+            found = entry(box(), 3 if federated else random.randint(1, 9), random.randint(2, 6))
+        score = random.randint(0, 101) / 100
+        detections.append(found | {"score": (k + score) / 701 if federated else score})
+    if federated:
+        for image in images:
+            negative, incomplete = (random.choice([2, 3, 4, 5], 2, replace=False).tolist() for _ in range(2))
+            image |= {"neg_category_ids": negative, "not_exhaustive_category_ids": incomplete[:1]}
+        for category, frequency in zip(categories, "rcfcf", strict=True):
+            category["frequency"] = frequency
+    return {"images": images, "categories": categories, "annotations": annotations}, detections

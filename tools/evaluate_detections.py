@@ -13,6 +13,7 @@ from pathlib import Path
 from uncertainty_core.cli import add_common_flags, echo, log_to, program
 from uncertainty_core.cli.console import echo_error
 from uncertainty_core.detection import Settings
+from uncertainty_core.detection.settings import PROTOCOLS
 from uncertainty_core.errors import UserError
 
 
@@ -30,6 +31,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-threshold", type=float, default=defaults.score_threshold, help="lower scores do not enter calibration"
     )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default=defaults.protocol,
+        help="fiveai: LaECE and LaACE as fiveai/detection_calibration computes them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--federated",
+        action=argparse.BooleanOptionalAction,
+        help="refuse annotations that are not federated, as those of LVIS are, or those that are; by default each file "
+        "is taken as what it is",
+    )
     parser.add_argument("--per-class", action="store_true", help="also print every number of every class")
     add_common_flags(parser)
     return parser
@@ -40,13 +53,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     with program(args):
         try:
-            settings = Settings(tuple(args.iou), args.bins, score_threshold=args.score_threshold)
+            settings = Settings(
+                tuple(args.iou),
+                args.bins,
+                score_threshold=args.score_threshold,
+                protocol=args.protocol,
+                federated=args.federated,
+            )
         except ValueError as error:
             raise UserError(str(error)) from None
         # files are read, and refused, before torch is imported
-        from uncertainty_core.detection import read_detections, read_ground_truth
+        from uncertainty_core.detection import check_federated, read_detections, read_ground_truth
 
         ground_truth = read_ground_truth(args.ground_truth)
+        check_federated(ground_truth, settings.federated)
         detections = read_detections(args.detections, ground_truth)
         if args.output is not None:
             args.output.mkdir(parents=True, exist_ok=True)

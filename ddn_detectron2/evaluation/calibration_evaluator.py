@@ -23,8 +23,10 @@ from uncertainty_core.detection import (
     DetectionEvaluation,
     Detections,
     GroundTruth,
+    Protocol,
     Settings,
     check_detections,
+    check_federated,
     evaluate,
     match_images,
     merge,
@@ -72,6 +74,8 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
         distributed: gather from all processes; False evaluates those images alone that this process saw.
         tasks: what to return; ("calibration",) beside a `COCOEvaluator`, which returns "bbox" itself.
         per_category: also return every metric of each category, as in "ece@50-person".
+        protocol, federated: see `Settings`; by default LVIS is evaluated as LVIS, with APr, APc, APf and AR300 in the
+            place of AR1, AR10 and AR100.
     """
 
     def __init__(
@@ -84,14 +88,19 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
         distributed: bool = True,
         tasks: Sequence[str] = TASKS,
         per_category: bool = False,
+        protocol: Protocol = "coco",
+        federated: bool | None = None,
     ) -> None:
         if not tasks or not set(tasks) <= set(TASKS):
             raise ValueError(f"tasks must be some of {', '.join(TASKS)}, got {tasks!r}")
         self._logger = logging.getLogger(__name__)
-        self._settings = Settings(tuple(iou_thresholds), num_bins, score_threshold=score_threshold)
+        self._settings = Settings(
+            tuple(iou_thresholds), num_bins, score_threshold=score_threshold, protocol=protocol, federated=federated
+        )
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._distributed, self._tasks, self._per_category = distributed, tuple(tasks), per_category
         self._ground_truth = read_ground_truth(json_file(dataset_name, self._output_dir))
+        check_federated(self._ground_truth, federated)
         self._image_index = {image_id: k for k, image_id in enumerate(self._ground_truth.image_ids)}
         self._category_index = _category_index(dataset_name, self._ground_truth)
         self.evaluation: DetectionEvaluation | None = None

@@ -4,6 +4,7 @@ from .coco_format import (
     Detections as Detections,
     GroundTruth as GroundTruth,
     check_detections as check_detections,
+    check_federated as check_federated,
     read_detections as read_detections,
     read_ground_truth as read_ground_truth,
 )
@@ -16,4 +17,4 @@ from .evaluation import (
 )
 from .metric import DetectionCalibration as DetectionCalibration
 from .report import tables as tables, write_report as write_report
-from .settings import Settings as Settings
+from .settings import Protocol as Protocol, Settings as Settings

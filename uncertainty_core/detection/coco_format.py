@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import UserError
+from .federated import FederatedLabels
 
 
 class CocoFormatError(UserError):
@@ -28,6 +29,7 @@ class GroundTruth:
     image_ids, category_ids: as in the file, sorted (I,), (C,); category_names: (C,).
     image_size: width and height of each image (I, 2).
     image, category: indices (G,) into the ids; box (G, 4), area (G,), float64; crowd (G,), bool.
+    federated: where not every category was looked for in every image, what is known beside the boxes.
     """
 
     image_ids: list[Hashable]
@@ -39,6 +41,7 @@ class GroundTruth:
     box: np.ndarray
     area: np.ndarray
     crowd: np.ndarray
+    federated: FederatedLabels | None = None
 
     @property
     def num_categories(self) -> int:
@@ -70,6 +73,10 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def group(self, num_categories: int) -> np.ndarray:
+        """Number (D,) of the (image, category) pair of each, as `GroundTruth.group`."""
+        return self.image * num_categories + self.category
 
     def take(self, index: np.ndarray) -> "Detections":
         """Those at `index`, in its order."""
@@ -113,7 +120,37 @@ def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
         box=box[in_order],
         area=area[in_order],
         crowd=crowd[in_order],
+        federated=_read_federated(images, categories, image_ids, category_ids),
     )
+
+
+def _read_federated(
+    images: "_Entries", categories: "_Entries", image_ids: list[Hashable], category_ids: list[Hashable]
+) -> FederatedLabels | None:
+    """None where no image lists a category."""
+    image = images.lookup("id", image_ids, "image", "")
+    negative, not_exhaustive = (
+        np.unique(images.references(key, category_ids, image))
+        for key in ("neg_category_ids", "not_exhaustive_category_ids")
+    )
+    if not len(negative) and not len(not_exhaustive):
+        return None
+    frequency = dict(zip(categories.column("id"), categories.column("frequency", lambda _: ""), strict=True))
+    return FederatedLabels(negative, not_exhaustive, [frequency[category_id] for category_id in category_ids])
+
+
+def check_federated(ground_truth: GroundTruth, expected: bool | None) -> None:
+    """Raise CocoFormatError where the annotations are federated against what is `expected`, or are not."""
+    if expected is False and ground_truth.federated is not None:
+        raise CocoFormatError(
+            "the annotations are federated, since images list neg_category_ids or not_exhaustive_category_ids, and a "
+            "find without a box need not be wrong; leave federated out, and they are evaluated as LVIS is"
+        )
+    if expected and ground_truth.federated is None:
+        raise CocoFormatError(
+            "the annotations are not federated, since no image lists neg_category_ids or not_exhaustive_category_ids; "
+            "leave federated out, and they are evaluated as COCO is"
+        )
 
 
 def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
@@ -222,6 +259,23 @@ class _Entries:
         if key not in entry and default is None:
             self.refuse(k, f"has no {key!r}", "the COCO format asks for it")
         return entry[key] if key in entry else default(entry)
+
+    def references(self, key: str, ids: list[Hashable], owner: np.ndarray) -> np.ndarray:
+        """The numbers owner · len(ids) + position in `ids` of all that the lists of `key` name, none where none is.
+
+        Args:
+            key: of the lists.
+            ids: what they may name.
+            owner: number of each entry (n,).
+        """
+        index = {value: k for k, value in enumerate(ids)}
+        numbers = []
+        for k, named in enumerate(self.column(key, lambda _: [])):
+            try:
+                numbers += [owner[k] * len(ids) + index[value] for value in named]
+            except (KeyError, TypeError):
+                self.refuse(k, f"has {key!r} {named!r}", "it must be a list of ids of categories")
+        return np.array(numbers, dtype=np.int64)
 
     def numbers(self, key: str, shape: tuple[int, ...] = (), default: Any = None) -> np.ndarray:
         """The finite values of `key`, float64 (n, *shape)."""

@@ -13,10 +13,17 @@ import numpy as np
 import torch
 
 from ..functional.calibration import CalibrationResult
-from . import average_precision, matching
+from . import average_precision, federated, fiveai, matching
 from .average_precision import PrecisionRecall
-from .calibration import box_geometry, calibration_result, detection_sums, metrics_of, metrics_per_category
-from .coco_format import Detections, GroundTruth
+from .calibration import (
+    box_geometry,
+    calibration_result,
+    detection_sums,
+    mean_over_categories,
+    metrics_of,
+    metrics_per_category,
+)
+from .coco_format import Detections, GroundTruth, check_federated
 from .settings import Settings
 
 # What is of use at threshold 0 too: these tell good boxes from bad by their IoU.
@@ -27,8 +34,9 @@ _LOCALISATION_AWARE = ("laece", "laace")
 class MatchedDetections:
     """Detections, and what they found.
 
-    detections: sorted by image, category and falling score; what comes after the best 100 of an image and category is
-        ignored.
+    detections: sorted by image, category and falling score.
+    takes_part: whether each is among the best 100 of its image and category (D,), or as `federated` has it; the others
+        are ignored.
     rank: of each among those of its image and category (D,).
     outcome: at COCO's thresholds in each area range, uint8 (T, D).
     calibration_outcome: at the thresholds of calibration, uint8 (S, D).
@@ -36,6 +44,7 @@ class MatchedDetections:
     """
 
     detections: Detections
+    takes_part: np.ndarray
     rank: np.ndarray
     outcome: dict[str, np.ndarray]
     calibration_outcome: np.ndarray
@@ -43,16 +52,23 @@ class MatchedDetections:
 
 
 def match_images(ground_truth: GroundTruth, detections: Detections, settings: Settings) -> MatchedDetections:
-    """Match detections of whole images, as pycocotools does."""
-    rank = matching.rank_in_group(detections.image * ground_truth.num_categories + detections.category)
-    pairs = matching.overlapping_pairs(ground_truth, detections)
+    """Match detections of whole images as pycocotools does, and where annotations are federated as LVIS does."""
+    check_federated(ground_truth, settings.federated)
+    rank = matching.rank_in_group(detections.group(ground_truth.num_categories))
+    if ground_truth.federated is None:
+        takes_part = rank < matching.MAX_DETECTIONS
+        forgiven = ~takes_part
+    else:
+        takes_part = federated.takes_part(ground_truth, detections)
+        forgiven = ~takes_part | federated.may_be_unlabelled(ground_truth, detections)
+    pairs = matching.candidate_pairs(ground_truth, detections, takes_part, disjoint=settings.protocol == "fiveai")
     area = detections.box[:, 2] * detections.box[:, 3]
 
     def match(area_range: str, iou_thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         ignored = _ignored(ground_truth, area_range)
         partner = matching.match(pairs, len(detections), ground_truth.crowd, ignored, iou_thresholds)
-        out_of_range = matching.outside(area, matching.AREA_RANGES[area_range]) | (rank >= matching.MAX_DETECTIONS)
-        return partner, matching.outcome(partner, ignored, out_of_range)
+        out_of_range = matching.outside(area, matching.AREA_RANGES[area_range])
+        return partner, matching.outcome(partner, ignored, forgiven | out_of_range)
 
     partner, calibration_outcome = match("all", settings.all_iou_thresholds)
     at, found = np.nonzero(calibration_outcome == matching.TRUE_POSITIVE)
@@ -61,7 +77,7 @@ def match_images(ground_truth: GroundTruth, detections: Detections, settings: Se
     exact = matching.box_iou(detections.box[found], ground_truth.box[truth], ground_truth.crowd[truth])
     iou[at, found] = np.minimum(exact, 1)  # that of equal boxes may be off by a rounding error
     outcome = {name: match(name, average_precision.IOU_THRESHOLDS)[1] for name in matching.AREA_RANGES}
-    return MatchedDetections(detections, rank, outcome, calibration_outcome, iou)
+    return MatchedDetections(detections, takes_part, rank, outcome, calibration_outcome, iou)
 
 
 def merge(parts: Sequence[MatchedDetections]) -> MatchedDetections:
@@ -76,6 +92,7 @@ def merge(parts: Sequence[MatchedDetections]) -> MatchedDetections:
 
     return MatchedDetections(
         detections=detections.take(in_order),
+        takes_part=join([part.takes_part for part in parts]),
         rank=join([part.rank for part in parts]),
         outcome={name: join([part.outcome[name] for part in parts]) for name in matching.AREA_RANGES},
         calibration_outcome=join([part.calibration_outcome for part in parts]),
@@ -101,17 +118,24 @@ class CalibrationAt:
 class DetectionEvaluation:
     """Every score: average precision and recall in percent, calibration in plain values.
 
-    precision: COCO's twelve numbers, by name; precision_per_category: AP and AR100, lists of length C.
+    matched: what it was counted from.
+    precision: COCO's twelve numbers, or LVIS's, by name; precision_per_category: AP and AR100, lists of length C.
     calibration: at each threshold of the settings.
     any_overlap: at threshold 0, of which laece0 and laace0 alone are of use.
     """
 
     settings: Settings
     ground_truth: GroundTruth
+    matched: MatchedDetections
     precision: dict[str, float]
     precision_per_category: dict[str, list[float]]
     calibration: list[CalibrationAt]
     any_overlap: CalibrationAt
+
+    @property
+    def max_detections(self) -> int:
+        """How many detections take part: of each image and category, or of each image if annotations are federated."""
+        return recall_ranks(self.ground_truth)[-1]
 
     @property
     def calibration_metrics(self) -> dict[str, float]:
@@ -141,7 +165,8 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
     return DetectionEvaluation(
         settings=settings,
         ground_truth=ground_truth,
-        precision=average_precision.summarize(of_area),
+        matched=matched,
+        precision=average_precision.summarize(of_area, ground_truth.federated),
         precision_per_category=average_precision.per_category(of_area["all"]),
         calibration=calibration,
         any_overlap=replace(
@@ -157,17 +182,26 @@ def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetectio
     in_order, category = average_precision.by_category(matched.detections), matched.detections.category
     return {
         name: average_precision.precision_recall(
-            outcome, in_order, category, matched.rank, _num_ground_truth(ground_truth, name)
+            outcome, in_order, category, matched.rank, _num_ground_truth(ground_truth, name), recall_ranks(ground_truth)
         )
         for name, outcome in matched.outcome.items()
     }
 
 
-def _calibration_at(ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int) -> CalibrationAt:
+def recall_ranks(ground_truth: GroundTruth) -> tuple[int, ...]:
+    """How many detections recall looks at."""
+    return average_precision.COCO_RANKS if ground_truth.federated is None else average_precision.LVIS_RANKS
+
+
+def _calibration_at(
+    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int, most: int | None = None
+) -> CalibrationAt:
+    """Calibration at the threshold number `k`, of the best `most` detections by their scores before recalibration."""
     iou_threshold = settings.all_iou_thresholds[k]
-    counted = (matched.calibration_outcome[k] != matching.IGNORED) & (
-        matched.detections.score_before >= settings.score_threshold
-    )
+    score, ignored = matched.detections.score_before, matched.calibration_outcome[k] == matching.IGNORED
+    counted = np.flatnonzero(~ignored & (score >= settings.score_threshold))
+    if most is not None:
+        counted = np.sort(counted[np.argsort(-score[counted], kind="stable")[:most]])
     detections = matched.detections.take(counted)
     sums = detection_sums(
         torch.from_numpy(detections.score),
@@ -178,11 +212,31 @@ def _calibration_at(ground_truth: GroundTruth, matched: MatchedDetections, setti
         settings.num_bins,
         settings.edges,
     )
-    return CalibrationAt(
-        iou_threshold=iou_threshold,
-        metrics={name: value.item() for name, value in metrics_of(sums, iou_threshold).items()},
-        per_category={name: values.tolist() for name, values in metrics_per_category(sums, iou_threshold).items()},
-        result=calibration_result(sums, iou_threshold, settings.edges),
+    metrics = {name: value.item() for name, value in metrics_of(sums, iou_threshold).items()}
+    per_category = {name: values.tolist() for name, values in metrics_per_category(sums, iou_threshold).items()}
+    result = calibration_result(sums, iou_threshold, settings.edges)
+    if settings.protocol == "fiveai":
+        lowest = settings.score_threshold if most is None else score[counted].min(initial=1)
+        others = np.flatnonzero(ignored & matched.takes_part & (score >= lowest))
+        theirs = _fiveai_errors(ground_truth, matched, k, counted, others)
+        means = {name: mean_over_categories(torch.from_numpy(v), name).item() for name, v in theirs.items()}
+        metrics |= means
+        per_category |= {name: values.tolist() for name, values in theirs.items()}
+        result = replace(result, scores=result.scores | means)
+    return CalibrationAt(iou_threshold, metrics, per_category, result)
+
+
+def _fiveai_errors(
+    ground_truth: GroundTruth, matched: MatchedDetections, k: int, counted: np.ndarray, ignored: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`fiveai.localisation_errors` of those detections, given by their indices."""
+    index = np.concatenate((counted, ignored))
+    return fiveai.localisation_errors(
+        matched.detections.score[index],
+        matched.iou[k, index],
+        matched.detections.category[index],
+        np.arange(len(index)) >= len(counted),
+        _num_ground_truth(ground_truth, "all"),
     )
 
 

@@ -18,8 +18,7 @@ import numpy as np
 
 from .coco_format import Detections, GroundTruth
 
-# The best of each image and category that take part, as in COCO.
-MAX_DETECTIONS = 100
+MAX_DETECTIONS = 100  # the best of each image and category, in COCO
 AREA_RANGES = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
@@ -30,10 +29,10 @@ _BLOCK = 2**18
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Overlapping boxes of the same image and category, in the order of detection, IoU, ground truth.
+    """Boxes of the same image and category that may match, in the order of detection, IoU, ground truth.
 
     detection, ground_truth: indices (P,); iou (P,), float64.
-    turn: how many detections of the image and category that overlap anything come before this one (P,).
+    turn: how many detections of the image and category that may match anything come before this one (P,).
     """
 
     detection: np.ndarray
@@ -62,14 +61,22 @@ def rank_in_group(group: np.ndarray) -> np.ndarray:
     return np.arange(len(group)) - np.searchsorted(group, group, side="left")
 
 
-def overlapping_pairs(ground_truth: GroundTruth, detections: Detections) -> Pairs:
-    """All pairs of boxes of the same image and category that have a common area, of the MAX_DETECTIONS best there."""
-    group = detections.image * ground_truth.num_categories + detections.category
+def candidate_pairs(
+    ground_truth: GroundTruth, detections: Detections, eligible: np.ndarray, disjoint: bool = False
+) -> Pairs:
+    """All pairs of boxes of the same image and category that have a common area.
+
+    Args:
+        ground_truth, detections: the boxes.
+        eligible: detections that take part (D,).
+        disjoint: pairs without a common area, too.
+    """
+    group = detections.group(ground_truth.num_categories)
     start = np.searchsorted(ground_truth.group, group, side="left")
     count = np.searchsorted(ground_truth.group, group, side="right") - start
-    count[rank_in_group(group) >= MAX_DETECTIONS] = 0
+    count[~eligible] = 0
     none = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    blocks = zip(none, *_blocks(ground_truth, detections, start, count), strict=True)
+    blocks = zip(none, *_blocks(ground_truth, detections, start, count, disjoint), strict=True)
     detection, truth, iou = (np.concatenate(columns) for columns in blocks)
     in_order = np.lexsort((truth, iou, detection))
     detection, truth, iou = detection[in_order], truth[in_order], iou[in_order]
@@ -78,7 +85,7 @@ def overlapping_pairs(ground_truth: GroundTruth, detections: Detections) -> Pair
 
 
 def _blocks(
-    ground_truth: GroundTruth, detections: Detections, start: np.ndarray, count: np.ndarray
+    ground_truth: GroundTruth, detections: Detections, start: np.ndarray, count: np.ndarray, disjoint: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Columns of `Pairs` but the last, of as many detections at a time as have about _BLOCK candidates."""
     before = np.cumsum(count) - count
@@ -89,7 +96,7 @@ def _blocks(
         detection = np.repeat(np.arange(first, last), count[block])
         truth = np.arange(len(detection)) + np.repeat(start[block] - before[block] + before[first], count[block])
         iou = box_iou(detections.box[detection], ground_truth.box[truth], ground_truth.crowd[truth])
-        found = iou > 0
+        found = (iou > 0) | disjoint
         yield detection[found], truth[found], iou[found]
 
 
@@ -99,7 +106,7 @@ def match(
     """The box that each detection takes at each threshold: int32 (T, D), -1 for none.
 
     Args:
-        pairs: overlapping boxes.
+        pairs: boxes that may match.
         num_detections: D.
         crowd: boxes that any number of detections may take (G,).
         ignored: boxes that are taken only for want of others (G,).
@@ -131,16 +138,16 @@ def outside(area: np.ndarray, area_range: tuple[float, float]) -> np.ndarray:
     return (area < area_range[0]) | (area > area_range[1])
 
 
-def outcome(partner: np.ndarray, ignored: np.ndarray, out_of_range: np.ndarray) -> np.ndarray:
+def outcome(partner: np.ndarray, ignored: np.ndarray, forgiven: np.ndarray) -> np.ndarray:
     """FALSE_POSITIVE, TRUE_POSITIVE or IGNORED, uint8 (T, D).
 
     Args:
         partner: what `match` gave (T, D).
         ignored: boxes to ignore (G,).
-        out_of_range: detections to ignore if they find nothing (D,).
+        forgiven: detections to ignore if they find nothing (D,).
     """
     # one more entry, which is where partner -1 looks
     of_partner = np.append(np.where(ignored, IGNORED, TRUE_POSITIVE), FALSE_POSITIVE).astype(np.uint8)
     result = of_partner[partner]
-    result[(partner < 0) & out_of_range] = IGNORED
+    result[(partner < 0) & forgiven] = IGNORED
     return result

@@ -5,10 +5,10 @@ from typing import Any
 
 from ..catalog import FORMAT
 from ..io.strict_json import strict_json
-from .average_precision import IOU_THRESHOLDS, RANKS
+from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
-from .evaluation import CalibrationAt, DetectionEvaluation
-from .matching import AREA_RANGES, MAX_DETECTIONS
+from .evaluation import CalibrationAt, DetectionEvaluation, recall_ranks
+from .matching import AREA_RANGES
 
 
 def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
@@ -55,7 +55,7 @@ def to_json(evaluation: DetectionEvaluation) -> str:
             "unit": "percent",
             "settings": {
                 "iou_thresholds": IOU_THRESHOLDS.round(2).tolist(),
-                "max_detections": RANKS,
+                "max_detections": recall_ranks(truth),
                 "area_ranges": AREA_RANGES,
             },
             "metrics": evaluation.precision,
@@ -83,7 +83,9 @@ def _settings(evaluation: DetectionEvaluation, at: CalibrationAt) -> dict[str, A
         "laece_bins": LOCALISATION_BINS,
         "d_ece_box_bins_per_dimension": GEOMETRY_BINS,
         "edges": evaluation.settings.edges,
-        "max_detections": MAX_DETECTIONS,
+        "max_detections": evaluation.max_detections,
+        "protocol": evaluation.settings.protocol,
+        "federated": evaluation.ground_truth.federated is not None,
     }
 
 

@@ -1,8 +1,12 @@
 """What decides the calibration metrics of detections; needs no torch."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..checks import Edges, check_edges, check_positive_int
+
+Protocol = Literal["coco", "fiveai"]
+PROTOCOLS = get_args(Protocol)
 
 
 @dataclass(frozen=True)
@@ -14,12 +18,17 @@ class Settings:
     edges: which edge belongs to a bin.
     score_threshold: detections below it do not count, whatever recalibration makes of their scores; the DDN paper's
         0.05.
+    protocol: "coco", or "fiveai" for laece and laace, and the matching at threshold 0, as in fiveai.
+    federated: whether categories were looked for in some images alone, as in LVIS; None takes the annotations' word for
+        it, and where the answer differs from theirs they are refused.
     """
 
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
     num_bins: int = 15
     edges: Edges = "right"
     score_threshold: float = 0.05
+    protocol: Protocol = "coco"
+    federated: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "iou_thresholds", tuple(float(t) for t in self.iou_thresholds))
@@ -32,6 +41,8 @@ class Settings:
             raise ValueError(f"iou_thresholds must differ, got {self.iou_thresholds}")
         check_positive_int("num_bins", self.num_bins)
         check_edges(self.edges)
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
         if not 0 <= self.score_threshold <= 1:
             raise ValueError(f"score_threshold must lie in [0, 1], got {self.score_threshold}")
 

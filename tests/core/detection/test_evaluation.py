@@ -210,6 +210,8 @@ def test_report(tmp_path):
         "d_ece_box_bins_per_dimension": 5,
         "edges": "right",
         "max_detections": 100,
+        "protocol": "coco",
+        "federated": False,
     }
     assert high["metrics"] == evaluation.calibration[1].metrics and high["num_detections"] == 3
     assert low["per_category"]["lrp"][1] == "nan"

@@ -27,12 +27,16 @@ def detections(*scored_boxes):
     return [{"image_id": 1, "category_id": 1, "bbox": box, "score": score} for score, box in scored_boxes]
 
 
-def matched(truth, found, iou_thresholds=(0.5,), area_range="all"):
+def takes_part(truth, found):
+    return matching.rank_in_group(found.group(truth.num_categories)) < matching.MAX_DETECTIONS
+
+
+def matched(truth, found, iou_thresholds=(0.5,), area_range="all", disjoint=False):
     """Partner and outcome (T, D), detections in the order of falling scores."""
     truth = read_ground_truth(truth)
     found = read_detections(found, truth)
     ignored = truth.crowd | matching.outside(truth.area, matching.AREA_RANGES[area_range])
-    pairs = matching.overlapping_pairs(truth, found)
+    pairs = matching.candidate_pairs(truth, found, takes_part(truth, found), disjoint)
     partner = matching.match(pairs, len(found), truth.crowd, ignored, iou_thresholds)
     area = found.box[:, 2] * found.box[:, 3]
     out_of_range = matching.outside(area, matching.AREA_RANGES[area_range])
@@ -46,7 +50,7 @@ FP, TP, IGNORED = matching.FALSE_POSITIVE, matching.TRUE_POSITIVE, matching.IGNO
 def test_as_pycocotools_on_random_sets(case):
     truth = read_ground_truth(case[0])
     found = read_detections(case[1], truth)
-    pairs = matching.overlapping_pairs(truth, found)
+    pairs = matching.candidate_pairs(truth, found, takes_part(truth, found))
     area = found.box[:, 2] * found.box[:, 3]
     thresholds = [0.05, 0.3, *IOU_THRESHOLDS]
     evaluation = coco_evaluation(*case, thresholds)
@@ -160,6 +164,7 @@ def test_zero_overlap_never_matches_differs_from_pycocotools():
     assert matched(truth, found, [0.0]) == ([[-1, 0]], [[FP, TP]])
     theirs = coco_evaluation(truth, found, [0.0]).evalImgs[0]
     assert theirs["dtMatches"].tolist() == [[1, 0]]
+    assert matched(truth, found, [0.0], disjoint=True) == ([[0, -1]], [[TP, FP]])
 
 
 def test_annotation_id_zero_differs_from_pycocotools():

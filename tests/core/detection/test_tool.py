@@ -47,6 +47,16 @@ def test_prints_tables_and_writes_files(files, main, tmp_path, capfd):
     assert (tmp_path / "out" / "reliability_iou60.png").exists()
 
 
+def test_protocol(files, main, capfd):
+    found = [{"score": 0.75, **BOX}, {"score": 1.0, **BOX, "category_id": 90}]
+    Path(files[1]).write_text(json.dumps(found))
+    # a category without boxes is off by 1, and left out by fiveai
+    for protocol, error in (("coco", (0.25 + 1) / 2), ("fiveai", 0.25)):
+        main([*files, "--protocol", protocol])
+        rows = {line.split()[0]: line.split()[1:] for line in capfd.readouterr().out.splitlines()}
+        assert [float(cell) for cell in rows["laece"]] == [error] * 4
+
+
 def test_score_threshold(files, main, capfd):
     with pytest.warns(RuntimeWarning, match="NaN"):
         main([*files, "--score-threshold", "0.8"])
@@ -70,6 +80,7 @@ def test_needs_no_detectron2(files, main, monkeypatch, capfd):
         (lambda files: [*files, "--bins", "0"], "num_bins must be an integer >= 1"),
         (lambda files: [*files, "--iou", "1"], "iou_thresholds must lie in"),
         (lambda files: [*files, "--output", files[0]], "File exists"),
+        (lambda files: [*files, "--federated"], "the annotations are not federated"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(files, main, change, sentence, capfd):

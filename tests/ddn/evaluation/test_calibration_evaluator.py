@@ -173,6 +173,20 @@ def test_settings_reach_the_metrics(dataset, truth):
     assert len(at.result.bins.count) == 3 and at.result.bins.count[0] == 0
 
 
+def test_federated_annotations_are_evaluated_as_lvis(dataset, truth, tmp_path):
+    for image in truth["images"]:
+        image |= {"neg_category_ids": [3], "not_exhaustive_category_ids": [7]}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    evaluator = COCOCalibrationEvaluator(dataset, tmp_path / "out", per_category=True)
+    results = feed(evaluator, predictions(truth))
+    expected = read_detections(tmp_path / "out" / "coco_instances_results.json", read_ground_truth(truth))
+    again = evaluate(read_ground_truth(truth), match_images(read_ground_truth(truth), expected, Settings()), Settings())
+    assert {name: results["bbox"][name] for name in again.precision} == pytest.approx(again.precision, nan_ok=True)
+    assert "AR300" in again.precision and "AR300-cat" in results["bbox"]
+    with pytest.raises(CocoFormatError, match="the annotations are federated"):
+        COCOCalibrationEvaluator(dataset, federated=False)
+
+
 @pytest.mark.parametrize("temperature", [0.3, 3.0])
 def test_detections_count_by_their_scores_before_the_temperature(dataset, truth, temperature, tmp_path):
     plain, scaled = (COCOCalibrationEvaluator(dataset, tmp_path / name, score_threshold=0.3) for name in ("a", "b"))
