@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .catalog import CURVES, METRICS
-from .colours import COLOURS
+from .colours import COLOURS, EMPTY, GRID, REFERENCE
 from .functional.calibration import BIN_METRICS, CalibrationResult, bin_edges
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
-_GREY = "#999999"
 _LINE = 0.2  # inches that a line of a legend takes
 _HALF_WIDTH = 28  # characters that fit twice beside each other
 
@@ -25,9 +24,10 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """No frame at the top and on the right, a faint grid behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e5e5", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
 
 
@@ -57,7 +57,7 @@ def reliability_diagram(
         raise ValueError("results must hold at least one result")
     figure = _figure(5, 6)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    upper.plot((0, 1), (0, 1), color="#444444", linestyle="--", linewidth=1, label="perfect calibration")
+    upper.plot((0, 1), (0, 1), color=REFERENCE, linestyle="--", linewidth=1, label="perfect calibration")
     if len(results) == 1:
         ((name, result),) = results.items()
         _draw_bars(upper, result, _label(name, result, metric))
@@ -79,8 +79,8 @@ def reliability_diagram(
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="success frequency", title=title)
     _legend_below(figure, upper)
     lower.set(xlabel="confidence", ylabel="share of samples", ylim=(0, None))
-    _tidy(upper)
-    _tidy(lower)
+    tidy(upper)
+    tidy(lower)
     return figure
 
 
@@ -116,13 +116,13 @@ def _draw_bars(axes: Axes, result: CalibrationResult, label: str) -> None:
     )
     if not held.all():
         centres = (edges[:-1] + edges[1:])[~held] / 2
-        axes.plot(centres, np.full_like(centres, 0.02), "x", color=_GREY, markersize=5, label="empty bin")
+        axes.plot(centres, np.full_like(centres, 0.02), "x", color=EMPTY, markersize=5, label="empty bin")
 
 
 def _curves(axes: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
     for (name, (x, y)), colour in zip(curves.items(), _styles(len(curves))[0], strict=True):
         axes.plot(x, y, color=colour, label=name, linewidth=1.6)
-    _tidy(axes)
+    tidy(axes)
 
 
 def risk_coverage_plot(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> Figure:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uncertainty_core.colours import COLOURS
-from uncertainty_core.plots import MARKERS
+from uncertainty_core.colours import COLOURS, REFERENCE
+from uncertainty_core.plots import MARKERS, tidy
 
 from .read import Curves
 
@@ -21,9 +21,7 @@ def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(5, height), layout="constrained")
     panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
     for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e5e5e5", linewidth=0.8)
-        axes.set_axisbelow(True)
+        tidy(axes)
     return figure, panels
 
 
@@ -85,7 +83,7 @@ def compression_figure(curves: Mapping[str, Sequence[Point]], references: Mappin
             label=name,
         )
     for (name, error), style in zip(references.items(), ("--", ":"), strict=False):
-        axes.axhline(100 * error, color="#444444", linestyle=style, linewidth=1, label=name)
+        axes.axhline(100 * error, color=REFERENCE, linestyle=style, linewidth=1, label=name)
     axes.set(xlabel="retained parameters, %", ylabel="test error, %")
     _legend(figure, axes, columns=1)  # methods have long names
     return figure

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from uncertainty_core.colours import CARD, DARK_CARD, legible
 from uncertainty_core.report.markup import data_uri, picture, side_by_side
 
 FIGURE_WIDTH = 4.4  # inches: all drawings are as wide, so that their letters are as large
@@ -39,9 +40,16 @@ def image(pixels: Tensor, alternative: str) -> str:
     return f'<img{kind} src="{data_uri(file.getvalue())}" alt="{escape(alternative)}">'
 
 
-STYLE = """
-:root { --student: #007a59; --baseline: #0072b2; }
-@media (prefers-color-scheme: dark) { :root { --student: #2fc79a; --baseline: #56a8e0; } }
+def style(baseline: str, student: str) -> str:
+    """What this report alone has; letters and bars of cards have the colours that the two predictors' lines have."""
+
+    def colours(ground: str) -> str:
+        return f":root {{ --student: {legible(student, ground)}; --baseline: {legible(baseline, ground)}; }}"
+
+    return f"\n{colours(CARD)}\n@media (prefers-color-scheme: dark) {{ {colours(DARK_CARD)} }}\n{_STYLE}"
+
+
+_STYLE = """\
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1rem; margin: .75rem 0 0; }
 .card { display: flex; flex-direction: column; padding: .6rem; background: var(--panel); border-radius: 6px; }
 .card img { display: block; width: 100%; max-width: 8rem; margin: .25rem auto .5rem; border-radius: 3px; }

@@ -18,7 +18,7 @@ from ..data import ImageSet
 from ..experiment import Experiment
 from . import results
 from .introduction import configuration, in_words, networks
-from .markup import STYLE
+from .markup import style
 from .read import Curves, Records, evaluated, logged_accuracies, predictions, recorded_runs
 
 
@@ -77,4 +77,7 @@ def build_report(
             "Metrics": sections.glossary([run.record for runs in rows.values() for run in runs]),
             "Configuration": configuration(config),
         }
-    return document(config.name, in_words(config, test), {"": content}, STYLE)
+    colours = results.colours(config, records)
+    student = next(iter(config.students), "baseline")
+    cards = style(colours["baseline"], colours[student])
+    return document(config.name, in_words(config, test), {"": content}, cards)

@@ -57,6 +57,11 @@ def overlaid_rows(config: Config, records: Records) -> list[str]:
     return list(dict.fromkeys(["baseline", teacher_row(config), *config.students, *ensembles]))[:OVERLAID]
 
 
+def colours(config: Config, records: Records) -> dict[str, str]:
+    """The colour of each overlaid row, the same in all diagrams."""
+    return dict(zip(overlaid_rows(config, records), COLOURS, strict=False))
+
+
 # --- calibration and risk ----------------------------------------------------------------------------------------
 
 
@@ -83,9 +88,9 @@ def main_pictures(
 
 def training(config: Config, records: Records, logs: Mapping[str, Sequence[Curves]]) -> str:
     """Accuracy in training and test over epochs (DDN figure 1), where logs are left."""
-    colours = dict(zip(overlaid_rows(config, records), COLOURS, strict=False))
-    colours["teacher"] = colours["baseline"]  # it is the same network
-    lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in colours}
+    drawn = colours(config, records)
+    drawn["teacher"] = drawn["baseline"]  # it is the same network
+    lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in drawn}
     lines = {name: seeds for name, seeds in lines.items() if seeds}
     if not lines:
         return ""
@@ -94,7 +99,7 @@ def training(config: Config, records: Records, logs: Mapping[str, Sequence[Curve
         "Accuracy after each epoch, on the validation images or, where none are set aside, on the test images; "
         "dashed: on the training images, as they pass by with dropout."
     )
-    return figures([(training_figure(lines, colours), f"Accuracy over epochs, which ends at {said}", caption)])
+    return figures([(training_figure(lines, drawn), f"Accuracy over epochs, which ends at {said}", caption)])
 
 
 # --- other images ------------------------------------------------------------------------------------------------

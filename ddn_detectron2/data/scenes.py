@@ -20,8 +20,8 @@ from PIL import Image
 
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli import track
+from uncertainty_core.io.claims import is_written_for
 from uncertainty_core.io.files import write_atomically
-from uncertainty_core.io.ownership import is_written_for
 
 from .coco_check import DatasetError
 from .drawing import CATEGORY_IDS, VERSION, draw_scene

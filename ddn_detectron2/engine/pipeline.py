@@ -35,6 +35,7 @@ from uncertainty_core.detection.report import write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.report.find import predictor_order
 from uncertainty_core.report.markdown import markdown_table
 from uncertainty_core.report.run_record import Picture
 
@@ -160,7 +161,8 @@ def compare(
         folder = rows / name.split()[0]  # that of the temperature has no number
         pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()
         run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures).write(folder)
-    return table
+    # as the report has them, so that a predictor has one place and one colour
+    return dict(sorted(table.items(), key=lambda item: predictor_order(item[0], item[1].passes)))
 
 
 def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list[Picture]:

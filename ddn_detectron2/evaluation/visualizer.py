@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from uncertainty_core.cli import track
+from uncertainty_core.colours import HIT, INK, MISS, PAPER, TRUTH
 from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
 
@@ -23,7 +24,6 @@ from ..data import DatasetError, check_images
 PANEL = 420  # pixels of the longer side of an image as it is drawn
 LINE = 20  # pixels from one line of text to the next
 GAP = 8
-MAGENTA, BLUE, ORANGE, INK, PAPER = "#e6007e", "#0072b2", "#d55e00", "#222222", "#ffffff"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def draw_strip(
         category_names[category] + (" (crowd)" if crowd else "")
         for category, crowd in zip(truth.category, truth.crowd, strict=True)
     ]
-    panels = {"ground truth": _panel(image, truth.box, labels, [MAGENTA] * len(labels))}
+    panels = {"ground truth": _panel(image, truth.box, labels, [TRUTH] * len(labels))}
     no_change = np.full(len(baseline), np.nan)
     for name, found, change in (("baseline", baseline, no_change), ("student", student, comparison.change)):
         highest_first = np.argsort(-found.score, kind="stable")
@@ -185,7 +185,7 @@ def draw_strip(
             f"{category_names[category]} {score:.2f}" + ("" if np.isnan(delta) else f" ({delta:+.2f})")
             for category, score, delta in zip(found.category, found.score, change, strict=True)
         ]
-        colours = [BLUE if hit else ORANGE for hit in _hits(found, truth, iou_threshold)]
+        colours = [HIT if hit else MISS for hit in _hits(found, truth, iou_threshold)]
         panels[name] = _panel(image, found.box, labels, colours)
     return _arrange(panels, title)
 

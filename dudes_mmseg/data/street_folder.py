@@ -20,8 +20,8 @@ from PIL import Image
 
 from uncertainty_core.cli import console
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.claims import is_written_for
 from uncertainty_core.io.files import write_atomically
-from uncertainty_core.io.ownership import is_written_for
 
 from .cityscapes_labels import train_ids
 from .streets import VERSION, draw_street

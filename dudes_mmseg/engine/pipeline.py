@@ -17,6 +17,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from uncertainty_core.plots import sparsification_plot
+from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.markdown import markdown_table
 from uncertainty_core.report.run_record import RunRecord
 
@@ -131,10 +132,9 @@ _SUMMARY = {
 def summary_text(output: Path) -> str:
     """A Markdown table of all records in `output`/rows, rivals included."""
     rows = []
-    for path in sorted((output / "rows").rglob("run.json"), key=lambda path: path.parts):
-        record = RunRecord.read(path.parent)
-        values = record.metrics | {"passes": record.passes}
-        rows.append([record.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
+    for run in find_runs([output / "rows"]):
+        values = run.record.metrics | {"passes": run.record.passes}
+        rows.append([run.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
     return markdown_table(["", *_SUMMARY.values()], rows)
 
 
@@ -161,8 +161,8 @@ def _number(value: float, digits: int) -> str:
 
 def draw_sparsification(output: Path) -> Path:
     """Figure 4 of DUDES, of all records in `output`/rows."""
-    records = [RunRecord.read(path.parent) for path in sorted((output / "rows").rglob("run.json"))]
-    curves = {record.name: record.curves["sparsification"] for record in records if record.curves}
+    runs = find_runs([output / "rows"])  # in the order of the report, so that a predictor has one colour
+    curves = {run.name: run.record.curves["sparsification"] for run in runs if run.record.curves}
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"

@@ -24,8 +24,7 @@ class Run:
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """All runs in these folders and below them.
 
-    The folders keep their order. Within one, baselines come first, then what takes several passes, fewer before more,
-    then the others by name.
+    The folders keep their order. Within one, runs are in that of `predictor_order`, then of seeds.
     """
     found: dict[Path, RunRecord] = {}
     for folder in folders:
@@ -37,15 +36,17 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     return distinct([Run(folder, record, record.name) for folder, record in found.items()])
 
 
+def predictor_order(name: str, passes: int) -> tuple:
+    """Sorts predictors for tables, and so for colours.
+
+    Baselines come first, then what takes several passes, fewer before more, then the others by name.
+    """
+    return not name.startswith("baseline"), passes == 1, passes, _natural(name)
+
+
 def _order(folder: Path, record: RunRecord) -> tuple:
-    return (
-        not record.name.startswith("baseline"),
-        record.passes == 1,
-        record.passes,
-        _natural(record.name),
-        -1 if record.provenance.seed is None else record.provenance.seed,
-        _natural(str(folder)),
-    )
+    seed = -1 if record.provenance.seed is None else record.provenance.seed
+    return *predictor_order(record.name, record.passes), seed, _natural(str(folder))
 
 
 def _natural(text: str) -> list[tuple[bool, Any]]:

@@ -8,6 +8,7 @@ from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from tiny_detectors import write_small_config
 
 from ddn_detectron2.data import write_scenes
+from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.run_record import RunRecord
 
 
@@ -40,7 +41,9 @@ def test_compares_all_rows(command, tmp_path):
     assert done.code == 0, done.err
     rows = json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"]
     temperature = next(name for name in rows if name.startswith("temperature"))
-    assert list(rows) == ["baseline", "MC-10", temperature, "ddn", "stored"]
+    assert list(rows) == ["baseline", "MC-10", "ddn", "stored", temperature]
+    # the report has the same order, and hence the same colours
+    assert [run.name for run in find_runs([tmp_path / "output" / "rows"])] == list(rows)
     assert rows["MC-10"]["passes"] == 10
     # temperature scaling keeps the order of detections
     assert rows[temperature]["AP"] == pytest.approx(rows["baseline"]["AP"])

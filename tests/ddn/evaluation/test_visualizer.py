@@ -13,11 +13,8 @@ from PIL import Image, ImageColor
 
 from ddn_detectron2.data import write_scenes
 from ddn_detectron2.evaluation.visualizer import (
-    BLUE,
     GAP,
     LINE,
-    MAGENTA,
-    ORANGE,
     PANEL,
     Comparison,
     Truth,
@@ -30,6 +27,7 @@ from ddn_detectron2.evaluation.visualizer import (
     score_changes,
     truth_of_image,
 )
+from uncertainty_core.colours import HIT, MISS, TRUTH
 from uncertainty_core.detection.coco_format import Detections, read_detections, read_ground_truth
 
 TOOL = Path(__file__).parents[3] / "tools" / "visualize_detections.py"
@@ -178,10 +176,10 @@ def test_colours_tell_objects_hits_and_misses():
     student = detections((1, 0.8, 6, 20, 20, 20), (1, 0.7, 0, 50, 5, 5))  # of another category, and where nothing is
     strip = draw_strip(Image.new("RGB", (100, 60)), compare_image(objects, baseline, student), ["dog", "cat"], "title")
     objects_panel, baseline_panel, student_panel = panels(strip, (100, 60))
-    for panel, colours in ((objects_panel, {MAGENTA}), (baseline_panel, {BLUE}), (student_panel, {ORANGE})):
-        assert {colour for colour in (MAGENTA, BLUE, ORANGE) if count(panel, colour)} == colours
+    for panel, colours in ((objects_panel, {TRUTH}), (baseline_panel, {HIT}), (student_panel, {MISS})):
+        assert {colour for colour in (TRUTH, HIT, MISS) if count(panel, colour)} == colours
     # the object's left edge, which is 420 / 100 times as far away from the corner
-    assert objects_panel.getpixel((round(5 * 4.2), round(30 * 4.2))) == ImageColor.getrgb(MAGENTA)
+    assert objects_panel.getpixel((round(5 * 4.2), round(30 * 4.2))) == ImageColor.getrgb(TRUTH)
 
 
 def test_labels_do_not_cover_each_other():
@@ -190,7 +188,7 @@ def test_labels_do_not_cover_each_other():
     two = detections((0, 0.9, 10, 20, 30, 30), (0, 0.8, 10, 20, 30, 30))
     objects = truth((0, 0, 10, 20, 30, 30))
     single, double = (
-        count(panels(draw_strip(image, compare_image(objects, detections(), found), ["dog"]), image.size)[2], BLUE)
+        count(panels(draw_strip(image, compare_image(objects, detections(), found), ["dog"]), image.size)[2], HIT)
         for found in (one, two)
     )
     frame = 4 * 30 * 4.2 * 2  # pixels of the box itself, which both share
@@ -262,7 +260,7 @@ def test_pictures_are_written_in_order(tool, files, tmp_path, capfd):
     names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert names[0] == "001_000003.png" and names[2] == "index.png" and len(names) == 3
     with Image.open(tmp_path / "out" / names[0]) as picture:
-        assert count(picture, MAGENTA) and count(picture, BLUE)
+        assert count(picture, TRUTH) and count(picture, HIT)
     assert capfd.readouterr().out == f"2 images and index.png in {tmp_path / 'out'}\n"
 
 
