@@ -125,16 +125,13 @@ def detection_metrics(matched: list[Matched], num_ground_truth: list[int], iou_t
         "d_ece": binned_error(scores, hits, 15),
         "d_ece_box": box_binned_error(matched, 5),
         "nll_pred": mean([-math.log(score) for score in scores]),
-        "nll": mean(
-            [
-                -math.log(s) if hit else -math.log1p(-s) if s < 1 else math.inf
-                for s, hit in zip(scores, hits, strict=True)
-            ]
-        ),
+        "nll": mean([-math.log(max(s if hit else 1 - s, 2**-24)) for s, hit in zip(scores, hits, strict=True)]),
         "brier": mean([(score - hit) ** 2 for score, hit in zip(scores, hits, strict=True)]),
         "laece": mean(laece),
         "laace": mean(laace),
         "lrp": mean(lrp),
+        "n": len(matched),
+        "classes": len(laece),
     }
 
 

@@ -112,7 +112,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "average recall with 100 detections an image, mean over IoU thresholds and categories",
             brief=(DETECTION,),
         ),
+        _percent("AR300", "AR", "average recall with 300 detections an image, where annotations are federated"),
         *_per_size(("ARs", "ARm", "ARl"), "AR"),
+        *(
+            _percent(f"AP{kind[0]}", f"AP{kind[0]}", f"AP of {kind} categories alone, where annotations are federated")
+            for kind in ("rare", "common", "frequent")
+        ),
     ),
     "segmentation": (
         _percent(
@@ -177,6 +182,20 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
     ),
     "detections": (
         Metric(
+            "n",
+            "n",
+            "detections that count: scores, before any recalibration, that reach the threshold, crowds left out",
+            digits=0,
+            brief=(DETECTION,),
+        ),
+        Metric(
+            "classes",
+            "Classes",
+            "categories in the means of LaECE and LaACE: those with detections; that of LRP has those with boxes, too",
+            digits=0,
+            brief=(DETECTION,),
+        ),
+        Metric(
             "d_ece",
             "D-ECE",
             "ECE of a detection's score against being a hit",
@@ -237,8 +256,15 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "NLL",
             "negative log-likelihood of what came true",
             "lower",
-            formula="mean of -log score over hits, of -log(1 - score) over the others",
+            formula="mean of -log score over hits, of -log(1 - score) over the others, at most 24 log 2 each",
             brief=(DETECTION,),
+        ),
+        Metric(
+            "nll_clamped",
+            "NLL clamped",
+            "detections sure of what is wrong: they cost NLL 24 log 2 each, the most it takes",
+            "lower",
+            digits=0,
         ),
         Metric(
             "entropy",

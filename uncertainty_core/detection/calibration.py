@@ -22,6 +22,9 @@ from ..streaming.exact_sums import from_limbs, group_sums
 
 LOCALISATION_BINS = 25  # of LaECE, as its authors have it
 GEOMETRY_BINS = 5  # of each of the five dimensions of d_ece_box
+# What nll and nll_pred take for a likelihood of 0, as of a false positive with score 1: the distance of 1 from the
+# number below it in single precision. One such detection costs 16.6.
+LEAST_LIKELIHOOD = 2.0**-24
 SCORES = ("nll_pred", "nll", "brier", "laace")
 
 
@@ -38,19 +41,26 @@ def box_geometry(box: Tensor, image_size: Tensor) -> Tensor:
     return torch.cat(((corner + size / 2) / image_size, size / image_size), 1).clamp(0, 1)
 
 
+def likelihood(score: Tensor, iou: Tensor) -> Tensor:
+    """The probability (N,) that a score gave to what came true, success or failure."""
+    return torch.where(iou > 0, score, 1 - score)
+
+
 def detection_scores(score: Tensor, iou: Tensor) -> Tensor:
     """What is averaged over detections (4, N), in the order of SCORES.
 
     nll_pred: -log score, which knows no truth (DDN eq. 16).
-    nll: negative log-likelihood of success or failure, infinite for a sure false positive.
+    nll: negative log-likelihood of success or failure.
     brier: (score - success)².
     laace: |score - iou|.
+
+    A likelihood counts as LEAST_LIKELIHOOD at least.
     """
     success = iou > 0
     return torch.stack(
         (
-            -score.log(),
-            -torch.where(success, score, 1 - score).log(),
+            -score.clamp(min=LEAST_LIKELIHOOD).log(),
+            -likelihood(score, iou).clamp(min=LEAST_LIKELIHOOD).log(),
             (score - success.to(score.dtype)).square(),
             (score - iou).abs(),
         )
@@ -85,7 +95,8 @@ class DetectionSums(NamedTuple):
     success_sums: `bin_sums` of score and success (5, C, B).
     iou_sums: `bin_sums` of score and IoU (5, C, LOCALISATION_BINS).
     box_sums: `bin_sums` of score and success in bins of score and box (5, C, GEOMETRY_BINS^5).
-    score_sums: of each of SCORES two limbs, and how many were infinite (3, 4, C).
+    score_sums: two limbs of each of SCORES (2, 4, C).
+    clamped: detections with a likelihood below LEAST_LIKELIHOOD (C,).
     ground_truth: number of boxes (C,).
     """
 
@@ -93,6 +104,7 @@ class DetectionSums(NamedTuple):
     iou_sums: Tensor
     box_sums: Tensor
     score_sums: Tensor
+    clamped: Tensor
     ground_truth: Tensor
 
 
@@ -102,7 +114,8 @@ def sum_shapes(num_categories: int, num_bins: int) -> dict[str, tuple[int, ...]]
         "success_sums": (5, num_categories, num_bins),
         "iou_sums": (5, num_categories, LOCALISATION_BINS),
         "box_sums": (5, num_categories, GEOMETRY_BINS**5),
-        "score_sums": (3, len(SCORES), num_categories),
+        "score_sums": (2, len(SCORES), num_categories),
+        "clamped": (num_categories,),
         "ground_truth": (num_categories,),
     }
 
@@ -143,7 +156,8 @@ def detection_sums(
         success_sums=bin_sums(score, iou > 0, num_bins, edges, **groups),
         iou_sums=bin_sums(score, iou, LOCALISATION_BINS, edges, **groups),
         box_sums=_box_sums(score, iou > 0, category, geometry, num_categories, edges),
-        score_sums=_score_sums(detection_scores(score, iou), category, num_categories),
+        score_sums=torch.stack([group_sums(s, category, num_categories) for s in detection_scores(score, iou)], 1),
+        clamped=torch.bincount(category[likelihood(score, iou) < LEAST_LIKELIHOOD], minlength=num_categories),
         ground_truth=ground_truth.long(),
     )
 
@@ -159,15 +173,6 @@ def _box_sums(
     return sums.view(5, num_categories, GEOMETRY_BINS**5)
 
 
-def _score_sums(scores: Tensor, category: Tensor, num_categories: int) -> Tensor:
-    sums = []
-    for values in scores:
-        infinite = values == torch.inf
-        limbs = group_sums(values.masked_fill(infinite, 0), category, num_categories)
-        sums.append(torch.cat((limbs, torch.bincount(category[infinite], minlength=num_categories).unsqueeze(0))))
-    return torch.stack(sums, 1)
-
-
 def metrics_of(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
     """All metrics over all categories: float64 scalars by name."""
     pooled = {
@@ -176,11 +181,17 @@ def metrics_of(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
     }
     per_category = metrics_per_category(sums, iou_threshold)
     means = {name: mean_over_categories(per_category[name], name) for name in ("laece", "laace", "lrp")}
-    return pooled | means
+    classes = per_category["laece"].isfinite().sum()
+    counts = {
+        "n": per_category["n"].sum(),
+        "classes": classes.double(),
+        "nll_clamped": per_category["nll_clamped"].sum(),
+    }
+    return pooled | means | counts
 
 
 def metrics_per_category(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
-    """All metrics of each category (C,), by name; NaN for one without detections."""
+    """All metrics of each category (C,) but classes, by name; NaN for one without detections."""
     count = sums.success_sums[0].sum(-1)
     present = count > 0
     values = {
@@ -192,7 +203,8 @@ def metrics_per_category(sums: DetectionSums, iou_threshold: float) -> dict[str,
     values |= _score_means(sums.score_sums, count)
     found = BinStatistics.from_sums(sums.success_sums).success.sum(-1)
     iou = BinStatistics.from_sums(sums.iou_sums).success.sum(-1)
-    return values | {"lrp": lrp(found, iou, count, sums.ground_truth, iou_threshold)}
+    values |= {"lrp": lrp(found, iou, count, sums.ground_truth, iou_threshold)}
+    return values | {"n": count.double(), "nll_clamped": sums.clamped.double()}
 
 
 def _bin_metrics(success_sums: Tensor, box_sums: Tensor) -> dict[str, Tensor]:
@@ -202,8 +214,7 @@ def _bin_metrics(success_sums: Tensor, box_sums: Tensor) -> dict[str, Tensor]:
 
 
 def _score_means(sums: Tensor, count: Tensor) -> dict[str, Tensor]:
-    means = from_limbs(sums[:2]) / count
-    return dict(zip(SCORES, means.masked_fill(sums[2] > 0, torch.inf), strict=True))
+    return dict(zip(SCORES, from_limbs(sums) / count, strict=True))
 
 
 def calibration_result(sums: DetectionSums, iou_threshold: float, edges: Edges) -> CalibrationResult:

@@ -220,6 +220,7 @@ def _calibration_at(
         others = np.flatnonzero(ignored & matched.takes_part & (score >= lowest))
         theirs = _fiveai_errors(ground_truth, matched, k, counted, others)
         means = {name: mean_over_categories(torch.from_numpy(v), name).item() for name, v in theirs.items()}
+        means["classes"] = float(np.isfinite(theirs["laece"]).sum())
         metrics |= means
         per_category |= {name: values.tolist() for name, values in theirs.items()}
         result = replace(result, scores=result.scores | means)

@@ -22,7 +22,9 @@ class DetectionCalibration(SumMetric):
     """Every calibration metric of detections at one IoU threshold. States are sums of size O(C · B).
 
     `compute()` gives a dict of float64 scalars: the `BIN_METRICS` of the score, d_ece, d_ece_box, nll_pred, nll, brier,
-    laece, laace, lrp. `per_category()` gives the same of each category, (C,) each, and NaN for one without detections.
+    laece, laace, lrp, and the numbers of detections (n), of categories in the means of laece and laace (classes), and
+    of detections whose likelihood is below `LEAST_LIKELIHOOD` (nll_clamped). `per_category()` gives the same, but for
+    classes, of each category, (C,) each, and NaN for one without detections.
 
     - d_ece is the ece of the score (its name in detection); d_ece_box has bins of score x centre x width and height.
     - laece compares the score with the mean IoU, laace does so without bins, and lrp is no measure of calibration, but

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..catalog import FORMAT
+from ..catalog import FORMAT, metric
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
@@ -102,7 +102,8 @@ def _by_threshold(evaluation: DetectionEvaluation) -> str:
     titles = "".join(f"{f'IoU {at.iou_threshold:g}':>12}" for at in evaluation.calibration)
     lines = [f"{'':<12}{titles}{'any overlap':>14}"]
     for name in evaluation.calibration[0].metrics:
-        line = f"{name:<12}" + "".join(f"{at.metrics[name]:>12.5f}" for at in evaluation.calibration)
+        digits = 5 if metric(name).digits else 0
+        line = f"{name:<12}" + "".join(f"{at.metrics[name]:>12.{digits}f}" for at in evaluation.calibration)
         without_threshold = evaluation.any_overlap.metrics.get(f"{name}0")
         lines.append(line if without_threshold is None else f"{line}{without_threshold:>14.5f}")
     return "\n".join(lines)

@@ -77,10 +77,13 @@ def test_by_hand():
         "brier": (0.01 + 0.01 + 0.81 + 0.09) / 4,
         # hits (0.2 + 0.4) / 0.5, two false alarms, 5 - 2 missed; 2 + 2 + 3 in all
         "lrp": ((0.2 + 0.4) / 0.5 + 2 + 3) / 7,
+        "n": 4,
+        "nll_clamped": 0,
     }
-    assert {name: v.item() for name, v in metric.compute().items()} == pytest.approx(expected, abs=1e-12)
+    pooled = expected | {"classes": 1}
+    assert {name: v.item() for name, v in metric.compute().items()} == pytest.approx(pooled, abs=1e-12)
     assert {name: v.item() for name, v in metric.per_category().items()} == pytest.approx(expected, abs=1e-12)
-    assert metric.result().metrics == pytest.approx(expected, abs=1e-12)
+    assert metric.result().metrics == pytest.approx(pooled, abs=1e-12)
 
 
 def test_calibrated_scores_have_no_error():
@@ -141,12 +144,18 @@ def test_score_one_belongs_to_the_last_bin_and_threshold_scores_to_the_one_below
     assert bins.count.tolist() == [1, 0, 0, 0, 2]
 
 
-def test_a_sure_false_positive_is_infinitely_unlikely():
-    assert value("nll", [1.0, 0.5], [0.0, 0.5]) == math.inf
-    assert value("nll", [1.0, 0.5], [0.9, 0.5]) == pytest.approx(math.log(2) / 2)
-    assert value("nll_pred", [0.0], [0.0]) == math.inf
-    per_category = metric_of([1.0, 0.5], [0.0, 0.5], [0, 1], 2).per_category()
-    assert per_category["nll"].tolist() == [math.inf, pytest.approx(math.log(2))]
+def test_a_sure_mistake_costs_a_stated_amount_and_is_counted():
+    # a false positive of 1 and a hit of 0: likelihood 0 counts as 2^-24, that is 24 log 2; a hit of 1/2: log 2
+    metric = metric_of([1.0, 0.5, 0.0], [0.0, 0.5, 0.9], [0, 1, 1], 2)
+    values, per_category = metric.compute(), metric.per_category()
+    assert values["nll"].item() == pytest.approx((24 + 1 + 24) / 3 * math.log(2))
+    assert values["nll_clamped"] == 2 and values["n"] == 3 and values["classes"] == 2
+    assert per_category["nll"].tolist() == pytest.approx([24 * math.log(2), 25 / 2 * math.log(2)])
+    assert per_category["nll_clamped"].tolist() == [1, 1] and per_category["n"].tolist() == [1, 2]
+    assert value("nll_pred", [0.0], [0.0]) == pytest.approx(24 * math.log(2))
+    # the number of single precision next to 1 is not clamped
+    assert metric_of([1 - 2.0**-24], [0.0]).compute()["nll_clamped"] == 0
+    assert metric_of([1 - 2.0**-25], [0.0]).compute()["nll_clamped"] == 1
 
 
 def test_any_overlap_counts_at_threshold_zero():
@@ -169,6 +178,7 @@ def test_categories_with_only_one_of_detections_and_ground_truth():
     assert per_category["brier"].tolist() == pytest.approx([0, (0.36 + 0.04) / 2, nan, nan], nan_ok=True)
     values = metric.compute()
     assert values["laece"].item() == values["laace"].item() == pytest.approx(0.2)
+    assert values["n"] == 3 and values["classes"] == 2
     assert values["lrp"].item() == pytest.approx(2 / 3)
     assert values["ece"].item() == pytest.approx(0.8 / 3)
 
@@ -181,6 +191,7 @@ def test_no_detections():
     with pytest.warns(RuntimeWarning, match="is NaN: there are no samples"):
         values = metric.compute()
     assert values.pop("lrp") == 1
+    assert [values.pop(name).item() for name in ("n", "classes", "nll_clamped")] == [0, 0, 0]
     assert all(v.isnan() for v in values.values())
     assert metric.per_category()["lrp"].tolist() == pytest.approx([1, float("nan")], nan_ok=True)
     metric.reset()

@@ -22,7 +22,20 @@ from uncertainty_core.detection import (
 from uncertainty_core.functional.calibration import BIN_METRICS, CalibrationResult
 
 BOX = [0, 0, 100, 100]
-METRICS = [*BIN_METRICS, "d_ece", "d_ece_box", "nll_pred", "nll", "brier", "laece", "laace", "lrp"]
+METRICS = [
+    *BIN_METRICS,
+    "d_ece",
+    "d_ece_box",
+    "nll_pred",
+    "nll",
+    "brier",
+    "laece",
+    "laace",
+    "lrp",
+    "n",
+    "classes",
+    "nll_clamped",
+]
 
 
 def ground_truth(*annotations):
