@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.cli.configs import CONFIGS
 from uncertainty_core.errors import UserError
 
 from .methods import METHODS, Method, Standard
@@ -145,8 +146,9 @@ class Config:
 def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     """Read a YAML file and apply `key.sub=value` overrides, whose values are YAML, too.
 
-    A file may name another one, relative to itself, as its `base` and hold only what differs: keys below keys are
-    merged, null takes a key of the base away, and anything else replaces what the base has.
+    A file may name another one as its `base`, relative to itself or by its name in configs/classification, and hold
+    only what differs: keys below keys are merged, null takes a key of the base away, and anything else replaces what
+    the base has.
     """
     path = Path(path)
     content = {"name": path.stem} | _read(path)
@@ -170,9 +172,11 @@ def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
         return content
     _expect(isinstance(base, str), f"base of {path}", "the name of a file", base)
     heirs = (*heirs, path.resolve())
-    if (path.parent / base).resolve() in heirs:
+    beside, shipped = path.parent / base, CONFIGS / "classification" / base
+    base_path = shipped if shipped.is_file() and not beside.is_file() else beside
+    if base_path.resolve() in heirs:
         raise ConfigError(f"{path} is a base of itself, through base: {base}")
-    return _merged(_read(path.parent / base, heirs), content)
+    return _merged(_read(base_path, heirs), content)
 
 
 def _merged(base: Any, change: Any) -> Any:

@@ -201,6 +201,14 @@ evaluation: {mc_samples: [5]}
     assert config.evaluation.mc_samples == (5,)  # lists are replaced
 
 
+def test_a_base_may_be_a_name(write, tmp_path):
+    heir = write("base: quick/digits.yaml\nname: digits")
+    assert load_config(heir) == load_config(next(path for path in SHIPPED if path.match("quick/digits.yaml")))
+    (tmp_path / "quick").mkdir()
+    write("data: {limit: 3}", "quick/digits.yaml")
+    assert load_config(heir).data.limit == 3  # a file of one's own comes first
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

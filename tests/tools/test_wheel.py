@@ -1,7 +1,9 @@
 """The wheel holds all that a user needs, and works where there is no checkout."""
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -89,6 +91,7 @@ def run(wheel, tmp_path_factory):
         assert done.returncode == code, done.stderr
         return done.stderr if code else done.stdout
 
+    run.folder = folder
     return run
 
 
@@ -117,3 +120,16 @@ print(detector["MODEL"]["RPN"]["PRE_NMS_TOPK_TEST"], segmentor.model.decode_head
 
 def test_configs_find_their_bases(run):
     assert run("python", "-c", READ_CONFIGS) == "6000 DepthwiseSeparableASPPHead\n"
+
+
+def test_evaluates_detections(run):
+    truth = {
+        "images": [{"id": 1, "width": 9, "height": 9}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16, "iscrowd": 0}],
+    }
+    (run.folder / "truth.json").write_text(json.dumps(truth))
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.9}]
+    (run.folder / "found.json").write_text(json.dumps(found))
+    table = run("distilled-uncertainty", "evaluate-detections", "truth.json", "found.json")
+    assert re.search(r"^d.ece +0\.10000 ", table, re.IGNORECASE | re.MULTILINE), table  # |0.9 - 1|
