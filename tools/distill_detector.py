@@ -44,7 +44,7 @@ def main(args):
     first = next(iter(configs))
     rows = compare(configs[first], students, output, args.fit_on, args.pictures)
     write_comparison(rows, output)
-    print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5, plain values. See {output / 'reliability.png'}, and in")
+    print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5. See {output / 'reliability.png'}, and in")
     pictures = output / "rows" / first / "pictures"
     print(f"{pictures} the images whose scores changed most; numbers: {output / 'comparison.json'}")
     print(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")

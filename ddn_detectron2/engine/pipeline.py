@@ -22,7 +22,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from uncertainty_core.catalog import FORMAT
+from uncertainty_core.catalog import DETECTION, FORMAT
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
@@ -36,11 +36,11 @@ from uncertainty_core.detection.temperature import fit_to_detections, scale_resu
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.report.find import predictor_order
-from uncertainty_core.report.markdown import markdown_table
+from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.run_record import Picture
 
 from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
-from ..evaluation.records import run_record
+from ..evaluation.records import IOU_THRESHOLD, calibration_at, measured, run_record
 from ..evaluation.visualizer import draw_changes
 from ..teaching.store import generate_targets
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
@@ -174,35 +174,20 @@ def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list
     return [Picture(path.relative_to(student).as_posix(), f"{title}. {colours}") for path, title in drawn.items()]
 
 
-def numbers(row: Row, iou: int = 50) -> dict[str, float]:
-    """The columns of the table: AP and AR in percent, calibration at one IoU threshold in plain values."""
-    precision, calibration = row.evaluation.precision, row.evaluation.calibration_metrics
-    columns = {"passes": row.passes, "AP": precision["AP"], "AP50": precision["AP50"], "AR": precision["AR100"]}
-    names = ("msce", "mce_squared", "nll_pred", "nll", "brier", "d_ece", "laece")
-    return columns | {name: calibration[f"{name}@{iou}"] for name in names}
+def metrics_by_row(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+    """Every metric of each row, and its passes; AP and AR in percent, calibration in plain values."""
+    return {name: {"passes": row.passes} | measured(row.evaluation) for name, row in rows.items()}
 
 
-def table_text(rows: Mapping[str, Row], iou: int = 50) -> str:
+def table_text(rows: Mapping[str, Row]) -> str:
     """A Markdown table of all rows."""
-    columns = {name: numbers(row, iou) for name, row in rows.items()}
-    lines = []
-    for name, values in columns.items():
-        cells = [str(values["passes"]), *(f"{values[key]:.2f}" for key in ("AP", "AP50", "AR"))]
-        cells += [f"{value:.4f}" for value in list(values.values())[4:]]
-        lines.append([name, *cells])
-    return markdown_table(["", *next(iter(columns.values()))], lines)
+    return brief_table(DETECTION, metrics_by_row(rows))
 
 
-def write_comparison(rows: Mapping[str, Row], output: Path, iou: int = 50) -> None:
+def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
     """comparison.json and reliability.png."""
-    measured = {name: numbers(row, iou) for name, row in rows.items()}
-    content = {"format": FORMAT, "iou_threshold": iou / 100, "rows": measured}
+    content = {"format": FORMAT, "iou_threshold": IOU_THRESHOLD, "rows": metrics_by_row(rows)}
     (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
-    results = {
-        name: at.result
-        for name, row in rows.items()
-        for at in row.evaluation.calibration
-        if round(100 * at.iou_threshold) == iou
-    }
-    figure = reliability_diagram(results, "msce", f"true positives: IoU >= {iou / 100:g}")
+    results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
+    figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")
     figure.savefig(output / "reliability.png")

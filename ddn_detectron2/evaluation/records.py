@@ -6,12 +6,22 @@ import detectron2
 
 from uncertainty_core import file_sha256
 from uncertainty_core.detection import DetectionEvaluation
+from uncertainty_core.detection.evaluation import CalibrationAt
 from uncertainty_core.report.run_record import Data, Picture, Provenance, Reliability, RunRecord
 
 from .calibration_evaluator import json_file
 
-PRECISION = ("AP", "AP50", "AP75", "AR100")
-CALIBRATION = ("ece", "msce", "mce_squared", "nll_pred", "nll", "brier", "d_ece", "laece", "laace", "lrp")
+IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
+
+
+def calibration_at(evaluation: DetectionEvaluation) -> CalibrationAt:
+    """The calibration at the IoU threshold of comparisons."""
+    return next(at for at in evaluation.calibration if at.iou_threshold == IOU_THRESHOLD)
+
+
+def measured(evaluation: DetectionEvaluation) -> dict[str, float]:
+    """Every metric by name; AP and AR in percent, calibration in plain values."""
+    return evaluation.precision | calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
 
 
 def run_record(
@@ -22,9 +32,8 @@ def run_record(
     seed: int | None,
     seconds: float,
     pictures: Sequence[Picture] = (),
-    iou_threshold: float = 0.5,
 ) -> RunRecord:
-    """The record of one detector, its calibration at one IoU threshold.
+    """The record of one detector.
 
     Args:
         name: of the predictor.
@@ -34,18 +43,16 @@ def run_record(
         seed: of the training.
         seconds: that the evaluation took.
         pictures: of its detections.
-        iou_threshold: from which on a detection is a true positive; one of the evaluation's.
     """
-    at = next(at for at in evaluation.calibration if at.iou_threshold == iou_threshold)
+    at = calibration_at(evaluation)
     truth, path = evaluation.ground_truth, json_file(dataset)
     data = Data(dataset, file_sha256(path)[:16], len(truth.image_ids))
-    metrics = {key: evaluation.precision[key] for key in PRECISION} | {key: at.metrics[key] for key in CALIBRATION}
     columns = {"AP": evaluation.precision_per_category["AP"], "laece": at.per_category["laece"]}
     return RunRecord(
         name,
         "detection",
         passes,
-        metrics,
+        measured(evaluation),
         Provenance.of_this_process(seed, data, seconds, detectron2=detectron2.__version__),
         reliability=Reliability.of(at.result),
         pictures=list(pictures),

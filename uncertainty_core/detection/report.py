@@ -1,9 +1,11 @@
 """What an evaluation looks like: tables for people, files for programs, pictures for papers."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ..catalog import FORMAT, metric
+from ..catalog import FORMAT, in_order
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
@@ -17,7 +19,7 @@ def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
     blocks = [
         "Average precision and recall, percent",
         _columns(evaluation.precision, 6),
-        f"Calibration, plain values: scores >= {settings.score_threshold:g}, {settings.num_bins} bins",
+        f"Calibration: scores >= {settings.score_threshold:g}, {settings.num_bins} bins",
         _by_threshold(evaluation),
     ]
     if per_category:
@@ -91,35 +93,49 @@ def _settings(evaluation: DetectionEvaluation, at: CalibrationAt) -> dict[str, A
 
 def _columns(values: dict[str, float], width: int) -> str:
     """Names above numbers, `width` of them in a row."""
-    names = list(values)
-    lines = []
-    for row in (names[k : k + width] for k in range(0, len(names), width)):
-        lines += ["".join(f"{name:>9}" for name in row), "".join(f"{values[name]:>9.3f}" for name in row)]
-    return "\n".join(lines)
+    columns = in_order(values)
+    rows = [columns[k : k + width] for k in range(0, len(columns), width)]
+    return _aligned(
+        [
+            line
+            for row in rows
+            for line in ([column.label for column in row], [column.text(values[column.key]) for column in row])
+        ]
+    )
 
 
 def _by_threshold(evaluation: DetectionEvaluation) -> str:
-    titles = "".join(f"{f'IoU {at.iou_threshold:g}':>12}" for at in evaluation.calibration)
-    lines = [f"{'':<12}{titles}{'any overlap':>14}"]
-    for name in evaluation.calibration[0].metrics:
-        digits = 5 if metric(name).digits else 0
-        line = f"{name:<12}" + "".join(f"{at.metrics[name]:>12.{digits}f}" for at in evaluation.calibration)
-        without_threshold = evaluation.any_overlap.metrics.get(f"{name}0")
-        lines.append(line if without_threshold is None else f"{line}{without_threshold:>14.5f}")
-    return "\n".join(lines)
+    columns = {f"IoU {at.iou_threshold:g}": at.metrics for at in evaluation.calibration}
+    columns["any overlap"] = {key.removesuffix("0"): value for key, value in evaluation.any_overlap.metrics.items()}
+    rows = in_order(evaluation.calibration[0].metrics)
+    return _aligned(
+        [
+            ["", *columns],
+            *([row.head, *(row.text(of[row.key]) for of in columns.values() if row.key in of)] for row in rows),
+        ]
+    )
 
 
 def _by_category(evaluation: DetectionEvaluation) -> str:
     """A table of average precision and what needs no threshold, and one of each IoU threshold."""
     blocks = {"": evaluation.precision_per_category | evaluation.any_overlap.per_category}
     blocks |= {f"IoU {at.iou_threshold:g}": at.per_category for at in evaluation.calibration}
-    names = evaluation.ground_truth.category_names
-    length = max(map(len, [*names, *blocks]))
-    lines = []
-    for title, columns in blocks.items():
-        lines.append(f"{title:<{length}}" + "".join(f"{column:>10}" for column in columns))
-        lines += [
-            f"{name:<{length}}" + "".join(f"{values[k]:>10.4f}" for values in columns.values())
-            for k, name in enumerate(names)
-        ]
-    return "\n".join(lines)
+    tables = []
+    for title, measured in blocks.items():
+        columns = in_order(measured)
+        lines = [[title, *(column.head for column in columns)]]
+        for k, name in enumerate(evaluation.ground_truth.category_names):
+            lines.append([name, *(column.text(measured[column.key][k]) for column in columns)])
+        tables.append(_aligned(lines))
+    return "\n".join(tables)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells below each other, the first to the left and the others to the right; the last may be missing."""
+    widths = [max(map(len, filter(None, column))) for column in zip_longest(*lines)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'>' if k else '<'}{width}}" for k, (cell, width) in enumerate(zip(line, widths, strict=False))
+        )
+        for line in lines
+    )

@@ -241,11 +241,11 @@ def test_tables():
     text = tables(evaluation)
     assert "IoU 0.3" in text and "any overlap" in text and "10 bins" in text
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines()}
-    assert [float(cell) for cell in rows["laece"]] == pytest.approx([0.2, 0.4, 0.4, 0.2])
-    assert len(rows["lrp"]) == 3
+    assert [float(cell) for cell in rows["LaECE"]] == pytest.approx([0.2, 0.4, 0.4, 0.2])
+    assert len(rows["LRP"]) == 3
     assert "seven" not in text
     lines = tables(evaluation, per_category=True).splitlines()
     # AP of "three", found at IoU 0.8 and one missed: half of the recalls are reached, 51 of 101, up to 0.8 of 7 of ten
     (three,) = [line.split() for line in lines if line.startswith("three")][:1]
-    assert float(three[1]) == pytest.approx(100 * 0.7 * 51 / 101, abs=1e-4)
+    assert float(three[1]) == pytest.approx(100 * 0.7 * 51 / 101, abs=5e-3)
     assert sum(line.startswith("three") for line in lines) == 4

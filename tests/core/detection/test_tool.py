@@ -39,8 +39,8 @@ def test_prints_tables_and_writes_files(files, main, tmp_path, capfd):
     shown = capfd.readouterr()
     assert "matching 1 detections in 3 images" in shown.err
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines()}
-    assert rows["ece"] == ["0.25000", "0.25000"]
-    assert rows["laece"] == ["0.25000", "0.25000", "0.25000"]
+    assert rows["ECE"] == ["0.2500", "0.2500"]
+    assert rows["LaECE"] == ["0.2500", "0.2500", "0.2500"]
     assert "ninety" in rows
     content = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert content["calibration"][1]["settings"]["num_bins"] == 8
