@@ -9,16 +9,16 @@
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
 
+from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import find_runs
-from uncertainty_core.report.markdown import markdown_table
+from uncertainty_core.report.markdown import brief_table, markdown_table
 from uncertainty_core.report.run_record import RunRecord
 
 from ..cli import ConfigError
@@ -116,47 +116,25 @@ def check_evaluators(student: Config) -> None:
 
 
 _PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
-_SUMMARY = {
-    "passes": "passes",
-    "mIoU": "mIoU",
-    "mUnc": "mUnc",
-    "ece": "ECE",
-    "nll_true": "NLL",
-    "brier": "Brier",
-    "ause": "AUSE",
-    "error_auroc": "AUROC errors",
-    "auroc": "AUROC void",
-}
 
 
 def summary_text(output: Path) -> str:
     """A Markdown table of all records in `output`/rows, rivals included."""
-    rows = []
-    for run in find_runs([output / "rows"]):
-        values = run.record.metrics | {"passes": run.record.passes}
-        rows.append([run.name, *(_cell(key, values.get(key, math.nan)) for key in _SUMMARY)])
-    return markdown_table(["", *_SUMMARY.values()], rows)
+    return brief_table(SEGMENTATION, {run.name: run.record.row for run in find_runs([output / "rows"])})
 
 
 def classes_text(teacher: RunRecord, student: RunRecord) -> str:
     """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
-    header = ["class", *(f"{what} {who}" for what in ("IoU", "unc.") for who in ("teacher", "student", "difference"))]
+    columns = in_order(teacher.per_class)
+    header = ["class", *(f"{found.head}, {who}" for found in columns for who in ("teacher", "student", "difference"))]
     rows = []
     for name in teacher.per_class["IoU"]:
         row = [name]
-        for column, digits in (("IoU", 1), ("uncertainty", 3)):
-            pair = [record.per_class[column][name] for record in (teacher, student)]
-            row += [_number(value, digits) for value in (*pair, pair[1] - pair[0])]
+        for found in columns:
+            theirs, ours = (record.per_class[found.key][name] for record in (teacher, student))
+            row += [found.text(value) for value in (theirs, ours, ours - theirs)]
         rows.append(row)
     return markdown_table(header, rows)
-
-
-def _cell(key: str, value: float) -> str:
-    return _number(value, {"passes": 0, "mIoU": 2}.get(key, 4))
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def draw_sparsification(output: Path) -> Path:

@@ -29,7 +29,6 @@ def _doubt(sample: Mapping[str, Any]) -> Tensor:
     return 1 - logit_confidence(class_logits(sample).unsqueeze(0)).squeeze(0)
 
 
-NAMES = ("ause", "aurc", "error_auroc", "error_aupr", "error_fpr95", "auroc", "aupr", "fpr95")
 UNCERTAINTIES = {"predicted": predicted_uncertainty, "entropy": _entropy, "confidence": _doubt}
 
 
@@ -65,7 +64,8 @@ class SparsificationMetric(StreamingMetric):
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""
         values = states["pixels"].compute()
-        return {"mIoU": 100 * values["miou"].item()} | {name: values[name].item() for name in NAMES}
+        miou = values.pop("miou").item()
+        return {"mIoU": 100 * miou} | {name: value.item() for name, value in values.items() if value.dim() == 0}
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
         """The curve, as JSON and as a picture."""

@@ -216,6 +216,11 @@ class RunRecord:
         object.__setattr__(self, "metrics", _numbers(self.metrics))
         object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
 
+    @property
+    def row(self) -> dict[str, float]:
+        """What a table has of it: its metrics, and the number of its passes."""
+        return {"passes": self.passes, **self.metrics}
+
     def write(self, folder: str | Path) -> Path:
         """Write `run.json` into `folder`, where the pictures must be already; returns its path."""
         folder = Path(folder)

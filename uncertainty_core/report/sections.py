@@ -19,16 +19,11 @@ Rows = Mapping[str, Sequence[Run]]
 MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".svg": "svg+xml"}
 
 
-def values(record: RunRecord) -> dict[str, float]:
-    """Its metrics, and the number of its passes."""
-    return {"passes": record.passes, **record.metrics}
-
-
 def summary(rows: Rows, others: Mapping[str, PaperRow] | None = None) -> str:
     """Every metric of every predictor, below it what a paper prints of the same; `others` only a paper has."""
     papers = {name: runs[0].record.paper_row for name, runs in rows.items() if runs[0].record.paper_row}
     papers |= others or {}
-    ours = {name: [values(run.record) for run in runs] for name, runs in rows.items()}
+    ours = {name: [run.record.row for run in runs] for name, runs in rows.items()}
     theirs = {name: row.metrics for name, row in papers.items()}
     held = dict.fromkeys(key for seeds in (*ours.values(), theirs.values()) for measured in seeds for key in measured)
     notes = [
@@ -159,7 +154,7 @@ def glossary(records: Sequence[RunRecord]) -> str:
     keys = dict.fromkeys(
         key
         for record in records
-        for found in (values(record), record.per_class, record.paper_row.metrics if record.paper_row else {})
+        for found in (record.row, record.per_class, record.paper_row.metrics if record.paper_row else {})
         for key in found
     )
     terms = "".join(
