@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from ..checks import Edges, check_labels, check_same_shape, check_unit_interval, warn_undefined
-from ..functional.calibration import BIN_METRICS, BinStatistics, CalibrationResult, bin_index, bin_sums, ece
+from ..functional.calibration import (
+    BinStatistics,
+    CalibrationResult,
+    bin_index,
+    bin_metrics,
+    bin_sums,
+    ece,
+    fine_bins,
+    merge_bins,
+)
 from ..streaming.exact_sums import from_limbs, group_sums
 
 LOCALISATION_BINS = 25  # of LaECE, as its authors have it
@@ -92,7 +101,7 @@ def mean_over_categories(values: Tensor, name: str) -> Tensor:
 class DetectionSums(NamedTuple):
     """Int64 sums from which every metric comes; those of several parts of the images may be added.
 
-    success_sums: `bin_sums` of score and success (5, C, B).
+    success_sums: `bin_sums` of score and success (5, C, F), F = `fine_bins(B)`.
     iou_sums: `bin_sums` of score and IoU (5, C, LOCALISATION_BINS).
     box_sums: `bin_sums` of score and success in bins of score and box (5, C, GEOMETRY_BINS^5).
     score_sums: two limbs of each of SCORES (2, 4, C).
@@ -111,7 +120,7 @@ class DetectionSums(NamedTuple):
 def sum_shapes(num_categories: int, num_bins: int) -> dict[str, tuple[int, ...]]:
     """The shape of each of the sums, by name."""
     return {
-        "success_sums": (5, num_categories, num_bins),
+        "success_sums": (5, num_categories, fine_bins(num_bins)),
         "iou_sums": (5, num_categories, LOCALISATION_BINS),
         "box_sums": (5, num_categories, GEOMETRY_BINS**5),
         "score_sums": (2, len(SCORES), num_categories),
@@ -153,7 +162,7 @@ def detection_sums(
     category = category.long()
     groups = {"group": category, "num_groups": num_categories}
     return DetectionSums(
-        success_sums=bin_sums(score, iou > 0, num_bins, edges, **groups),
+        success_sums=bin_sums(score, iou > 0, fine_bins(num_bins), edges, **groups),
         iou_sums=bin_sums(score, iou, LOCALISATION_BINS, edges, **groups),
         box_sums=_box_sums(score, iou > 0, category, geometry, num_categories, edges),
         score_sums=torch.stack([group_sums(s, category, num_categories) for s in detection_scores(score, iou)], 1),
@@ -173,13 +182,13 @@ def _box_sums(
     return sums.view(5, num_categories, GEOMETRY_BINS**5)
 
 
-def metrics_of(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
+def metrics_of(sums: DetectionSums, iou_threshold: float, num_bins: int = 15) -> dict[str, Tensor]:
     """All metrics over all categories: float64 scalars by name."""
     pooled = {
-        **_bin_metrics(sums.success_sums.sum(1), sums.box_sums.sum(1)),
+        **_bin_metrics(sums.success_sums.sum(1), sums.box_sums.sum(1), num_bins),
         **_score_means(sums.score_sums.sum(-1), sums.success_sums[0].sum()),
     }
-    per_category = metrics_per_category(sums, iou_threshold)
+    per_category = metrics_per_category(sums, iou_threshold, num_bins)
     means = {name: mean_over_categories(per_category[name], name) for name in ("laece", "laace", "lrp")}
     classes = per_category["laece"].isfinite().sum()
     counts = {
@@ -190,12 +199,12 @@ def metrics_of(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
     return pooled | means | counts
 
 
-def metrics_per_category(sums: DetectionSums, iou_threshold: float) -> dict[str, Tensor]:
+def metrics_per_category(sums: DetectionSums, iou_threshold: float, num_bins: int = 15) -> dict[str, Tensor]:
     """All metrics of each category (C,) but classes, by name; NaN for one without detections."""
     count = sums.success_sums[0].sum(-1)
     present = count > 0
     values = {
-        **_bin_metrics(sums.success_sums[:, present], sums.box_sums[:, present]),
+        **_bin_metrics(sums.success_sums[:, present], sums.box_sums[:, present], num_bins),
         "laece": ece(BinStatistics.from_sums(sums.iou_sums[:, present])),
     }
     undefined = torch.full(count.shape, torch.nan, dtype=torch.float64, device=count.device)
@@ -207,9 +216,8 @@ def metrics_per_category(sums: DetectionSums, iou_threshold: float) -> dict[str,
     return values | {"n": count.double(), "nll_clamped": sums.clamped.double()}
 
 
-def _bin_metrics(success_sums: Tensor, box_sums: Tensor) -> dict[str, Tensor]:
-    bins = BinStatistics.from_sums(success_sums)
-    values = {name: metric(bins) for name, metric in BIN_METRICS.items()}
+def _bin_metrics(success_sums: Tensor, box_sums: Tensor, num_bins: int) -> dict[str, Tensor]:
+    values = bin_metrics(success_sums, num_bins)
     return values | {"d_ece": values["ece"], "d_ece_box": ece(BinStatistics.from_sums(box_sums))}
 
 
@@ -217,7 +225,9 @@ def _score_means(sums: Tensor, count: Tensor) -> dict[str, Tensor]:
     return dict(zip(SCORES, from_limbs(sums) / count, strict=True))
 
 
-def calibration_result(sums: DetectionSums, iou_threshold: float, edges: Edges) -> CalibrationResult:
+def calibration_result(
+    sums: DetectionSums, iou_threshold: float, num_bins: int = 15, edges: Edges = "right"
+) -> CalibrationResult:
     """The bins of the score over all categories and every other metric, for tables, JSON and plots."""
-    scores = {name: value.item() for name, value in metrics_of(sums, iou_threshold).items() if name not in BIN_METRICS}
-    return CalibrationResult(BinStatistics.from_sums(sums.success_sums.sum(1)), edges, scores)
+    bins = BinStatistics.from_sums(merge_bins(sums.success_sums.sum(1), num_bins))
+    return CalibrationResult(bins, edges, metrics_of(sums, iou_threshold, num_bins))

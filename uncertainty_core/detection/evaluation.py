@@ -212,9 +212,10 @@ def _calibration_at(
         settings.num_bins,
         settings.edges,
     )
-    metrics = {name: value.item() for name, value in metrics_of(sums, iou_threshold).items()}
-    per_category = {name: values.tolist() for name, values in metrics_per_category(sums, iou_threshold).items()}
-    result = calibration_result(sums, iou_threshold, settings.edges)
+    measured = iou_threshold, settings.num_bins
+    metrics = {name: value.item() for name, value in metrics_of(sums, *measured).items()}
+    per_category = {name: values.tolist() for name, values in metrics_per_category(sums, *measured).items()}
+    result = calibration_result(sums, *measured, settings.edges)
     if settings.protocol == "fiveai":
         lowest = settings.score_threshold if most is None else score[counted].min(initial=1)
         others = np.flatnonzero(ignored & matched.takes_part & (score >= lowest))

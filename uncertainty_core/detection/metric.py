@@ -70,15 +70,15 @@ class DetectionCalibration(SumMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics over all categories, by name."""
-        return metrics_of(self.sums, self.iou_threshold)
+        return metrics_of(self.sums, self.iou_threshold, self.num_bins)
 
     def per_category(self) -> dict[str, Tensor]:
         """All metrics of each category (C,), by name."""
-        return metrics_per_category(self.sums, self.iou_threshold)
+        return metrics_per_category(self.sums, self.iou_threshold, self.num_bins)
 
     def result(self) -> CalibrationResult:
         """The bins of the score over all categories and every other metric, for tables, JSON and plots."""
-        return calibration_result(self.sums, self.iou_threshold, self.edges)
+        return calibration_result(self.sums, self.iou_threshold, self.num_bins, self.edges)
 
     def plot(self, metric: str = "ece"):
         """Figure of the reliability diagram, titled with `metric`."""

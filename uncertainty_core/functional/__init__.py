@@ -2,10 +2,12 @@
 
 from .calibration import (
     BIN_METRICS,
+    FINE_BIN_METRICS,
     BinStatistics,
     CalibrationResult,
     bin_edges,
     bin_index,
+    bin_metrics,
     bin_statistics,
     bin_sums,
     class_wise_ece,

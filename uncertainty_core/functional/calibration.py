@@ -30,6 +30,8 @@ from ..io.strict_json import strict_json
 from ..streaming.chunks import CHUNK
 from ..streaming.exact_sums import from_limbs, group_counts, group_sums, whole_limbs
 
+FINE_BINS = 1024  # at the least
+
 
 @dataclass(frozen=True, eq=False)
 class BinStatistics:
@@ -86,6 +88,16 @@ def bin_index(confidence: Tensor, num_bins: int, edges: Edges = "right") -> Tens
     edge = nearest / num_bins  # correctly rounded, which `bin_edges` is, too
     below = confidence <= edge if edges == "right" else confidence < edge
     return nearest.sub_(below.to(nearest.dtype)).clamp_(0, num_bins - 1).long()
+
+
+def fine_bins(num_bins: int) -> int:
+    """The number of bins that are counted, so that metrics may merge them: K times as many as make a thousand."""
+    return num_bins * -(-FINE_BINS // num_bins)
+
+
+def merge_bins(sums: Tensor, num_bins: int) -> Tensor:
+    """The sums (5, ..., K) of K bins from those of a multiple of K; exact, as every edge of the K is one of theirs."""
+    return sums.unflatten(-1, (num_bins, -1)).sum(-1)
 
 
 def bin_sums(
@@ -162,12 +174,27 @@ def _weights(bins: BinStatistics, name: str) -> Tensor:
 
 BinMetric = Callable[[BinStatistics], Tensor]
 BIN_METRICS: dict[str, BinMetric] = {}
+FINE_BIN_METRICS: dict[str, Callable[[BinStatistics, int], Tensor]] = {}
 
 
 def bin_metric(function: BinMetric) -> BinMetric:
-    """Have every metric of bins compute this function, too; `catalog` declares what people read of it."""
+    """Have all that measures bins compute this function of K bins, too; `catalog` declares what people read of it."""
     BIN_METRICS[function.__name__] = function
     return function
+
+
+def fine_bin_metric(function: Callable[[BinStatistics, int], Tensor]) -> Callable[[BinStatistics, int], Tensor]:
+    """As `bin_metric`, for a function of `fine_bins` and of the number of those that people see, K."""
+    FINE_BIN_METRICS[function.__name__] = function
+    return function
+
+
+def bin_metrics(fine_sums: Tensor, num_bins: int) -> dict[str, Tensor]:
+    """Every metric of bins by name, float64 (...), from the int64 sums (5, ..., F) of F = `fine_bins(num_bins)`."""
+    fine = BinStatistics.from_sums(fine_sums)
+    bins = BinStatistics.from_sums(merge_bins(fine_sums, num_bins))
+    values = {name: metric(bins) for name, metric in BIN_METRICS.items()}
+    return values | {name: metric(fine, num_bins) for name, metric in FINE_BIN_METRICS.items()}
 
 
 @bin_metric
@@ -208,18 +235,19 @@ def class_wise_ece(bins: BinStatistics) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """A finished measurement: every number of every bin, and scores that need no bins.
+    """A finished measurement: every number of every bin, and scores that do not come from these.
 
     `str()` gives a table, `to_json` / `from_json` keep every bit.
     """
 
     bins: BinStatistics  # of shape (K,)
     edges: Edges = "right"
-    scores: dict[str, float] = field(default_factory=dict)  # "accuracy", "brier", "nll_true", ...
+    scores: dict[str, float] = field(default_factory=dict)  # "accuracy", "brier", ...; metrics of the bins are left out
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bins", BinStatistics(*(t.cpu() for t in vars(self.bins).values())))
-        object.__setattr__(self, "scores", {name: float(value) for name, value in self.scores.items()})
+        scores = {name: float(value) for name, value in self.scores.items() if name not in BIN_METRICS}
+        object.__setattr__(self, "scores", scores)
 
     @property
     def num_bins(self) -> int:

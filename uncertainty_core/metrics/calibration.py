@@ -21,15 +21,17 @@ from ..checks import (
     warn_undefined,
 )
 from ..functional.calibration import (
-    BIN_METRICS,
     BinStatistics,
     CalibrationResult,
     Edges,
     bin_index,
+    bin_metrics,
     bin_sums,
     cell_sums,
     check_edges,
     class_wise_ece,
+    fine_bins,
+    merge_bins,
 )
 from ..functional.logit_scores import check_logits, logit_scores
 from ..functional.scores import SampleScores, check_predictions, sample_scores
@@ -45,7 +47,7 @@ SCORES = ("accuracy", "brier", "nll_true", "nll_pred", "entropy")
 class CalibrationMetric(SumMetric):
     """Calibration and proper scores of class probabilities, over every sample or pixel.
 
-    `compute()` gives a dict of float64 scalars: the `BIN_METRICS` (ece, msce, ...), accuracy, brier, nll_true,
+    `compute()` gives a dict of float64 scalars: metrics of bins (ece, msce, ...), accuracy, brier, nll_true,
     nll_pred, entropy, and class_wise_ece if asked for. `result()` gives the `CalibrationResult` with every bin.
 
     Args:
@@ -83,7 +85,7 @@ class CalibrationMetric(SumMetric):
         if not set(scores) <= set(SCORES):
             raise ValueError(f"scores must be some of {', '.join(SCORES)}, got {scores!r}")
         self.ignore_index, self.class_wise, self.scores = ignore_index, class_wise, tuple(scores)
-        self.add_sum("bin_sums", 5, num_bins)
+        self.add_sum("bin_sums", 5, fine_bins(num_bins))
         self.add_sum("score_sums", 3, len(scores))  # two limbs, and how many were infinite
         if class_wise:
             self.add_sum("class_bin_sums", 5, num_classes, num_bins)
@@ -144,10 +146,11 @@ class CalibrationMetric(SumMetric):
     def _add(self, parts: Iterable[ScoredPiece]) -> None:
         """Add all parts but their void samples; if one of them is refused, none."""
         bins, totals = torch.zeros_like(self.bin_sums), torch.zeros_like(self.score_sums)
+        cells = fine_bins(self.num_bins)
         for scores, void in parts:
-            cell = bin_index(scores.confidence, self.num_bins, self.edges)
+            cell = bin_index(scores.confidence, cells, self.edges)
             if void is not None:  # to a bin that is dropped: picking the others takes longer
-                cell.masked_fill_(void, self.num_bins)
+                cell.masked_fill_(void, cells)
             for row, name in enumerate(self.scores):
                 values = getattr(scores, name).to(scores.brier.dtype)
                 if void is not None:
@@ -158,7 +161,7 @@ class CalibrationMetric(SumMetric):
                     totals[2, row] += infinite.sum()
                 totals[:2, row] += total_limbs(values.flatten())
             confidence, success = scores.confidence.flatten(), scores.success.flatten()
-            sums = cell_sums(cell.flatten(), self.num_bins + 1, confidence, success)[:, :-1]
+            sums = cell_sums(cell.flatten(), cells + 1, confidence, success)[:, :-1]
             bins += sums
         self.bin_sums += bins
         self.score_sums += totals
@@ -178,20 +181,17 @@ class CalibrationMetric(SumMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name."""
-        bins = BinStatistics.from_sums(self.bin_sums)
-        means = from_limbs(self.score_sums[:2]) / bins.count.sum()
+        means = from_limbs(self.score_sums[:2]) / self.bin_sums[0].sum()
         means = means.masked_fill(self.score_sums[2] > 0, torch.inf)
-        values = {name: metric(bins) for name, metric in BIN_METRICS.items()} | dict(
-            zip(self.scores, means, strict=True)
-        )
+        values = bin_metrics(self.bin_sums, self.num_bins) | dict(zip(self.scores, means, strict=True))
         if self.class_wise:
             values["class_wise_ece"] = class_wise_ece(BinStatistics.from_sums(self.class_bin_sums))
         return values
 
     def result(self) -> CalibrationResult:
         """The measurement with every bin, for tables, JSON and plots."""
-        scores = {name: value.item() for name, value in self.compute().items() if name not in BIN_METRICS}
-        return CalibrationResult(BinStatistics.from_sums(self.bin_sums), self.edges, scores)
+        bins = BinStatistics.from_sums(merge_bins(self.bin_sums, self.num_bins))
+        return CalibrationResult(bins, self.edges, self.compute())
 
     def plot(self, metric: str = "ece"):
         """Figure of the reliability diagram, titled with `metric`."""
@@ -203,7 +203,7 @@ class CalibrationMetric(SumMetric):
 class ConfidenceCalibration(SumMetric):
     """Calibration of single confidences, whatever they are about: detections, a binary event, groups of either.
 
-    `compute()` gives a dict of the `BIN_METRICS` (ece, msce, ...): float64 scalars, or (G,) with groups.
+    `compute()` gives a dict of metrics of bins (ece, msce, ...): float64 scalars, or (G,) with groups.
 
     Args:
         num_bins: K.
@@ -220,27 +220,28 @@ class ConfidenceCalibration(SumMetric):
         if num_groups is not None:
             check_positive_int("num_groups", num_groups)
         self.num_bins, self.edges, self.num_groups = num_bins, edges, num_groups
-        self.add_sum("bin_sums", 5, *(() if num_groups is None else (num_groups,)), num_bins)
+        self.add_sum("bin_sums", 5, *(() if num_groups is None else (num_groups,)), fine_bins(num_bins))
 
     def update(self, confidence: Tensor, success: Tensor, group: Tensor | None = None) -> None:
         """Add `confidence` (N,), `success` (N,) bool or in [0, 1], and with groups `group` (N,) integer."""
         if (group is None) != (self.num_groups is None):
             raise ValueError("group must be given if, and only if, num_groups was")
-        self.bin_sums += bin_sums(confidence, success, self.num_bins, self.edges, group, self.num_groups)
+        self.bin_sums += bin_sums(confidence, success, fine_bins(self.num_bins), self.edges, group, self.num_groups)
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name."""
-        return {name: metric(self.bins) for name, metric in BIN_METRICS.items()}
+        return bin_metrics(self.bin_sums, self.num_bins)
 
     @property
     def bins(self) -> BinStatistics:
         """Statistics of the K bins, or of (G, K)."""
-        return BinStatistics.from_sums(self.bin_sums)
+        return BinStatistics.from_sums(merge_bins(self.bin_sums, self.num_bins))
 
     def result(self) -> CalibrationResult:
         """The measurement with every bin; groups are added up."""
         sums = self.bin_sums if self.num_groups is None else self.bin_sums.sum(1)
-        return CalibrationResult(BinStatistics.from_sums(sums), self.edges)
+        bins = BinStatistics.from_sums(merge_bins(sums, self.num_bins))
+        return CalibrationResult(bins, self.edges, bin_metrics(sums, self.num_bins))
 
     def plot(self, metric: str = "ece"):
         """Figure of the reliability diagram, titled with `metric`."""

@@ -311,7 +311,7 @@ def test_only_the_empty_group_is_nan(name):
 @pytest.mark.parametrize("edges", EDGES)
 def test_a_single_sample(confidence, gap, edges):
     bins = bin_statistics(torch.tensor([confidence]), torch.tensor([True]), 10, edges)
-    assert [metric(bins).item() for metric in BIN_METRICS.values()] == [gap, gap**2, gap**2, gap]
+    assert [metric(bins).item() for metric in BIN_METRICS.values()] == [gap, gap**2, gap, gap**2]
 
 
 # Results
