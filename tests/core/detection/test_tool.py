@@ -54,7 +54,7 @@ def test_protocol(files, main, capfd):
     for protocol, error in (("coco", (0.25 + 1) / 2), ("fiveai", 0.25)):
         main([*files, "--protocol", protocol])
         rows = {line.split()[0]: line.split()[1:] for line in capfd.readouterr().out.splitlines()}
-        assert [float(cell) for cell in rows["laece"]] == [error] * 4
+        assert [float(cell) for cell in rows["LaECE"]] == [error] * 4
 
 
 def test_score_threshold(files, main, capfd):
