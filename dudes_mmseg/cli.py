@@ -1,63 +1,57 @@
-"""What the command-line tools share: mmsegmentation's own arguments, and the config they end in."""
+"""From a command line to the config that it asks for."""
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from uncertainty_core.cli import log_to
+from uncertainty_core.cli.configs import find_config
 from uncertainty_core.errors import UserError
 
 from .compat import silence
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "dudes"
 
 
 class ConfigError(UserError):
     """A config that cannot be used as it is."""
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments of mmsegmentation's own tools that all of ours have."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a config file, or the name of one in configs/dudes")
-    parser.add_argument("--work-dir", metavar="DIR", help="logs, checkpoints, results; work_dirs/<config> by default")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override values of the config"
-    )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
-    # torch.distributed.launch passes it under either name
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    return parser
-
-
-def find_config(name: str) -> Path:
-    """A path as it is, or a name in configs/dudes, with or without `.py`."""
-    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.py"):
-        if path.is_file():
-            return path
-    known = (path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
-    raise ConfigError(f"config {name!r} is neither a file nor one of {', '.join(sorted(map(str, known)))}")
-
-
-def read_config(name: str, options: dict | None = None) -> Config:
-    """The config that `find_config` finds, with `options` on top."""
-    path = find_config(name)
+def read_config(name: str, assignments: Sequence[str] = ()) -> Config:
+    """The config of this name, see `find_config`, with what `--cfg-options` assigns on top: KEY=VALUE."""
+    path = find_config(name, "dudes")
     try:
         cfg = Config.fromfile(str(path))
-        cfg.merge_from_dict(options or {})
+        cfg.merge_from_dict(_options(assignments))
     except (KeyError, TypeError, SyntaxError, NameError, FileNotFoundError, AttributeError) as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from None
     return cfg
 
 
+def _options(assignments: Sequence[str]) -> dict[str, Any]:
+    """Keys and values as mmengine reads them."""
+    namespace = argparse.Namespace()
+    try:
+        DictAction(["--cfg-options"], "options")(argparse.ArgumentParser(), namespace, assignments)
+    except AssertionError as error:  # brackets that do not match
+        raise ConfigError(f"--cfg-options: {error}") from None
+    return namespace.options
+
+
 def build_config(args: argparse.Namespace) -> Config:
-    """The config that the command line asks for, with its place for results and its launcher."""
+    """The config that the arguments of `segmentor_parser` ask for, with its place for results and its launcher.
+
+    From now on the log is in that place.
+    """
     silence()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / find_config(args.config).stem)
+    name = find_config(args.config, "dudes").stem
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / name)
+    log_to(Path(cfg.work_dir) / "log.txt")
     return cfg
 
 

@@ -7,32 +7,50 @@ Trains the members, stores what they say about the training images, trains the s
 on the test set; the first member is the baseline. Finished steps are not repeated: start it again after a crash.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from dudes_mmseg.cli import argument_parser, build_config, find_config, read_config
-from dudes_mmseg.engine.pipeline import classes_text, compare, distil, draw_sparsification, summary_text
-from uncertainty_core.errors import UserError, one_sentence_errors
+from uncertainty_core.cli import Steps, check_at_least, echo, program
+from uncertainty_core.cli.configs import find_config
+from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
 
-if __name__ == "__main__":
-    parser = argument_parser(__doc__)
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = segmentor_parser(__doc__)
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
-    args = parser.parse_args()
-    with one_sentence_errors():
-        if args.members < 2:
-            raise UserError(f"--members must be at least 2, got {args.members}: one network has nobody to differ from")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do all steps, print the tables, and write the report."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
+    with program(args):
+        check_segmentor_arguments(args.config, args.member_config, *args.also)
+        from dudes_mmseg.cli import build_config, read_config
+        from dudes_mmseg.engine import pipeline
+
         cfg = build_config(args)
         output = Path(cfg.work_dir)
         member = read_config(args.member_config, args.cfg_options)
-        students = {find_config(args.config).stem: cfg}
-        students |= {find_config(name).stem: read_config(name, args.cfg_options) for name in args.also}
-        teacher, trained = distil(member, students, args.members, output)
-        records = compare(member, teacher, students, trained, output)
+        students = {find_config(args.config, "dudes").stem: cfg}
+        students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
+        step = Steps(pipeline.num_steps(students, args.members))
+        teacher, trained = pipeline.distil(member, students, args.members, output, step)
+        runs = pipeline.compare(member, teacher, students, trained, output, step)
         first = next(iter(students))
-        print(f"\n{summary_text(output)}\n\n{classes_text(records['teacher'], records[first])}\n")
-        print(f"mIoU and IoU in percent, all else in plain values. See {draw_sparsification(output)}, and in")
-        print(
-            f"{output / 'rows' / first / 'uncertainty'} image, truth, prediction, errors and uncertainty side by side."
+        echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")
+        curves, report = pipeline.draw_sparsification(runs, output), pipeline.write_report(runs, output)
+        echo(
+            "mIoU and IoU in percent, all else in plain values. Image, truth, prediction, errors and uncertainty are in"
         )
-        print(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
+        echo(f"{output / 'rows' / first / 'uncertainty'}, curves in {curves}, and one page of it all is {report}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,8 @@ stopped when it is started again, and ends with the same bytes, whatever the num
 import argparse
 import sys
 
+from uncertainty_core.cli.segmentor_flags import segmentor_parser
+
 TASKS = ("detection", "segmentation")
 
 
@@ -85,9 +87,7 @@ def detection() -> None:
 
 def segmentation_parser() -> argparse.ArgumentParser:
     """The arguments of mmsegmentation's own tools."""
-    from dudes_mmseg.cli import argument_parser
-
-    parser = with_shards(argument_parser(__doc__), 50)
+    parser = with_shards(segmentor_parser(__doc__), 50)
     parser.add_argument("--store", required=True, metavar="DIR", help="the folder to write, made if need be")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: %(default)s")
     parser.add_argument("--class-wise", action="store_true", help="the uncertainty of every class, for num_outputs > 1")

@@ -8,26 +8,34 @@ more of a split may be asked for later, another size or seed needs another folde
 """
 
 import argparse
+from collections.abc import Sequence
 
-from dudes_mmseg.data import NUM_STREETS, write_streets
-from dudes_mmseg.data.street_folder import SIZE
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import echo, program
+
+SPLITS = ("train", "val", "test")
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; numbers that are not given are those of the quick configs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", help="made if need be")
-    for split, number in NUM_STREETS.items():
-        parser.add_argument(f"--{split}", type=int, default=number, metavar="N", help="streets (default: %(default)s)")
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=SIZE, metavar=("W", "H"), help="pixels (default: {} {})".format(*SIZE)
-    )
+    for split in SPLITS:
+        parser.add_argument(f"--{split}", type=int, metavar="N", help="streets (default: as many as quick configs use)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help="pixels (default: that of quick configs)")
     parser.add_argument("--seed", type=int, default=0, help="of all drawings (default: %(default)s)")
-    return parser.parse_args()
+    parser.add_argument("--verbose", action="store_true", help="show what the frameworks log, too")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw, and print the folder."""
+    args = build_parser().parse_args(argv)
+    with program(args):
+        from dudes_mmseg.data.street_folder import NUM_STREETS, SIZE, write_streets
+
+        given = {split: getattr(args, split) for split in SPLITS if getattr(args, split) is not None}
+        echo(write_streets(args.folder, NUM_STREETS | given, args.size or SIZE, args.seed))
 
 
 if __name__ == "__main__":
-    args = parse()
-    with one_sentence_errors():
-        print(write_streets(args.folder, {split: getattr(args, split) for split in NUM_STREETS}, args.size, args.seed))
+    main()

@@ -14,21 +14,18 @@ strips of the first ones. Started again it goes on where it stopped, and does an
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-import dudes_mmseg  # noqa: F401  (registers)
-from dudes_mmseg.cli import read_config
-from dudes_mmseg.compat import silence
-from dudes_mmseg.inference.predict import predict_images
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import check_at_least, echo, program
+from uncertainty_core.cli.segmentor_flags import CONFIG_HELP, check_segmentor_arguments, options_parser
+from uncertainty_core.errors import UserError
 
 
-def parse() -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a config file, or the name of one in configs/dudes")
+    parser = options_parser(__doc__)
+    parser.add_argument("config", help=CONFIG_HELP)
     parser.add_argument("checkpoint", nargs="?", help="weights of a student; a teacher has its own")
     parser.add_argument("--images", required=True, type=Path, metavar="PATH", help="an image, or a folder of any depth")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for the results; made if need be")
@@ -39,23 +36,31 @@ def parse() -> argparse.Namespace:
         help="images.csv says what share of an image's pixels is more uncertain than this (default: %(default)s)",
     )
     parser.add_argument("--top", type=int, default=12, help="how many images index.png shows (default: %(default)s)")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override values of the config"
-    )
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Predict, and print where the results are."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
     if not 0 <= args.level < 1:
         parser.error(f"--level must lie in [0, 1), got {args.level}")
-    if args.top < 1:
-        parser.error(f"--top must be at least 1, got {args.top}")
-    return args
+    check_at_least(parser, args, 1, "top")
+    with program(args):
+        check_segmentor_arguments(args.config, checkpoints=(args.checkpoint,))
+        if not args.images.exists():
+            raise UserError(f"there is no folder and no image {args.images}")
+        from dudes_mmseg.cli import read_config
+        from dudes_mmseg.compat import silence
+        from dudes_mmseg.inference.predict import predict_images
 
-
-if __name__ == "__main__":
-    args = parse()
-    silence()
-    with one_sentence_errors():
+        silence()
         cfg = read_config(args.config, args.cfg_options)
         rows = predict_images(cfg, args.checkpoint, args.images, args.output, args.level, args.top)
         most = max(rows, key=lambda row: row.mean_uncertainty)
-        print(f"{len(rows)} images in {args.output}, the most uncertain is {most.image} ({most.mean_uncertainty:.4f})")
-        print(f"See {args.output / 'index.png'} and {args.output / 'images.csv'}")
+        echo(f"{len(rows)} images in {args.output}, the most uncertain is {most.image} ({most.mean_uncertainty:.4f})")
+        echo(f"See {args.output / 'index.png'} and {args.output / 'images.csv'}")
+
+
+if __name__ == "__main__":
+    main()

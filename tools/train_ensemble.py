@@ -7,28 +7,45 @@ Member k trains in member_<k> of the work dir with seed k. Finished members are 
 on: start it again after a crash, or with more members.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 
-from dudes_mmseg.cli import argument_parser, build_config
-from dudes_mmseg.engine.members import train_members, train_members_on
-from dudes_mmseg.engine.training import use_mixed_precision
-from uncertainty_core.errors import UserError, one_sentence_errors
+from uncertainty_core.cli import Steps, check_at_least, program
+from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
 
-if __name__ == "__main__":
-    parser = argument_parser(__doc__)
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = segmentor_parser(__doc__)
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--only", type=int, nargs="+", metavar="K", help="train these members alone")
     parser.add_argument("--gpus", nargs="+", metavar="ID", help="train one member per GPU at a time")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
-    args = parser.parse_args()
-    with one_sentence_errors():
-        if args.members < 2:
-            raise UserError(f"--members must be at least 2, got {args.members}: one network has nobody to differ from")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train the members here, or each in a process of its own."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
+    with program(args):
+        check_segmentor_arguments(args.config)
+        from dudes_mmseg.cli import build_config
+        from dudes_mmseg.engine.members import train_members, train_members_on
+        from dudes_mmseg.engine.training import use_mixed_precision
+
         cfg = build_config(args)
         if args.amp:
             use_mixed_precision(cfg)
         numbers = range(args.members) if args.only is None else args.only
         if args.gpus and args.only is None:
-            train_members_on(args.gpus, numbers, sys.argv)
+            train_members_on(args.gpus, cfg, numbers, [__file__, *argv])
         else:
-            train_members(cfg, numbers)
+            train_members(cfg, numbers, Steps(len(numbers)))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,17 +7,34 @@
 A config is a file, or a name in configs/dudes. The arguments are those of mmsegmentation's own tools/train.py.
 """
 
-from dudes_mmseg.cli import argument_parser, build_config
-from dudes_mmseg.engine.training import train, use_mixed_precision
-from uncertainty_core.errors import one_sentence_errors
+import argparse
+from collections.abc import Sequence
 
-if __name__ == "__main__":
-    parser = argument_parser(__doc__)
+from uncertainty_core.cli import echo, program
+from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = segmentor_parser(__doc__)
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --work-dir")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
-    args = parser.parse_args()
-    with one_sentence_errors():
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, and print where the weights are."""
+    args = build_parser().parse_args(argv)
+    with program(args):
+        check_segmentor_arguments(args.config)
+        from dudes_mmseg.cli import build_config
+        from dudes_mmseg.engine.training import train, use_mixed_precision
+
         cfg = build_config(args)
         if args.amp:
             use_mixed_precision(cfg)
-        train(cfg, args.resume)
+        echo(f"weights: {train(cfg, args.resume)}")
+
+
+if __name__ == "__main__":
+    main()

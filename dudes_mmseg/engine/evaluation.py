@@ -71,6 +71,8 @@ def evaluate(
             evaluation = Evaluation(
                 name or folder.name, _passes(runner.model), evaluators, metrics, runner.seed, data, seconds
             )
+            for stale in folder.glob("rival_*/run.json"):  # an earlier evaluation may have had more
+                stale.unlink()
             first, *others = run_records(evaluation, pictures_in(folder), paper_row)
             first.write(folder)
             for number, record in enumerate(others):

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
-from .training import train_once
+from uncertainty_core.cli import echo, progress
+from uncertainty_core.errors import UserError
+
+from .training import duration, train_once
 
 
 def member_config(cfg: Config, number: int) -> Config:
@@ -19,33 +22,52 @@ def member_config(cfg: Config, number: int) -> Config:
     return cfg
 
 
-def train_members(cfg: Config, numbers: Sequence[int]) -> list[Path]:
+def train_members(cfg: Config, numbers: Sequence[int], step: Callable[[str], None] = echo) -> list[Path]:
     """Train members one after the other, those that are not finished; returns their last checkpoints."""
-    return [train_once(member_config(cfg, number)) for number in numbers]
+    return [train_once(member_config(cfg, number), step) for number in numbers]
 
 
-def train_members_on(gpus: Sequence[str], numbers: Sequence[int], command: Sequence[str]) -> None:
-    """Train one member per GPU at a time, each in a process of its own.
+def train_members_on(gpus: Sequence[str], cfg: Config, numbers: Sequence[int], command: Sequence[str]) -> None:
+    """Train one member per GPU at a time, each in a process of its own, which has its log in the member's folder.
 
     Args:
         gpus: what CUDA_VISIBLE_DEVICES is set to.
+        cfg: of the ensemble.
         numbers: of the members.
-        command: the arguments of this program that train one member, when `--only <number>` is added.
+        command: the arguments of Python that train one member, when `--only <number>` is added.
     """
     waiting, free, running = list(numbers), list(gpus), {}
     failed = []
-    while waiting or running:
-        while waiting and free:
-            number, gpu = waiting.pop(0), free.pop(0)
-            process = subprocess.Popen(
-                [sys.executable, *command, "--only", str(number)], env=os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
-            )
-            running[process.pid] = process, number, gpu
-        pid, status = os.wait()
-        if pid in running:
-            _, number, gpu = running.pop(pid)
-            free.append(gpu)
-            if status:
-                failed.append(number)
+    echo(f"{len(waiting)} members on {len(free)} GPUs: {duration(cfg)} each")
+    try:
+        with progress(len(waiting), "ensemble", "member") as bar:
+            while waiting or running:
+                while waiting and free:
+                    number, gpu = waiting.pop(0), free.pop(0)
+                    process = _start([*command, "--only", str(number), "--verbose"], gpu, _log(cfg, number))
+                    running[process.pid] = process, number, gpu
+                pid, status = os.wait()
+                if pid in running:
+                    _, number, gpu = running.pop(pid)
+                    free.append(gpu)
+                    bar.update()
+                    if status:
+                        failed.append(number)
+    finally:  # nobody trains on after an interrupt
+        for process, *_ in running.values():
+            process.terminate()
+            process.wait()
     if failed:
-        raise RuntimeError(f"members {failed} failed, see their logs; start again to go on with them")
+        logs = ", ".join(str(_log(cfg, number)) for number in sorted(failed))
+        raise UserError(f"{len(failed)} members failed, see {logs}; the same command goes on with them")
+
+
+def _log(cfg: Config, number: int) -> Path:
+    return Path(member_config(cfg, number).work_dir) / "log.txt"
+
+
+def _start(command: Sequence[str], gpu: str, log: Path) -> subprocess.Popen:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+    with open(log, "ab") as file:
+        return subprocess.Popen([sys.executable, *command], env=environment, stdout=file, stderr=subprocess.STDOUT)

@@ -5,21 +5,24 @@
 <output>/<student>/            a student
 <output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures
 <output>/sparsification.png    the curves of all rows
+<output>/report.html           one page of all rows
 
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
 
 from uncertainty_core.catalog import SEGMENTATION, in_order
+from uncertainty_core.cli import echo
+from uncertainty_core.io.files import write_atomically
 from uncertainty_core.plots import sparsification_plot
-from uncertainty_core.report.find import find_runs
+from uncertainty_core.report.find import Run, find_runs
 from uncertainty_core.report.markdown import brief_table, markdown_table
-from uncertainty_core.report.run_record import RunRecord
+from uncertainty_core.report.page import build_page
 
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
@@ -59,8 +62,23 @@ def class_wise(student: Config) -> bool:
     return (student.model.get("uncertainty_head") or {}).get("num_outputs", 1) > 1
 
 
+def store_of(student: Config, output: Path) -> Path:
+    """Where the targets of a student are."""
+    return output / ("targets-class-wise" if class_wise(student) else "targets")
+
+
+def num_steps(students: Mapping[str, Config], num_members: int) -> int:
+    """How many steps `distil` and `compare` announce."""
+    stores = {class_wise(student) for student in students.values()}
+    return num_members + len(stores) + len(students) + len(["baseline", "teacher", *students])
+
+
 def distil(
-    member: Config, students: Mapping[str, Config], num_members: int, output: Path
+    member: Config,
+    students: Mapping[str, Config],
+    num_members: int,
+    output: Path,
+    step: Callable[[str], None] = echo,
 ) -> tuple[Config, dict[str, Path]]:
     """Train members and students; returns the ensemble's config, and the students' checkpoints.
 
@@ -69,22 +87,30 @@ def distil(
         students: configs of its students by name.
         num_members: N.
         output: gets all of it.
+        step: announces each step.
     """
     for student in students.values():
         check_evaluators(student)
-    teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members)))
-    trained = {}
-    for name, student in students.items():
-        store = output / ("targets-class-wise" if class_wise(student) else "targets")
-        generate_targets(teacher, str(store), class_wise=class_wise(student))
-        trained[name] = train_once(in_folder(with_store(student, store), output / name))
+    teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members), step))
+    for store, of_classes in {store_of(student, output): class_wise(student) for student in students.values()}.items():
+        step(f"{store.name}: what the ensemble says about the training images")
+        generate_targets(teacher, str(store), class_wise=of_classes)
+    trained = {
+        name: train_once(in_folder(with_store(student, store_of(student, output)), output / name), step)
+        for name, student in students.items()
+    }
     return teacher, trained
 
 
 def compare(
-    member: Config, teacher: Config, students: Mapping[str, Config], trained: Mapping[str, Path], output: Path
-) -> dict[str, RunRecord]:
-    """Measure the first member as the baseline, the ensemble, and the students; returns their records by name.
+    member: Config,
+    teacher: Config,
+    students: Mapping[str, Config],
+    trained: Mapping[str, Path],
+    output: Path,
+    step: Callable[[str], None] = echo,
+) -> list[Run]:
+    """Measure the first member as the baseline, the ensemble, and the students; returns their rows, rivals included.
 
     All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
     """
@@ -92,13 +118,15 @@ def compare(
     evaluators = next(iter(students.values())).test_evaluator
     baseline = in_folder(member, rows / "baseline")
     baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
+    step("baseline on the test images")
     evaluate(baseline, teacher.model.checkpoints[0])
     for name, cfg in {"teacher": teacher, **students}.items():
         cfg = in_folder(cfg, rows / name)
         cfg.test_evaluator = evaluators
         cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
+        step(f"{name} on the test images")
         evaluate(cfg, None if name == "teacher" else str(trained[name]))
-    return {name: RunRecord.read(rows / name) for name in ("baseline", "teacher", *students)}
+    return find_runs(rows / name for name in ("baseline", "teacher", *students))
 
 
 def needs_map(evaluator: Mapping[str, str]) -> bool:
@@ -118,31 +146,38 @@ def check_evaluators(student: Config) -> None:
 _PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
 
 
-def summary_text(output: Path) -> str:
-    """A Markdown table of all records in `output`/rows, rivals included."""
-    return brief_table(SEGMENTATION, {run.name: run.record.row for run in find_runs([output / "rows"])})
+def summary_text(runs: Sequence[Run]) -> str:
+    """A Markdown table of what was measured."""
+    return brief_table(SEGMENTATION, {run.name: run.record.row for run in runs})
 
 
-def classes_text(teacher: RunRecord, student: RunRecord) -> str:
+def classes_text(runs: Sequence[Run], teacher: str, student: str) -> str:
     """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
-    columns = in_order(teacher.per_class)
+    by_name = {run.name: run.record.per_class for run in runs}
+    columns = in_order(by_name[teacher])
     header = ["class", *(f"{found.head}, {who}" for found in columns for who in ("teacher", "student", "difference"))]
     rows = []
-    for name in teacher.per_class["IoU"]:
+    for name in by_name[teacher]["IoU"]:
         row = [name]
         for found in columns:
-            theirs, ours = (record.per_class[found.key][name] for record in (teacher, student))
+            theirs, ours = (by_name[who][found.key][name] for who in (teacher, student))
             row += [found.text(value) for value in (theirs, ours, ours - theirs)]
         rows.append(row)
     return markdown_table(header, rows)
 
 
-def draw_sparsification(output: Path) -> Path:
-    """Figure 4 of DUDES, of all records in `output`/rows."""
-    runs = find_runs([output / "rows"])  # in the order of the report, so that a predictor has one colour
+def draw_sparsification(runs: Sequence[Run], output: Path) -> Path:
+    """Figure 4 of DUDES, in the order and thus the colours of the report."""
     curves = {run.name: run.record.curves["sparsification"] for run in runs if run.record.curves}
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"
     figure.savefig(path)
+    return path
+
+
+def write_report(runs: Sequence[Run], output: Path) -> Path:
+    """One page of all that was measured."""
+    path = output / "report.html"
+    write_atomically(path, build_page(runs, f"Uncertainty distilled: {output.name}").encode())
     return path

@@ -1,10 +1,13 @@
 """Training from a config, in steps that can be repeated: what is finished stays, what was interrupted goes on."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
+
+from uncertainty_core.cli import echo
 
 from ..cli import ConfigError, check_data
 from ..hooks.progress import ProgressHook
@@ -27,13 +30,15 @@ def use_mixed_precision(cfg: Config) -> None:
     wrapper.type, wrapper.loss_scale = "AmpOptimWrapper", "dynamic"
 
 
-def train(cfg: Config, resume: bool = False) -> Path:
+def train(cfg: Config, resume: bool = False, step: Callable[[str], None] = echo) -> Path:
     """Train what `cfg` describes in `cfg.work_dir`; returns the path of the last checkpoint.
 
-    With `resume` it goes on from the newest whole checkpoint there; where there is none, it starts.
+    With `resume` it goes on from the newest whole checkpoint there; where there is none, it starts. `step` announces
+    the training.
     """
     check_data(cfg.train_dataloader)
     check_data(cfg.get("val_dataloader"))
+    step(_title(cfg))
     cfg = cfg.copy()
     prepare_ranks(cfg)
     checkpoint = latest_checkpoint(cfg.work_dir) if resume else None
@@ -46,7 +51,20 @@ def train(cfg: Config, resume: bool = False) -> Path:
     return final_checkpoint(cfg)
 
 
-def train_once(cfg: Config) -> Path:
+def duration(cfg: Config) -> str:
+    """Of a training: "400 iterations" or "200 epochs"."""
+    loop = cfg.train_cfg
+    return f"{loop.max_epochs} epochs" if "max_epochs" in loop else f"{loop.max_iters} iterations"
+
+
+def train_once(cfg: Config, step: Callable[[str], None] = echo) -> Path:
     """`train` with `resume`, unless it is finished."""
     final = final_checkpoint(cfg)
-    return final if latest_checkpoint(cfg.work_dir) == final else train(cfg, resume=True)
+    if latest_checkpoint(cfg.work_dir) != final:
+        return train(cfg, resume=True, step=step)
+    step(f"{_title(cfg)}, finished before")
+    return final
+
+
+def _title(cfg: Config) -> str:
+    return f"{Path(cfg.work_dir).name}: {duration(cfg)}"

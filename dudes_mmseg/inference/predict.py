@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader, Dataset
 
 from uncertainty_core import file_sha256, state_dict_sha256
-from uncertainty_core.cli import progress
+from uncertainty_core.cli import log_to, progress
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError
@@ -58,6 +58,7 @@ def predict_images(
     _check_apart(images, output)
     model, fingerprint = build_predictor(cfg, checkpoint)
     folder = PredictionFolder(output, fingerprint, palette_of(cfg, model.num_classes))
+    log_to(output / "log.txt")
 
     rows = {}
     for image, path in sources.items():

@@ -74,7 +74,7 @@ def test_weights_are_those_of_the_checkpoints(configs, tmp_path):
     [
         (["baseline.py", "baseline.py"], "error: each config must have a name of its own"),
         (["baseline.py", "--checkpoints", "a.pth", "b.pth"], "error: --checkpoints names 2 files for 1 configs"),
-        (["nowhere.py"], "error: config 'nowhere.py' is neither a file nor"),
+        (["nowhere.py"], "error: config 'nowhere.py' is neither a file, nor"),
         (["baseline.py", "--runs", "1"], "--runs must be at least 2"),
     ],
 )

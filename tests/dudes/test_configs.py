@@ -12,8 +12,9 @@ from mmseg.registry import HOOKS, MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
 import dudes_mmseg  # noqa: F401  (registers)
-from dudes_mmseg.cli import CONFIGS
+from uncertainty_core.cli.configs import CONFIGS as ALL_CONFIGS
 
+CONFIGS = ALL_CONFIGS / "dudes"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 ROLES = ("member", "baseline", "teacher", "student", "student-online", "holder", "mc_dropout")
 

@@ -3,6 +3,7 @@
 A kind of config is the folder in configs/ where those of one package are.
 """
 
+import ast
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,12 +57,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_config(path: Path, kind: str) -> None:
-    """Raise UserError if the config is one of another package, or damaged; `_BASE_` files are read as well."""
+    """Raise UserError if the config is one of another package, or damaged; what it is built on is read as well."""
     found = _kind_of(path)
     if found not in (kind, ""):
         raise UserError(f"{path} is {_WHAT[found]}")
     if kind == "ddn":
         _check_bases(path, ())
+    elif kind == "dudes":
+        _check_python_bases(path, ())
 
 
 def _kind_of(path: Path) -> str:
@@ -85,3 +88,35 @@ def _check_bases(path: Path, heirs: tuple[Path, ...]) -> None:
     if parent.resolve() in heirs:
         raise UserError(f"{path} is a base of itself, through _BASE_: {base}")
     _check_bases(parent, heirs)
+
+
+def _check_python_bases(path: Path, heirs: tuple[Path, ...]) -> None:
+    """The same of a Python config, `_base_` and syntax."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:  # the latter: null bytes
+        raise UserError(f"{path}, line {getattr(error, 'lineno', 1)}, is not Python: {error.args[0]}") from None
+    set_here = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    if not heirs and not set_here.keys() & {"model", "_base_"} and "read_base" not in ast.dump(tree):
+        raise UserError(f"{path} is no config of a segmentor: it sets neither model nor _base_")
+    heirs = (*heirs, path.resolve())
+    for base in _texts(set_here.get("_base_")):
+        parent = path.parent / base
+        if "::" in base:  # of an installed package
+            continue
+        if not parent.is_file():
+            raise UserError(f"{path} is built on {parent}, which is no file")
+        if parent.resolve() in heirs:
+            raise UserError(f"{path} is a base of itself, through _base_ = {base!r}")
+        _check_python_bases(parent, heirs)
+
+
+def _texts(node: ast.expr | None) -> list[str]:
+    """The strings that an expression spells out, alone or in a list."""
+    return [part.value for part in getattr(node, "elts", [node]) if isinstance(getattr(part, "value", None), str)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +97,14 @@ def trained(tmp_path_factory):
     """The same, trained without a disturbance. Not to be changed."""
     folder = tmp_path_factory.mktemp("trained")
     write_data_and_config(folder)
-    done = run_tool("train_seg", "config.py", folder=folder)
+    done = run_tool("train_seg", "config.py", "--cfg-options", "log_level='INFO'", folder=folder)
     assert done.code == 0, done.err
+    first, validated, last = done.out.splitlines()
+    assert (first, last) == ("work: 4 iterations", "weights: work/iter_4.pth")
+    assert validated.startswith("work: aAcc ") and validated.endswith(" on the validation images")
+    assert done.err == "log: work/log.txt\n"
+    log = (folder / "work" / "log.txt").read_text()
+    assert "mmengine - INFO - Iter(train)" in log and "\r" not in log
     return folder
 
 
@@ -163,19 +170,24 @@ def test_an_ensemble_has_a_seed_for_each_member_and_is_not_trained_twice(folder)
         assert_same_weights(*members)
 
 
-def test_evaluation_writes_its_metrics(trained, tmp_path):
+def test_evaluation_prints_and_writes_its_metrics(trained, tmp_path):
     options = ["--out", tmp_path / "predictions", "--work-dir", tmp_path / "results"]
     done = run_tool("test_seg", "config.py", "work/iter_4.pth", *options, folder=trained)
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert 0 <= metrics["mIoU"] <= 100
+    assert done.out.splitlines() == [
+        *(f"{name}  {metrics[name]:.4f}" for name in ("aAcc", "mIoU", "mAcc")),
+        f"written to {tmp_path / 'results' / 'metrics.json'}",
+    ]
+    assert done.err == f"log: {tmp_path / 'results' / 'log.txt'}\n"
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 6
 
 
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (("train_seg", "none.py"), "'none.py' is neither a file nor one of"),
+        (("train_seg", "none.py"), "'none.py' is neither a file, nor one of"),
         (("train_seg", "config.py", "--cfg-options", "train_dataloader.dataset.data_root=none"), "there is no folder"),
         (("train_seg", "config.py", "--amp", "--cfg-options", "optim_wrapper.type=Other"), "--amp needs"),
         (("train_ensemble", "config.py", "--members", "1"), "--members must be at least 2"),
@@ -186,9 +198,21 @@ def test_evaluation_writes_its_metrics(trained, tmp_path):
 def test_bad_command_lines_end_in_one_sentence(folder, command, sentence):
     done = run_tool(*command, folder=folder)
     assert done.code == 2
-    (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in done.err.splitlines() if "error: " in line]
     assert sentence in line
-    assert not (folder / "work").exists()
+    assert done.out == ""
+    assert {path.name for path in folder.glob("work/*")} <= {"log.txt"}
+
+
+def test_sigint_ends_a_training_and_its_workers_with_one_sentence(folder):
+    def interrupted():
+        os.setpgrp()  # as a shell does for each command, whose processes a terminal interrupts together
+        die_at_call(Runner, "save_checkpoint", 2, lambda: os.killpg(0, signal.SIGINT))
+        tool("train_seg", "config.py", "--cfg-options", "train_dataloader.num_workers=1")
+
+    done = run(interrupted, folder=folder)
+    assert (done.code, done.out) == (130, "work: 4 iterations\n")
+    assert done.err == "interrupted; the same command goes on\nlog: work/log.txt\n"
 
 
 def on_two_ranks(name, *arguments, folder):
@@ -217,6 +241,8 @@ def test_two_processes_train_together_and_measure_as_one(folder, trained):
     )
     together = on_two_ranks("train_seg", "config.py", "--work-dir", folder / "together", folder=folder)
     assert [outcome.code for outcome in together] == [0, 0], together
+    assert "weights: " in together[0].out
+    assert (together[1].out, together[1].err) == ("", "")
     assert all(tensor.isfinite().all() for tensor in weights(folder / "together" / "iter_4.pth").values())
 
     checkpoint = trained / "work" / "iter_4.pth"

@@ -1,0 +1,70 @@
+"""Help and mistakes of the segmentors' tools are answered before any framework is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+STUDENT = "quick/streets_student.py"
+COMMANDS = {
+    "train_seg": [
+        (["nope.py"], "error: config 'nope.py' is neither a file, nor one of"),
+        (["ddn_R50.yaml"], "error: config 'ddn_R50.yaml' is neither a file, nor one of"),
+        (["broken.py"], "error: broken.py, line 2, is not Python: "),
+        ([STUDENT, "--cfg-options", "a.b"], "argument --cfg-options: 'a.b' is not KEY=VALUE"),
+        ([STUDENT, "--launcher", "torchrun"], "argument --launcher: invalid choice: 'torchrun'"),
+        ([STUDENT, "--threads", "0"], "error: --threads must be at least 1"),
+    ],
+    "test_seg": [([STUDENT, "none.pth"], "error: there is no checkpoint none.pth")],
+    "train_ensemble": [([STUDENT, "--members", "1"], "error: --members must be at least 2, got 1")],
+    "distill_segmentor": [([STUDENT, "--member-config", "no"], "error: config 'no' is neither a file, nor one of")],
+    "predict_seg": [
+        ([STUDENT, "--images", "nowhere", "--output", "o"], "error: there is no folder and no image nowhere"),
+        ([STUDENT, "--images", ".", "--output", "o", "--level", "1"], "error: --level must lie in [0, 1), got 1.0"),
+    ],
+    "benchmark_segmentor": [
+        ([STUDENT, STUDENT], "error: each config must have a name of its own"),
+        ([STUDENT, "--checkpoints", "a", "b"], "error: --checkpoints names 2 files for 1 configs"),
+    ],
+    "check_cityscapes": [([], "error: the following arguments are required: data_root")],
+    "make_street_scenes": [(["folder", "--train", "many"], "argument --train: invalid int value: 'many'")],
+}
+RUN_ALL = """
+import json, os, runpy, sys
+terminal, outcomes = os.dup(1), []
+for tool, arguments in json.loads(sys.argv[1]):
+    sys.argv = [tool, *arguments]
+    for stream, name in ((1, "out.txt"), (2, "err.txt")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    try:
+        runpy.run_path(tool, run_name="__main__")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    sys.stdout.flush()
+    outcomes.append((code, open("out.txt").read(), open("err.txt").read()))
+    heavy = {"torch", "numpy", "mmengine", "mmseg"} & set(sys.modules)
+    assert not heavy, (sys.argv, heavy)
+os.write(terminal, json.dumps(outcomes).encode())
+"""
+
+
+def test_no_framework_is_imported_for_help_and_mistakes(tmp_path):
+    (tmp_path / "broken.py").write_text("model = dict(\n  type='EncoderDecoder' backbone=1)\n")
+    commands, expected = [], []
+    for name, mistakes in COMMANDS.items():
+        for arguments, message in [(["--help"], None), *mistakes]:
+            commands.append((str(TOOLS / f"{name}.py"), arguments))
+            expected.append(message)
+    done = subprocess.run([sys.executable, "-c", RUN_ALL, json.dumps(commands)], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert done.returncode == 0, (tmp_path / "err.txt").read_text()
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) == len(commands)
+    for (code, out, err), (_, arguments), message in zip(outcomes, commands, expected, strict=True):
+        if message is None:
+            assert code == 0 and out.startswith("usage: ") and err == ""
+        else:
+            assert (code, out) == (2, ""), arguments
+            assert message in err and "Traceback" not in err
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.py", "out.txt", "err.txt"}  # no folder is made
