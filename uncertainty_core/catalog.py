@@ -184,14 +184,14 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric(
             "n",
             "n",
-            "detections that count: scores, before any recalibration, that reach the threshold, crowds left out",
+            "detections that count: those whose scores, before recalibration, reach the threshold",
             digits=0,
             brief=(DETECTION,),
         ),
         Metric(
             "classes",
             "Classes",
-            "categories in the means of LaECE and LaACE: those with detections; that of LRP has those with boxes, too",
+            "categories in the means of LaECE and LaACE; that of LRP has those without detections, too",
             digits=0,
             brief=(DETECTION,),
         ),

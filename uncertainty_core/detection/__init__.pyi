@@ -11,6 +11,7 @@ from .coco_format import (
 from .evaluation import (
     DetectionEvaluation as DetectionEvaluation,
     MatchedDetections as MatchedDetections,
+    at_equal_count as at_equal_count,
     evaluate as evaluate,
     match_images as match_images,
     merge as merge,

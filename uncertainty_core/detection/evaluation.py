@@ -177,6 +177,23 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
     )
 
 
+def at_equal_count(evaluations: Sequence[DetectionEvaluation], iou_threshold: float) -> list[CalibrationAt]:
+    """Calibration of each on as many detections as the one with the fewest has, so that none gains by more low scores.
+
+    These are the best over all images, by their scores before recalibration.
+
+    Args:
+        evaluations: on the same images.
+        iou_threshold: one of their settings.
+    """
+    indices = [evaluation.settings.all_iou_thresholds.index(iou_threshold) for evaluation in evaluations]
+    most = min(e.calibration[k - 1].result.num_samples for e, k in zip(evaluations, indices, strict=True))
+    return [
+        _calibration_at(e.ground_truth, e.matched, e.settings, k, most)
+        for e, k in zip(evaluations, indices, strict=True)
+    ]
+
+
 def precision_recall_by_area(ground_truth: GroundTruth, matched: MatchedDetections) -> dict[str, PrecisionRecall]:
     """Precision and recall at COCO's thresholds in each area range."""
     in_order, category = average_precision.by_category(matched.detections), matched.detections.category

@@ -34,6 +34,7 @@ def group_sections(rows: Rows, prefix: str) -> dict[str, str]:
     """Sections by heading; `prefix` tells the charts of several groups apart."""
     return {
         "Results": sections.summary(rows),
+        "Equally many detections": sections.equal_count(rows),
         "Calibration and risk": sections.charts(rows, sections.styles(rows, prefix=prefix)),
         "Classes": sections.classes(rows),
         "Pictures": sections.pictures(rows),

@@ -191,6 +191,7 @@ class RunRecord:
         task: one of `catalog.TASKS`.
         passes: forward passes for one image.
         metrics: values by name, in the units in which the package's evaluators return them.
+        equal_count: metrics of a detector's best n detections, n being the same in all rows that it was compared with.
         provenance: how to measure it again.
         reliability: bins of the confidence.
         curves: by name; the page knows "risk_coverage" and "sparsification".
@@ -209,11 +210,13 @@ class RunRecord:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
     paper_row: PaperRow | None = None
+    equal_count: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         object.__setattr__(self, "metrics", _numbers(self.metrics))
+        object.__setattr__(self, "equal_count", _numbers(self.equal_count))
         object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
 
     @property

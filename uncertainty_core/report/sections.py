@@ -38,6 +38,24 @@ def summary(rows: Rows, others: Mapping[str, PaperRow] | None = None) -> str:
     return metric_table(in_order(held), ours, "Results", theirs) + paragraph(" ".join(notes), "note")
 
 
+def equal_count(rows: Rows) -> str:
+    """The calibration of each detector's best n detections; a table for each n."""
+    runs = [(name, run.record.equal_count) for name, seeds in rows.items() for run in seeds if run.record.equal_count]
+    content = ""
+    for n in dict.fromkeys(measured["n"] for _, measured in runs):
+        ours: dict[str, list[Mapping[str, float]]] = {}
+        for name, measured in runs:
+            if measured["n"] == n:
+                ours.setdefault(name, []).append(measured)
+        columns = in_order(dict.fromkeys(key for seeds in ours.values() for measured in seeds for key in measured))
+        content += metric_table(columns, ours, f"Results on the best {n:,.0f} detections")
+    note = (
+        "The detections of the highest scores, before any recalibration, over all images: of each row as many as the "
+        "row with the fewest has. What a row gains here, it does not gain by more low scores."
+    )
+    return content and content + paragraph(note, "note")
+
+
 def styles(rows: Rows, first: Sequence[str] = (), prefix: str = "run") -> dict[str, Style]:
     """How each run is drawn; those of `first` get the first colours, and as many as there are colours are drawn."""
     ordered = dict.fromkeys([*first, *rows])

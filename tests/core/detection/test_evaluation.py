@@ -11,6 +11,7 @@ from strict import strictly
 
 from uncertainty_core.detection import (
     Settings,
+    at_equal_count,
     evaluate,
     match_images,
     merge,
@@ -150,6 +151,26 @@ def test_scores_below_the_threshold_enter_precision_alone():
     # found third, after two false positives
     assert evaluation.precision["AP"] == pytest.approx(100 / 3)
     assert evaluated(truth, found, score_threshold=0).calibration[0].result.num_samples == 3
+
+
+def test_rows_are_compared_on_equally_many_detections():
+    # Baseline: a hit of 0.9, a miss of 0.7. Student: a hit of 0.8, misses of 0.6 and, cheap, three of 0.1.
+    # D-ECE of all: (0.1 + 0.7) / 2 and (0.2 + 0.6 + 0.3) / 5, which looks better; of the best two: (0.2 + 0.6) / 2.
+    truth, miss = ground_truth((11, 3, BOX, 0)), [300, 0, 10, 10]
+    baseline = evaluated(truth, detections((11, 3, BOX, 0.9), (2, 3, miss, 0.7)))
+    found = detections((2, 3, miss, 0.6), (11, 3, BOX, 0.8), *[(11, 90, miss, 0.1)] * 3)
+    student = evaluated(truth, found)
+    assert student.calibration_metrics["d_ece@50"] == pytest.approx(1.1 / 5)
+    first, second = at_equal_count([baseline, student], 0.5)
+    assert first.metrics == baseline.calibration[1].metrics
+    assert second.metrics["d_ece"] == pytest.approx(0.4) and second.metrics["n"] == 2 and second.metrics["classes"] == 1
+    # scores before recalibration choose: 0.6 is worth 0.9 now, and still second
+    raised = [
+        {**entry, "score_before": entry["score"], "score": s}
+        for entry, s in zip(found, [0.9, 0.8, 1, 1, 1], strict=True)
+    ]
+    _, again = at_equal_count([baseline, evaluated(truth, raised)], 0.5)
+    assert again.metrics["d_ece"] == pytest.approx((0.9 + 0.2) / 2)
 
 
 def test_the_hundred_best_of_an_image_and_category_count():

@@ -20,7 +20,7 @@ from uncertainty_core.report.__main__ import main
 from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
 from uncertainty_core.report.find import distinct
 from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord
-from uncertainty_core.report.sections import charts, classes, pictures, provenance, styles, summary
+from uncertainty_core.report.sections import charts, classes, equal_count, pictures, provenance, styles, summary
 from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table, places
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -195,9 +195,18 @@ def test_summary_of_runs_and_papers():
     assert "sample standard deviation" not in html
 
 
+def test_equal_count_has_a_table_for_each_n():
+    found = [{"n": n, "d_ece": error} for n, error in ((187, 0.25), (187, 0.125), (54, 0.5))]
+    rows = rows_of(*(record(name, equal_count=values) for name, values in zip("abc", found, strict=True)), record("d"))
+    html = equal_count(rows)
+    cells = [[text_of(cell) for cell in row] for row in table_rows(html)]
+    assert cells[1:] == [["a", "187", "0.2500"], ["b", "187", "0.1250"]]
+    assert html.count("<table") == 2 and "Results on the best 54 detections" in html and "0.5000" in html
+
+
 def test_empty_sections_are_empty():
     rows = rows_of(record())
-    assert (charts(rows, styles(rows)), classes(rows), pictures(rows)) == ("", "", "")
+    assert (charts(rows, styles(rows)), classes(rows), pictures(rows), equal_count(rows)) == ("", "", "", "")
 
 
 def test_colours_go_to_the_first_and_as_many_are_drawn():
