@@ -200,7 +200,7 @@ def test_equal_count_has_a_table_for_each_n():
     rows = rows_of(*(record(name, equal_count=values) for name, values in zip("abc", found, strict=True)), record("d"))
     html = equal_count(rows)
     cells = [[text_of(cell) for cell in row] for row in table_rows(html)]
-    assert cells[1:] == [["a", "187", "0.2500"], ["b", "187", "0.1250"]]
+    assert cells[1:] == [["a", "187", "0.2500 second-best"], ["b", "187", "0.1250 best"]]
     assert html.count("<table") == 2 and "Results on the best 54 detections" in html and "0.5000" in html
 
 
