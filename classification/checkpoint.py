@@ -58,7 +58,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
-    """Write the finished weights and a JSON `record` that says what they are."""
+    """Write the finished weights and a JSON `record` of what they are."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")

@@ -1,6 +1,6 @@
 """What an experiment is, as typed records; a YAML file or `key=value` on the command line fills them in.
 
-An unknown key, a value of the wrong type or an unknown choice is a ConfigError that says where and what was meant.
+An unknown key, a value of the wrong type or an unknown choice is a ConfigError that names the place and what was meant.
 """
 
 import dataclasses

@@ -18,14 +18,12 @@ from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
 from .config import Evaluation
-from .corruptions import corrupt
+from .corruptions import STRENGTHS, corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
 from .records import forget_other_runs, run_folder, run_record, write_record
 from .sampling import mc_outputs
-
-STRENGTHS = range(1, 6)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list
     measured: dict[str, list[dict[str, Any]]] = {}
     for kind in experiment.config.evaluation.corruptions:
         measured[kind] = []
-        for strength in STRENGTHS:
+        for strength in range(1, len(STRENGTHS[kind]) + 1):
             test = experiment.test_set
             damaged = corrupt(test.images.cpu(), kind, strength, seed=0).to(test.images.device)
             images = ImageSet(damaged, test.labels, test.classes, test.ids, test.name)

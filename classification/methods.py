@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation
 from uncertainty_core.checks import check_positive_int
+from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.sampling import mc_dropout
 
 from .sampling import Precision, mc_outputs
 
-# The label of an image without one, which is what the losses ignore.
-UNLABELLED = -100
+UNLABELLED = IGNORE_INDEX  # the label of an image without one
 
 
 class Share(NamedTuple):

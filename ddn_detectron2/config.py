@@ -6,7 +6,7 @@ from uncertainty_core.errors import UserError
 
 
 class ConfigError(UserError):
-    """A config or command line that cannot work; the message says in one sentence why."""
+    """A config or command line that cannot work; the message is one sentence with the reason."""
 
 
 def add_ddn_config(cfg: CfgNode) -> None:
@@ -22,8 +22,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.FREEZE = ("mask_head", "keypoint_head")
 
     ddn.DROPOUT = CfgNode()
-    # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8). "residual" moves what is said
-    # less than other positions do, and wants more: 0.5, say.
+    # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8). "residual" moves the
+    # logits less than other positions do, and wants more, such as 0.5.
     ddn.DROPOUT.RATE = 0.2
     # After which layers of the box head: "conv1", ..., "fc1", ... (Standard- and CascadeROIHeads), "block1", "block2"
     # (Res5ROIHeads); "residual" for what the last block of res5 adds to its input, so that its convolutions run once
@@ -36,7 +36,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TARGETS.SOURCE = "online"
     # Folder of the store.
     ddn.TARGETS.STORE = ""
-    # "per_proposal": the teacher's word on each sampled proposal, background included;
+    # "per_proposal": the teacher's logits for each sampled proposal, background included;
     # "gt_iou": for each ground-truth box the teacher's detections that overlap it (the paper).
     ddn.TARGETS.MATCH = "per_proposal"
     # Of the sampled proposals, the part that the teacher is asked about in each step ("per_proposal"), drawn anew: its
@@ -104,14 +104,14 @@ def dropout_positions(cfg: CfgNode) -> tuple[str, ...]:
     positions = tuple(cfg.MODEL.DDN.DROPOUT.POSITIONS)
     for position in positions:
         if position in hidden[-1:]:
-            raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS: after {position!r} comes the predictor, say 'predictor'")
+            raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS: after {position!r} comes the predictor: use 'predictor'")
         if position not in valid:
             raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS must be among {valid} for this box head, got {position!r}")
     return tuple(position for position in valid if position in positions)
 
 
 def check_ddn_config(cfg: CfgNode) -> None:
-    """Raise ConfigError where keys contradict each other or the model; says which and what to do."""
+    """Raise ConfigError where keys contradict each other or the model; the message names them and what to do."""
     ddn = cfg.MODEL.DDN
     for key, choices in _CHOICES.items():
         section, name = key.split(".")
@@ -137,7 +137,7 @@ def check_ddn_config(cfg: CfgNode) -> None:
     if dropout_positions(cfg) == ("predictor",) and ddn.TARGETS.AVERAGE == "logits" and not ddn.TEACHER.WEIGHTS:
         raise ConfigError(
             "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "
-            "what it says without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
+            "its logits without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
         )
     if ddn.TARGETS.SOURCE == "store":
         if not ddn.TARGETS.STORE:

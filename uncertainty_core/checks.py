@@ -1,4 +1,4 @@
-"""What every metric asks of its input. Nothing is clipped or guessed: bad input is a ValueError that says where."""
+"""What every metric asks of its input. Nothing is clipped or guessed: bad input is a ValueError that names it."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def check_edges(edges: str) -> None:
 
 
 def warn_undefined(what: str, why: str) -> None:
-    """Say that a metric is NaN, once per place as warnings are."""
+    """Warn that a metric is NaN, once per place as warnings are."""
     warnings.warn(f"{what} is NaN: {why}", RuntimeWarning, stacklevel=3)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Something in a config, a file or a command line is wrong; the message says in one sentence what to change."""
+    """Something in a config, a file or a command line is wrong; the message is one sentence on what to change."""
 
 
 @contextmanager

@@ -21,7 +21,7 @@ MEMORY_LIMIT = 8 * 2**30  # bytes that the images of one split may take
 
 
 class DataError(UserError):
-    """Data that cannot be used as they are; the message says in one sentence why."""
+    """Data that cannot be used as they are; the message is one sentence with the reason."""
 
 
 def check_choice(what: str, choice: str, choices: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ def check_memory(what: str, *shape: int) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks."""
+    """The message of an error, without line breaks."""
     return " ".join(str(error).split())
 
 

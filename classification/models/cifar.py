@@ -4,7 +4,7 @@ from torch import nn
 
 from uncertainty_core.checks import check_positive_int
 
-from .staged import Images, Staged, conv_relu, fully_connected, scaled
+from .staged import InputCheck, Staged, conv_relu, fully_connected, scaled
 
 
 def quick(
@@ -30,7 +30,7 @@ def quick(
     check_positive_int("penultimate", penultimate)
     first, second, third, units = (scaled(n, width) for n in (32, 32, 64, penultimate))
     return Staged(
-        Images(in_channels, 32),
+        InputCheck(in_channels, 32),
         *conv_relu(in_channels, first, 5, padding=2),
         nn.Dropout(dropout),
         nn.MaxPool2d(3, 2, ceil_mode=True),
@@ -59,7 +59,7 @@ def nin(num_classes: int = 10, in_channels: int = 3, width: float = 1.0, dropout
     """
     full, middle, narrow = scaled(192, width), scaled(160, width), scaled(96, width)
     return Staged(
-        Images(in_channels, 4, or_larger=True),
+        InputCheck(in_channels, 4, or_larger=True),
         *conv_relu(in_channels, full, 5, padding=2),
         *conv_relu(full, middle, 1),
         *conv_relu(middle, narrow, 1),
@@ -94,7 +94,7 @@ def allconv(num_classes: int = 10, in_channels: int = 3, width: float = 1.0, dro
     on_input, after_stride = (0.2, 0.5) if dropout is None else (dropout, dropout)
     narrow, full = scaled(96, width), scaled(192, width)
     return Staged(
-        Images(in_channels, 9, or_larger=True),
+        InputCheck(in_channels, 9, or_larger=True),
         nn.Dropout(on_input),
         *conv_relu(in_channels, narrow, 3, padding=1),
         *conv_relu(narrow, narrow, 3, padding=1),

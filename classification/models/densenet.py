@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .staged import Images, Staged, scaled
+from .staged import InputCheck, Staged, scaled
 
 LAYERS_PER_BLOCK = 12  # three blocks of it, the first convolution, two transitions, the last layer: 40
 GROWTH = 12  # the papers' k
@@ -51,7 +51,7 @@ def densenet40(num_classes: int = 10, in_channels: int = 3, width: float = 1.0, 
     """
     channels, growth = scaled(STEM, width), scaled(GROWTH, width)
     stages: list[nn.Module] = [
-        Images(in_channels, 4, or_larger=True),
+        InputCheck(in_channels, 4, or_larger=True),
         nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
     ]
     for block in range(3):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, fully_connected, scaled
+from .staged import InputCheck, Staged, conv_relu, fully_connected, scaled
 
 
 def digits(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, dropout: float = 0.25) -> Staged:
@@ -19,7 +19,7 @@ def digits(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, drop
     """
     first, second, units = scaled(32, width), scaled(64, width), scaled(128, width)
     return Staged(
-        Images(in_channels, 8),
+        InputCheck(in_channels, 8),
         *conv_relu(in_channels, first, 3, padding=1),
         nn.MaxPool2d(2),
         nn.Dropout(dropout),

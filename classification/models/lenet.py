@@ -7,7 +7,7 @@ every hidden layer (Caffe's convolutions have none). The dropout of a convolutio
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, fully_connected, scaled
+from .staged import InputCheck, Staged, conv_relu, fully_connected, scaled
 
 
 def _lenet(num_classes: int, in_channels: int, width: float, dropout: float, in_convolutions: bool) -> Staged:
@@ -19,7 +19,7 @@ def _lenet(num_classes: int, in_channels: int, width: float, dropout: float, in_
         return [*conv_relu(inputs, outputs, 5), *noise, nn.MaxPool2d(2)]
 
     return Staged(
-        Images(in_channels, 28),
+        InputCheck(in_channels, 28),
         *block(in_channels, first),
         *block(first, second),
         *fully_connected(second * 4 * 4, [units], num_classes, dropout),

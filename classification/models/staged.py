@@ -35,8 +35,8 @@ class Staged(nn.Module):
         return self.stages(images)
 
 
-class Images(nn.Module):
-    """The first stage: passes on images (N, channels, size, size), any others are a ValueError that says what they are.
+class InputCheck(nn.Module):
+    """The first stage: passes on images (N, channels, size, size); others are a ValueError that names their shape.
 
     Args:
         channels: of an image.

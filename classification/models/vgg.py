@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .staged import Images, Staged, conv_relu, fully_connected, scaled
+from .staged import InputCheck, Staged, conv_relu, fully_connected, scaled
 
 SIZE = 32  # MNIST padded by two pixels a side: five poolings leave 1x1
 
@@ -23,7 +23,7 @@ def _vgg(
     dropout: float,
 ) -> Staged:
     """Blocks of 3x3 convolutions (outputs of each), pooling after each block, then fully connected layers."""
-    stages: list[nn.Module] = [Images(in_channels, SIZE)]
+    stages: list[nn.Module] = [InputCheck(in_channels, SIZE)]
     channels = in_channels
     for block in blocks:
         for outputs in block:

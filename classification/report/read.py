@@ -65,7 +65,7 @@ def evaluated(config: Config) -> Records:
 
 
 def recorded_runs(config: Config) -> Rows:
-    """The common records of the same rows, with what the configuration says of its paper now."""
+    """The common records of the same rows, with the configuration's numbers of the paper."""
     rows: dict[str, list[Run]] = {}
     for row, seed in expected_rows(config):
         folder = run_folder(config.folder, row, seed)

@@ -1,4 +1,4 @@
-"""Is a COCO-format data set fit for a training and its evaluations? Said before they begin, not after."""
+"""Is a COCO-format data set fit for a training and its evaluations? Checked before they begin."""
 
 import json
 import logging

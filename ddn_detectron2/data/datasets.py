@@ -91,7 +91,7 @@ def _thing_classes(dataset_name: str) -> list[str]:
     names = metadata.get("thing_classes")
     if names is None:
         raise DatasetError(
-            f"{dataset_name} does not say what its classes are: set MetadataCatalog.get({dataset_name!r}).thing_classes"
+            f"{dataset_name} has no names of classes: set MetadataCatalog.get({dataset_name!r}).thing_classes"
         )
     return names
 

@@ -154,7 +154,7 @@ def _draw_crowd(random: Random, image: np.ndarray) -> dict[str, Any]:
 
 
 def _draw_objects(random: Random, image: np.ndarray, wanted: int) -> list[dict[str, Any]]:
-    """Paint up to `wanted` shapes, each over those before it, and say what they are."""
+    """Paint up to `wanted` shapes, each over those before it, and return their annotations."""
     height, width, _ = image.shape
     annotations: list[dict[str, Any]] = []
     drawn: list[tuple[np.ndarray, float]] = []  # pixels in sight (H, W) in sixteenths, and pixels of the whole shape

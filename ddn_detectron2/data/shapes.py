@@ -18,7 +18,7 @@ def _regular(corners: int, radius: float, start: float = 0.0) -> list[tuple[floa
 
 
 # Corners as (angle in degrees, distance from the centre), the angles ascending within one turn; the radii make the
-# areas alike, so that size says nothing about the class.
+# areas alike, so that size is no hint at the class.
 _CORNERS = {
     "circle": _regular(24, 1.0),
     "hexagon": _regular(6, 1.1),

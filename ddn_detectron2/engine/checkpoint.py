@@ -28,7 +28,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """`DetectionCheckpointer` that loads weights only, whoever made the file, and says what does not fit.
+    """`DetectionCheckpointer` that loads weights only, whoever made the file, and names what does not fit.
 
     Args:
         strict: a CheckpointError where the model has weights of another shape, or none at all, in the file.
@@ -42,7 +42,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """As `DetectionCheckpointer`."""
         try:
             return super().load(path, *args, **kwargs)
-        except AssertionError as error:  # how Detectron2 says that there is no such file
+        except AssertionError as error:  # Detectron2's way to report a missing file
             raise CheckpointError(str(error)) from None
         except OSError as error:  # as all errors of the network are
             raise CheckpointError(

@@ -1,6 +1,6 @@
 """ROI heads that are taught by a teacher, and can be sampled.
 
-One mixin does it for all: it only attaches what the teacher says to ground truth and proposals, whose way through
+One mixin does it for all: it only attaches the teacher's logits to ground truth and proposals, whose way through
 sampling and losses is Detectron2's own. With the test-time options off, inference is Detectron2's, too.
 """
 
@@ -102,7 +102,7 @@ class DDNHeadsMixin:
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals, targets):
-        """Those of `ROIHeads`, with the teacher's word on each in `TEACHER_LOGITS`."""
+        """Those of `ROIHeads`, with the teacher's logits for each in `TEACHER_LOGITS`."""
         sampled = super().label_and_sample_proposals(proposals, targets)
         return self._taught(sampled, stage=0)
 
@@ -252,9 +252,9 @@ class DDNStandardROIHeads(DDNHeadsMixin, StandardROIHeads):
 class DDNCascadeROIHeads(DDNStandardROIHeads, CascadeROIHeads):
     """`CascadeROIHeads` whose stages all learn from the teacher.
 
-    "gt_iou": every stage learns what the teacher's whole cascade says about a ground-truth box. "per_proposal": each
+    "gt_iou": every stage learns what the teacher's whole cascade predicts for a ground-truth box. "per_proposal": each
     stage learns from the teacher's same stage. In all passes of the teacher the boxes that stages 2 and 3 look at are
-    those of the pass without dropout: passes differ in what they say about a box, and pooling is shared.
+    those of the pass without dropout: passes differ in what they predict for a box, and pooling is shared.
     """
 
     @classmethod

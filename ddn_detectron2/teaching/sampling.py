@@ -27,7 +27,7 @@ class SpatialMean(nn.Module):
 
 @dataclass
 class BoxBranch:
-    """A chain of layers from the features of boxes to what is said about them.
+    """A chain of layers from the features of boxes to predictions for them.
 
     layers: ends in the predictor.
     features: pooled features (R, C, H, W).
@@ -77,7 +77,7 @@ def mc_predictions(
 
 
 def joint_logits(logits: Sequence[Tensor]) -> Tensor:
-    """Logits (R, K + 1) of what the branches say together, given those of each: a cascade's mean of probabilities."""
+    """Logits (R, K + 1) of all branches together, given those of each: a cascade's mean of probabilities."""
     if len(logits) == 1:
         return logits[0]
     stages = torch.stack(list(logits))
@@ -86,7 +86,7 @@ def joint_logits(logits: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class BoxPrediction:
-    """What one or many passes say about the boxes, for each image.
+    """What one or many passes predict for the boxes of each image.
 
     boxes: (n, 4K) or (n, 4), as the predictor gives them.
     probs: (n, K + 1).

@@ -1,4 +1,4 @@
-"""Target stores: what the teacher says about every ground-truth box of a data set, written once."""
+"""Target stores: the teacher's logits for every ground-truth box of a data set, written once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

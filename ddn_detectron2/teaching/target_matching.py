@@ -1,4 +1,4 @@
-"""Targets from the teacher's passes: which detections speak of a ground-truth box, and what they say on average.
+"""Targets from the teacher's passes: which detections belong to a ground-truth box, and the mean of their logits.
 
 Shapes: G ground-truth boxes, D detections, M passes, K foreground classes.
 """
@@ -9,8 +9,8 @@ import torch
 from detectron2.structures import Boxes, pairwise_iou
 from torch import Tensor
 
-# Field of the proposals and of the ground truth, (n, K + 1) each: what the teacher says; a row of NaN where it says
-# nothing. Detectron2 hands fields that start with "gt_" on from a ground-truth box to the proposals matched with it.
+# Field of the proposals and of the ground truth, (n, K + 1) each: the teacher's logits; a row of NaN where there is no
+# target. Detectron2 hands fields that start with "gt_" on from a ground-truth box to the proposals matched with it.
 TEACHER_LOGITS = "gt_teacher_logits"
 
 
@@ -30,23 +30,23 @@ def most_overlapping(gt_boxes: Tensor, boxes: Tensor, iou_threshold: float) -> T
     return first.where(best.squeeze(1) >= iou_threshold, -1)
 
 
-def average_logits(logits: Tensor, spoken: Tensor, average: str) -> Tensor:
+def average_logits(logits: Tensor, found: Tensor, average: str) -> Tensor:
     """Target logits (G, K + 1) from those of each pass.
 
     Args:
         logits: (M, G, K + 1).
-        spoken: (M, G) bool, whether the pass says anything.
+        found: (M, G) bool, whether the pass detected the box.
         average: "logits", their mean; "probs", the logarithm of the mean probabilities, shifted to the mean of the
             mean logits, so that only what softmax sees is taught.
 
-    Where no pass says anything all classes are equal: a box that the teacher misses is a hard one.
+    Where no pass found the box all classes are equal: a box that the teacher misses is a hard one.
     """
-    count = spoken.sum(0).unsqueeze(1)
-    weight = (spoken.to(logits.dtype) / count.squeeze(1).clamp(min=1)).unsqueeze(2)
-    mean = (logits.where(spoken.unsqueeze(2), 0) * weight).sum(0)
+    count = found.sum(0).unsqueeze(1)
+    weight = (found.to(logits.dtype) / count.squeeze(1).clamp(min=1)).unsqueeze(2)
+    mean = (logits.where(found.unsqueeze(2), 0) * weight).sum(0)
     if average == "probs":
         log_probs = logits.log_softmax(-1) + weight.log()
-        log_mean = log_probs.where(spoken.unsqueeze(2), -torch.inf).logsumexp(0)
+        log_mean = log_probs.where(found.unsqueeze(2), -torch.inf).logsumexp(0)
         mean = log_mean - log_mean.mean(1, keepdim=True) + mean.mean(1, keepdim=True)
     return mean.where(count > 0, 0)
 
@@ -63,9 +63,9 @@ def gt_targets(
         iou_threshold, average: see `most_overlapping` and `average_logits`.
     """
     logits = gt_boxes.new_zeros(len(passes), len(gt_boxes), num_logits)
-    spoken = torch.zeros(len(passes), len(gt_boxes), dtype=torch.bool, device=gt_boxes.device)
+    found = torch.zeros(len(passes), len(gt_boxes), dtype=torch.bool, device=gt_boxes.device)
     for number, (boxes, detected) in enumerate(passes):
         index = most_overlapping(gt_boxes, boxes, iou_threshold)
-        spoken[number] = index >= 0
-        logits[number, spoken[number]] = detected[index[spoken[number]]].to(logits.dtype)
-    return average_logits(logits, spoken, average), spoken.sum(0)
+        found[number] = index >= 0
+        logits[number, found[number]] = detected[index[found[number]]].to(logits.dtype)
+    return average_logits(logits, found, average), found.sum(0)

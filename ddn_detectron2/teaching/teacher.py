@@ -20,7 +20,7 @@ Features = dict[str, Tensor]
 
 
 class Teacher:
-    """M passes over the student's proposals. Subclasses say where a pass comes from."""
+    """M passes over the student's proposals. Subclasses define where a pass comes from."""
 
     num_classes: int
 
@@ -36,7 +36,7 @@ class Teacher:
 
         Args:
             images, features: what the student sees, and what its trunk makes of it.
-            proposals: boxes to speak about.
+            proposals: boxes to predict for.
             stage: of a cascade, if only one is asked for.
             keys: of the B images, where the passes shall depend on nothing else.
         """
@@ -48,8 +48,8 @@ class Teacher:
         """Target logits (n, K + 1) of each image's proposals."""
         passes = self.passes(images, features, proposals, stage)
         logits = torch.stack([outputs[0][0] for _, outputs in passes])
-        spoken = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        targets = average_logits(logits, spoken, average)
+        found = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        targets = average_logits(logits, found, average)
         check_finite(targets)
         return list(targets.split([len(p) for p in proposals]))
 
@@ -117,7 +117,7 @@ class MCDropoutTeacher(Teacher, Frozen):
             num_samples: M.
             seed: of the masks of keyed passes.
         """
-        # masks and keypoints have no say in what is taught, and are left out of the copy
+        # masks and keypoints are not taught, and are left out of the copy
         unused = [getattr(heads, name) for name in ("mask_head", "keypoint_head") if hasattr(heads, name)]
         super().__init__(copy.deepcopy(heads, {id(module): None for module in unused}))
         self.num_classes, self.num_samples, self.seed = heads.num_classes, num_samples, seed
@@ -132,7 +132,7 @@ class MCDropoutTeacher(Teacher, Frozen):
 
 
 class EnsembleTeacher(Teacher, Frozen):
-    """Detectors trained apart. Each has a trunk of its own; all speak about the student's proposals."""
+    """Detectors trained apart. Each has a trunk of its own; all predict for the student's proposals."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         """

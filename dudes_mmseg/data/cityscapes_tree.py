@@ -1,4 +1,4 @@
-"""Is a folder the Cityscapes data set, ready for mmsegmentation? Says what is missing and how to get it."""
+"""Is a folder the Cityscapes data set, ready for mmsegmentation? Lists what is missing and how to get it."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The folder that holds what a segmentor says about images without labels, file by file, so that it can be continued.
+"""The folder that holds what a segmentor predicts for images without labels, file by file, so that it can be continued.
 
 Shapes: H rows, W columns, C classes.
 """
@@ -21,7 +21,11 @@ from uncertainty_core.io.strict_json import strict_json
 
 from .pictures import LARGEST_SIDE, strip
 
-KINDS = ("classes", "strips", "uncertainty")  # in the order in which they are written: the last one says "complete"
+KINDS = (
+    "classes",
+    "strips",
+    "uncertainty",
+)  # in the order of writing: with the last an image is complete
 _LARGEST_CODE = 2**16 - 1
 _SHEET_WIDTH = 1200
 _PALETTE_SIZE = 256  # of a PNG
@@ -39,7 +43,7 @@ def encode_unit_interval(uncertainty: np.ndarray) -> np.ndarray:
 
 
 class Row(NamedTuple):
-    """What images.csv says about an image.
+    """What images.csv holds about an image.
 
     image: its path below the folder of the images.
     width, height: in pixels.
@@ -70,7 +74,7 @@ class PredictionFolder:
 
     Args:
         root: made if need be; UserError if it holds predictions by another segmentor, or files that are none.
-        fingerprint: JSON values of all that decides what the segmentor says.
+        fingerprint: JSON values of all that decides what the segmentor predicts.
         palette: C colours.
     """
 

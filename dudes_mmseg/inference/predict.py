@@ -1,4 +1,4 @@
-"""What a segmentor says about images of one's own, without labels, and how sure it is of each of them."""
+"""What a segmentor predicts for images of one's own, without labels, and how sure it is of each of them."""
 
 from collections.abc import Mapping
 from operator import itemgetter
@@ -53,7 +53,7 @@ def predict_images(
     init_default_scope(cfg.get("default_scope") or "mmseg")
     for name, use in (("model", "what predicts"), ("test_dataloader", "how images are shown to it")):
         if not cfg.get(name):
-            raise ConfigError(f"the config has no {name}, which says {use}")
+            raise ConfigError(f"the config has no {name}, which decides {use}")
     sources = find_images(images)
     _check_apart(images, output)
     model, fingerprint = build_predictor(cfg, checkpoint)
@@ -122,7 +122,7 @@ def _check_apart(images: Path, output: Path) -> None:
 
 
 def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dict[str, Any]]:
-    """The student or teacher of a config on its device, and JSON values of all that decides what it says."""
+    """The student or teacher of a config on its device, and JSON values of all that decides what it predicts."""
     kind = MODELS.get(cfg.model.type)
     kind = kind if isinstance(kind, type) else object
     if issubclass(kind, TeacherSegmentor):
@@ -154,7 +154,7 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
 
 
 def _check_branch(student: UncertaintyMixin, checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless the weights of the branch are there, without which it would say random things."""
+    """Raise CheckpointError unless the weights of the branch are there, without which its output would be random."""
     for name, values in student.uncertainty_head.state_dict(prefix="uncertainty_head.").items():
         found = checkpoint.weights.get(name)
         if found is None or found.shape != values.shape or not found.isfinite().all():
@@ -205,5 +205,5 @@ class _Images(Dataset):
 @torch.no_grad()
 def _prediction(model: BaseModel, inputs: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes (H, W) of an image, and their uncertainty (H, W)."""
-    [said] = model.test_step(pseudo_collate([inputs]))
-    return said.pred_sem_seg.data[0].cpu().numpy(), said.pred_uncertainty.data[0].float().cpu().numpy()
+    [sample] = model.test_step(pseudo_collate([inputs]))
+    return sample.pred_sem_seg.data[0].cpu().numpy(), sample.pred_uncertainty.data[0].float().cpu().numpy()

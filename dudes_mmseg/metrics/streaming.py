@@ -19,12 +19,14 @@ from uncertainty_core.errors import UserError
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.metrics.base import SumMetric
 
+from ..models.maps import image_name
+
 States = dict[str, SumMetric]
 LOCAL = {"sync_on_compute": False}  # ranks are added up in `evaluate`, without the images that were repeated
 
 
 class StreamingMetric(BaseMetric):
-    """Base of the metrics here. Subclasses say what is summed, and what is computed from the sums.
+    """Base of the metrics here. Subclasses define what is summed, and what is computed from the sums.
 
     After `evaluate`, `measured` holds the states of the whole data set.
 
@@ -50,7 +52,7 @@ class StreamingMetric(BaseMetric):
         raise NotImplementedError
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
-        """Add an image: what a segmentor says about it, and its true classes (H, W)."""
+        """Add an image: its prediction, and its true classes (H, W)."""
         raise NotImplementedError
 
     def compute(self, states: States) -> dict[str, float]:
@@ -128,11 +130,6 @@ class StreamingMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict:
         """Not used: `evaluate` needs no rows."""
         raise NotImplementedError
-
-
-def image_name(sample: Mapping[str, Any]) -> str:
-    """What to call an image in a message."""
-    return sample.get("img_path") or "an image"
 
 
 def predicted_uncertainty(sample: Mapping[str, Any]) -> Tensor:

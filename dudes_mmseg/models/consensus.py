@@ -28,7 +28,7 @@ def probabilities_of(sample: SegDataSample) -> Tensor:
 
 
 class Prediction(NamedTuple):
-    """What probabilities say of each pixel, in the terms of mmseg.
+    """What probabilities predict for each pixel, in the terms of mmseg.
 
     seg_logits: (B, C, H, W), their softmax is the probabilities; if C is 1 they are the probabilities.
     classes: the predicted ones (B, 1, H, W), int64.
@@ -90,8 +90,8 @@ class Consensus:
         """
         parts = []
         for moments in self._bands.values():
-            said = prediction(moments.mean, self.threshold)
-            every_class = class_wise or said.seg_logits.shape[1] == 1
-            parts.append((*said, moments.std(self.ddof, None if every_class else said.classes)))
+            predicted = prediction(moments.mean, self.threshold)
+            every_class = class_wise or predicted.seg_logits.shape[1] == 1
+            parts.append((*predicted, moments.std(self.ddof, None if every_class else predicted.classes)))
         seg_logits, classes, std = (torch.cat(bands, dim=2) for bands in zip(*parts, strict=True))
         return Prediction(seg_logits, classes), std

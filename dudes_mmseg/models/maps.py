@@ -27,9 +27,9 @@ def to_original(maps: Tensor, metainfo: Mapping[str, Any], align_corners: bool) 
     return resize(maps, metainfo["ori_shape"][:2], mode="bilinear", align_corners=align_corners, warning=False)
 
 
-def image_name(sample: SegDataSample) -> str:
-    """What to call an image in a message."""
-    return sample.metainfo.get("img_path") or "an image"
+def image_name(sample: SegDataSample | Mapping[str, Any]) -> str:
+    """What to call an image in a message; `sample` is a data sample, or its dict."""
+    return sample.get("img_path") or "an image"
 
 
 def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Students: segmentors of mmseg that say in the same pass how sure they are of each pixel.
+"""Students: segmentors of mmseg that predict in the same pass how sure they are of each pixel.
 
 Shapes: B images, C classes, U outputs of the uncertainty head, H x W pixels of the network's input.
 """

@@ -30,7 +30,7 @@ Metainfo = dict[str, Any]
 
 
 class TeacherSegmentor(BaseModel):
-    """Base of teachers. Subclasses say where the passes come from.
+    """Base of teachers. Subclasses define where the passes come from.
 
     A teacher is in eval mode whatever is asked of it, is neither trained nor initialised, and gets its weights from
     the checkpoints in its config: there is nothing for a runner to load.

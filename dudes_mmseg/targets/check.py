@@ -1,4 +1,4 @@
-"""Are the stored targets those of the data set? Said before a training begins, not when it meets the first image."""
+"""Are the stored targets those of the data set? Checked before a training begins, not when it meets the first image."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -23,7 +23,7 @@ from ..models.teacher import TeacherSegmentor
 from .check import base_datasets, image_paths
 from .codec import digest, encode_target, images_digest
 
-# Keys of a teacher's config that do not change what it says: where weights are, and what only a training needs.
+# Keys of a teacher's config that do not change what it predicts: where weights are, and what only a training needs.
 _INDECISIVE = {
     *("checkpoint", "checkpoints", "resident", "class_wise", "ddof"),
     *("auxiliary_head", "init_cfg", "loss_decode", "pretrained", "train_cfg"),
@@ -48,7 +48,7 @@ def generate_targets(
     init_default_scope(cfg.get("default_scope") or "mmseg")
     for name, use in ((f"{split}_dataloader", "which images are meant"), ("test_dataloader", "how they are shown")):
         if not cfg.get(name):
-            raise ConfigError(f"the config has no {name}, which says {use}")
+            raise ConfigError(f"the config has no {name}, which decides {use}")
     loader = cfg[f"{split}_dataloader"]
     check_data(loader)
     teacher = build_teacher(cfg, class_wise)
@@ -60,8 +60,8 @@ def generate_targets(
         part = Subset(images, [images.position[id_] for id_ in ids])
         inputs = DataLoader(part, batch_size=None, num_workers=loader.get("num_workers", 0), collate_fn=_as_it_is)
         for id_, data in zip(ids, inputs, strict=True):
-            [said] = teacher.test_step(pseudo_collate([data]))
-            std = said.pred_class_uncertainty.data if class_wise else said.pred_uncertainty.data[0]
+            [sample] = teacher.test_step(pseudo_collate([data]))
+            std = sample.pred_class_uncertainty.data if class_wise else sample.pred_uncertainty.data[0]
             yield encode_target(std.cpu(), images.paths[id_])
 
     write_targets(

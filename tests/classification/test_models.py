@@ -10,7 +10,7 @@ from torch import nn
 
 from classification.models import MODELS, build_model
 from classification.models.densenet import DenseLayer
-from classification.models.staged import Images, Staged, scaled
+from classification.models.staged import InputCheck, Staged, scaled
 from uncertainty_core import dropout_modules
 
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -331,7 +331,7 @@ def test_layout(name):
     model = make(name)
     assert [WORDS[type(module)] for module in model.modules() if type(module) in WORDS] == LAYOUT[name].split()
     others = {type(module).__name__ for module in model.modules() if type(module) not in WORDS}
-    assert others <= {"Staged", "Sequential", "Images", "Flatten", "DenseLayer"}
+    assert others <= {"Staged", "Sequential", "InputCheck", "Flatten", "DenseLayer"}
 
 
 @every_model
@@ -468,6 +468,6 @@ def test_every_parameter_gets_a_finite_gradient(name):
 
 
 def test_the_check_of_images_has_no_state():
-    assert not Images(3, 32).state_dict()
-    assert str(Images(3, 32)) == "Images(3, 32, 32)"
-    assert str(Images(3, 4, or_larger=True)) == "Images(3, >= 4, >= 4)"
+    assert not InputCheck(3, 32).state_dict()
+    assert str(InputCheck(3, 32)) == "InputCheck(3, 32, 32)"
+    assert str(InputCheck(3, 4, or_larger=True)) == "InputCheck(3, >= 4, >= 4)"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from classification.models import MODELS, build_model
-from classification.models.staged import Images, Staged
+from classification.models.staged import InputCheck, Staged
 from classification.sampling import enumerate_rows, mc_outputs
 from uncertainty_core import derive_seed, dropout_modules, split_at_dropout, state_dict_sha256
 from uncertainty_core.sampling import mc_dropout
@@ -22,7 +22,7 @@ def a_network(name):
     """A narrow network in eval mode, and images that it takes."""
     torch.manual_seed(0)
     model = build_model(name, width=0.1).eval()
-    first = next(module for module in model.modules() if isinstance(module, Images))
+    first = next(module for module in model.modules() if isinstance(module, InputCheck))
     size = 16 if first.or_larger else first.size
     return model, torch.randn(len(KEYS), first.channels, size, size)
 

@@ -99,7 +99,7 @@ def test_configs_do_not_share_their_keys():
         (("DROPOUT.RATE", 1.0), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got 1.0"),
         (("DROPOUT.RATE", float("nan")), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got nan"),
         (("DROPOUT.POSITIONS", ("fc3",)), "must be among ('fc1', 'predictor') for this box head, got 'fc3'"),
-        (("DROPOUT.POSITIONS", ("fc2",)), "after 'fc2' comes the predictor, say 'predictor'"),
+        (("DROPOUT.POSITIONS", ("fc2",)), "after 'fc2' comes the predictor: use 'predictor'"),
         (("DROPOUT.POSITIONS", ("block1",)), "must be among ('fc1', 'predictor') for this box head, got 'block1'"),
         (
             ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits"),

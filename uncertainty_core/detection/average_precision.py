@@ -22,7 +22,7 @@ class PrecisionRecall(NamedTuple):
     """Of one area range, NaN for a category without ground truth.
 
     precision: mean over the R recalls of the interpolated precision (T, C).
-    recall: of so many detections of each image and category as `ranks` says (L, T, C).
+    recall: of so many detections of each image and category as `ranks` has (L, T, C).
     """
 
     precision: np.ndarray

@@ -19,7 +19,7 @@ from .federated import FederatedLabels
 
 
 class CocoFormatError(UserError):
-    """Not what the COCO format asks for; says where and what to do about it."""
+    """Not what the COCO format asks for; the message names the place and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
     for entries in (images, categories, annotations):
         entries.unique("id")
     if not categories.entries:
-        raise CocoFormatError(f"{name} has no categories; list those that the annotations speak of")
+        raise CocoFormatError(f"{name} has no categories; list those that the annotations refer to")
     image_ids, category_ids = images.sorted_ids(), categories.sorted_ids()
     image = annotations.lookup("image_id", image_ids, "image", "remove the annotation or add the image")
     category = annotations.lookup("category_id", category_ids, "category", "remove the annotation or add the category")

@@ -63,7 +63,7 @@ def fit_temperature(score: Tensor, success: Tensor) -> float:
 def fit_to_detections(
     ground_truth: GroundTruth, detections: Detections, iou_threshold: float = 0.5, score_threshold: float = 0.05
 ) -> float:
-    """The T for which scores say best whether a detection is a true positive at `iou_threshold`."""
+    """The T for which scores tell best whether a detection is a true positive at `iou_threshold`."""
     settings = Settings((iou_threshold,), score_threshold=score_threshold)
     matched = match_images(ground_truth, detections, settings)
     score, outcome = matched.detections.score, matched.calibration_outcome[1]

@@ -82,7 +82,7 @@ def pixel_levels(
     check_same_shape("prediction", prediction, "uncertainty", uncertainty)
     cells = num_classes + 1  # the last one is for void
     shape = (NUM_LEVELS, cells, 2)
-    true, said = (torch.zeros(shape, dtype=torch.int64, device=label.device) for _ in range(2))
+    of_label, of_prediction = (torch.zeros(shape, dtype=torch.int64, device=label.device) for _ in range(2))
     chunks = zip(
         class_cells("prediction", prediction, num_classes),
         class_cells("label", label, num_classes, ignore_index),
@@ -92,10 +92,10 @@ def pixel_levels(
     for predicted, labelled, uncertain in chunks:
         row = uncertainty_level(uncertain).mul_(cells)
         wrong, void = predicted != labelled, labelled == num_classes
-        true += group_counts((row + labelled).mul_(2).add_(wrong), true.numel()).view(shape)
-        said += group_counts((row + predicted).mul_(2).add_(void), said.numel()).view(shape)
-    right, missed = true[:, :-1].unbind(2)
-    return PixelLevels(right.clone(), missed + said[:, :-1, 0] - right, true[:, -1, 1].clone())
+        of_label += group_counts((row + labelled).mul_(2).add_(wrong), of_label.numel()).view(shape)
+        of_prediction += group_counts((row + predicted).mul_(2).add_(void), of_prediction.numel()).view(shape)
+    right, missed = of_label[:, :-1].unbind(2)
+    return PixelLevels(right.clone(), missed + of_prediction[:, :-1, 0] - right, of_label[:, -1, 1].clone())
 
 
 def sparsification(levels: PixelLevels, removed: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def _class(kind: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """What a screen reader says and nobody sees."""
+    """What a screen reader reads and nobody sees."""
     return f'<span class="hidden">{escape(text)}</span>'
 
 

@@ -1,4 +1,4 @@
-"""What several predictors say together.
+"""The joint prediction of several predictors.
 
 Shapes: N samples, C classes, `...` any further dimensions (pixels).
 """

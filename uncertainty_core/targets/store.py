@@ -1,4 +1,4 @@
-"""Targets on disk: what a teacher says about every image, written once and read at random by many workers.
+"""Targets on disk: a teacher's answer for every image, written once and read at random by many workers.
 
     targets/
         manifest.json             fingerprint of whatever makes the targets valid, and the image ids in order
@@ -33,7 +33,7 @@ ImageId = int | str
 
 
 class TargetStoreError(UserError):
-    """A store that must not be used as it is; the message says in one sentence why."""
+    """A store that must not be used as it is; the message is one sentence with the reason."""
 
 
 def _canonical(content: Any) -> str:
@@ -71,7 +71,7 @@ def _is_written(shard: Path) -> bool:
 
 
 def _is_intact(shard: Path) -> bool:
-    """Whether the file is what its checksum says."""
+    """Whether the file has its checksum."""
     recorded = _checksum_path(shard).read_text(errors="replace")
     return recorded == _checksum_line(shard, file_sha256(shard))
 

@@ -263,7 +263,7 @@ def test_classes_of_sets_that_others_registered(tmp_path):
     DatasetCatalog.register("lazy", load)
     check_num_classes(("lazy",), 1)
     DatasetCatalog.register("nameless", list)
-    with pytest.raises(DatasetError, match="nameless does not say what its classes are"):
+    with pytest.raises(DatasetError, match="nameless has no names of classes"):
         check_num_classes(("nameless",), 1)
 
 

@@ -124,11 +124,11 @@ def test_ground_truth_boxes_are_matched_each_on_its_own(gt, found, threshold, da
 # --- average_logits ----------------------------------------------------------------------------------------------
 
 
-def average_by_loop(logits, spoken, average):
+def average_by_loop(logits, found, average):
     """(G, K + 1) in double precision: plain sums, and logarithms of plain means of probabilities."""
     targets = []
     for box in range(logits.shape[1]):
-        passes = [logits[m, box].double() for m in range(len(logits)) if spoken[m, box]]
+        passes = [logits[m, box].double() for m in range(len(logits)) if found[m, box]]
         if not passes:
             targets.append(torch.zeros(logits.shape[2], dtype=torch.float64))
             continue
@@ -143,8 +143,8 @@ def average_by_loop(logits, spoken, average):
 def test_mean_logits_by_hand():
     # Two of three passes speak: (2 + 4) / 2, (0 - 2) / 2, (1 + 1) / 2. What stands in the silent pass does not matter.
     logits = torch.tensor([[[2.0, 0, 1]], [[100, 100, 100]], [[4, -2, 1]]])
-    spoken = torch.tensor([[True], [False], [True]])
-    assert average_logits(logits, spoken, "logits").tolist() == [[3, -1, 1]]
+    found = torch.tensor([[True], [False], [True]])
+    assert average_logits(logits, found, "logits").tolist() == [[3, -1, 1]]
 
 
 def test_mean_probabilities_by_hand():
@@ -164,10 +164,10 @@ def test_mean_probabilities_by_hand():
 @pytest.mark.parametrize("average", ["logits", "probs"])
 def test_where_no_pass_speaks_all_classes_are_equal(average):
     logits = torch.randn(3, 2, 4)
-    spoken = torch.tensor([[True, False]] * 3)
-    targets = average_logits(logits, spoken, average)
+    found = torch.tensor([[True, False]] * 3)
+    targets = average_logits(logits, found, average)
     assert targets[1].softmax(0).tolist() == [0.25] * 4
-    torch.testing.assert_close(targets[0], average_by_loop(logits, spoken, average)[0].float())
+    torch.testing.assert_close(targets[0], average_by_loop(logits, found, average)[0].float())
 
 
 @pytest.mark.parametrize("average", ["logits", "probs"])
@@ -195,36 +195,36 @@ def test_average_equals_a_loop(passes, average):
 
 @given(passes=tensors)
 def test_softmax_of_probs_targets_is_the_mean_of_probabilities(passes):
-    logits, spoken = passes
-    probs = average_logits(logits, spoken, "probs").softmax(1)
-    for box, said in enumerate(spoken.T):
+    logits, found = passes
+    probs = average_logits(logits, found, "probs").softmax(1)
+    for box, said in enumerate(found.T):
         if said.any():
             torch.testing.assert_close(probs[box], logits[said, box].softmax(1).mean(0), rtol=1e-4, atol=1e-6)
 
 
 @given(passes=tensors, average=averages, data=st.data())
 def test_the_order_of_passes_does_not_matter(passes, average, data):
-    logits, spoken = passes
+    logits, found = passes
     order = data.draw(st.permutations(range(len(logits))))
-    expected = average_logits(logits, spoken, average)
-    torch.testing.assert_close(average_logits(logits[order], spoken[order], average), expected, rtol=1e-4, atol=1e-5)
+    expected = average_logits(logits, found, average)
+    torch.testing.assert_close(average_logits(logits[order], found[order], average), expected, rtol=1e-4, atol=1e-5)
 
 
 @given(passes=tensors, average=averages, shift=st.sampled_from([-7.0, 2.5]))
 def test_a_constant_on_all_logits_passes_through(passes, average, shift):
     # Softmax does not see it, so it changes no distribution; the student's logits may have any.
-    logits, spoken = passes
-    spoken[:, 0] = True
-    shifted = average_logits(logits + shift, spoken, average)[0]
-    torch.testing.assert_close(shifted, average_logits(logits, spoken, average)[0] + shift, rtol=1e-4, atol=1e-4)
+    logits, found = passes
+    found[:, 0] = True
+    shifted = average_logits(logits + shift, found, average)[0]
+    torch.testing.assert_close(shifted, average_logits(logits, found, average)[0] + shift, rtol=1e-4, atol=1e-4)
 
 
 @given(passes=tensors, average=averages)
 def test_junk_in_silent_passes_is_not_seen(passes, average):
-    logits, spoken = passes
-    expected = average_logits(logits, spoken, average)
-    junk = logits.where(spoken.unsqueeze(2), torch.nan)
-    assert torch.equal(average_logits(junk, spoken, average), expected)
+    logits, found = passes
+    expected = average_logits(logits, found, average)
+    junk = logits.where(found.unsqueeze(2), torch.nan)
+    assert torch.equal(average_logits(junk, found, average), expected)
 
 
 @given(passes=tensors)

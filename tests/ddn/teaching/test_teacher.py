@@ -145,12 +145,12 @@ def test_the_default_placement_has_something_to_teach(name):
             [branch] = model.roi_heads.box_branches(features, proposals, stage)
             baseline = branch.predict()[0]
             logits = torch.stack([outputs[0][0] for outputs in mc_predictions([branch], passes, seed)])
-            spoken = torch.ones(logits.shape[:2], dtype=torch.bool)
-            probs = average_logits(logits, spoken, "probs")
+            found = torch.ones(logits.shape[:2], dtype=torch.bool)
+            probs = average_logits(logits, found, "probs")
             # entropy is concave: this holds of every proposal
             assert (entropy(probs) >= entropy(logits).mean(0) - 1e-4).all()
             softer.append((entropy(probs) - entropy(baseline)).mean())
-            shift.append((average_logits(logits, spoken, "logits") - baseline).square().mean())
+            shift.append((average_logits(logits, found, "logits") - baseline).square().mean())
             error.append(logits.var(0).mean() / passes)
     assert sum(softer) > 0
     # Mean logits are another lesson than the baseline's own word, by more than a mean of so few passes is wrong.
