@@ -260,7 +260,7 @@ def test_a_config_without_data_is_refused(data, tmp_path):
     for split, name, use in (("val", "val", "which images are meant"), ("train", "test", "how they are shown")):
         cfg = teacher_config(data)
         cfg.pop(f"{name}_dataloader", None)
-        with pytest.raises(ConfigError, match=f"the config has no {name}_dataloader, which says {use}"):
+        with pytest.raises(ConfigError, match=f"the config has no {name}_dataloader, which decides {use}"):
             generate_targets(cfg, str(tmp_path / "store"), split)
     cfg = teacher_config(data)
     cfg.train_dataloader.dataset.img_suffix = ".jpg"
