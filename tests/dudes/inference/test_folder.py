@@ -270,7 +270,7 @@ def test_images_that_cannot_be_read_are_named_when_the_others_are_done(data, und
             r"holds no finite uncertainty_head.conv.weight of shape \(4, 8",
         ),
         (student(metainfo={"classes": ("a", "b")}), "student_0.pth", "names 2 classes, and the model has 4"),
-        (Config({"model": student_config()}), "student_0.pth", "no test_dataloader, which decides how images are shown"),
+        (Config({"model": student_config()}), "student_0.pth", "no test_dataloader, which decides how images are"),
     ],
 )
 def test_what_does_not_predict_is_refused_before_anything_is_written(data, tmp_path, cfg, checkpoint, message):
