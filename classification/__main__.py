@@ -41,6 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--config", required=True, type=Path, help="YAML file, see configs/classification/")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
+    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one")
     parser.add_argument("--threads", type=int, help="torch threads on the CPU")
     parser.add_argument("--data-root", help="where data sets are; the same as data.root=...")
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     with process_group():
         device = usable_device(args.device)
-        experiment = Experiment(config, device, download=args.download, resume=args.resume)
+        experiment = Experiment(config, device, args.download, args.resume, args.overwrite)
         steps = {
             "train": experiment.train,
             "targets": experiment.write_targets,
@@ -78,6 +79,7 @@ def main(args: argparse.Namespace) -> None:
             "report": lambda: write_report(experiment) if rank() == 0 else None,
         }
         chosen = [name for name in steps if name != "targets"] if args.command == "run" else [args.command]
+        experiment.check(chosen)
         for name in chosen:
             steps[name]()
             barrier()

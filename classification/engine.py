@@ -8,7 +8,6 @@ Shapes: N images, C classes, B images of a batch.
 
 import csv
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, dropout_modules, masks_of_shard
 from uncertainty_core.cli import progress
+from uncertainty_core.io.claims import clear
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
 from .config import ConfigError, Data, Run, Training
@@ -138,7 +138,7 @@ def fit(
     model = share_batch_norm(model)
     optimizer = make_optimizer(model, run.training)
     if not resume and rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        clear(folder)
     record = load_checkpoint(folder, model, optimizer) if resume else None
     if record is not None and record["identity"] != identity:
         raise CheckpointError(f"{folder} holds a checkpoint of other settings: train into another folder")

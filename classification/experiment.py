@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
+from uncertainty_core.io.claims import check_claims, claim
 from uncertainty_core.io.strict_json import strict
 
 from .checkpoint import CheckpointError, is_finished, load_model, read_model_record
@@ -29,6 +31,7 @@ from .models import build_model
 
 TARGET_SHARD = 1000
 TARGET_BATCH = 64
+WAY_OUT = "choose another name or output, add --overwrite to start over, or --resume to go on to more epochs"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Experiment:
     device: torch.device
     download: bool = False
     resume: bool = False
+    overwrite: bool = False
 
     # data
 
@@ -133,6 +137,59 @@ class Experiment:
         """The teacher that students learn from: the one of the first seed."""
         return self.trained(None, self.config.teacher.seeds[0])
 
+    # claims
+
+    def check(self, steps: Sequence[str]) -> None:
+        """Before any work: refuse the folders of `steps` that other settings have made, or remove them to `overwrite`.
+
+        With `resume` a network of fewer epochs is one to go on with.
+        """
+        networks: list[tuple[str | None, int]] = []
+        if "train" in steps:
+            networks += [(None, seed) for seed in self.config.teacher.seeds]
+        if "distill" in steps:
+            networks += [(student, seed) for student, run in self.config.students.items() for seed in run.seeds]
+        claims = {self.folder_of(*network): self._settings(*network) for network in networks}
+        if {"targets", "distill"} & set(steps):
+            claims |= {
+                self._target_folder(student): self._target_settings(run)
+                for student, run in self.config.students.items()
+                if run.method.from_store
+            }
+        if rank() == 0:
+            check_claims(claims, WAY_OUT, self.overwrite)
+            for network in networks:
+                self._check_epochs(*network)
+        barrier()
+
+    def _check_epochs(self, student: str | None, seed: int) -> None:
+        folder, wanted = self.folder_of(student, seed), self.run_of(student).training.epochs
+        if not is_finished(folder):
+            return
+        trained = read_model_record(folder)["epochs"]
+        if trained == wanted or (self.resume and trained < wanted):
+            return
+        if not self.overwrite:
+            raise CheckpointError(f"{folder} holds a network of {trained} epochs, not {wanted}: {WAY_OUT}")
+        shutil.rmtree(folder)
+
+    def _settings(self, student: str | None, seed: int) -> dict[str, Any]:
+        run = self.run_of(student)
+        return self._decisive(run, seed) | self._origins(run)
+
+    def _target_settings(self, run: Run) -> dict[str, Any]:
+        return {"method": _method(run), "images": self._images(run).fingerprint} | self._origins(run)
+
+    def _origins(self, run: Run) -> dict[str, Any]:
+        """What names the images, and what stands for the teacher's weights, which there may not be yet."""
+        data = self.config.data
+        origins = {"data": {key: getattr(data, key) for key in ("name", "image_size", "validation", "limit")}}
+        if run.method.needs_teacher:
+            teacher = self.config.teacher
+            epochs = {"epochs": teacher.training.epochs}
+            origins["teacher"] = self._decisive(teacher, teacher.seeds[0]) | epochs
+        return origins
+
     # steps
 
     def train(self) -> None:
@@ -162,19 +219,21 @@ class Experiment:
         identity = self._identity(run, seed, teacher)
         if is_finished(folder):
             record = read_model_record(folder)
-            same, epochs = record["identity"] == identity, run.training.epochs
-            if same and record["epochs"] == epochs:
+            if record["identity"] != identity:
+                raise CheckpointError(f"{folder} holds a network that learnt from another teacher: {WAY_OUT}")
+            # rates and draws are functions of the epoch: more epochs go on where a finished training ended
+            if record["epochs"] == run.training.epochs:
                 if rank() == 0:
                     print(f"{name}, seed {seed}: already trained, {folder}")
                 return
-            # rates and draws are functions of the epoch: more epochs go on where a finished training ended
-            if self.resume and not (same and record["epochs"] < epochs):
-                raise CheckpointError(f"{folder} holds a network of other settings: remove it or change name or output")
         inputs = self._inputs(student, run)
         torch.manual_seed(derive_seed(seed, "weights"))
         model = self.build(run)
         if method.initialize != "scratch":
             start_from(model, teacher, subset=method.initialize == "subset")
+        if rank() == 0:
+            claim(folder, self._settings(student, seed))
+        barrier()
         fit(
             model,
             run,
@@ -190,22 +249,27 @@ class Experiment:
         )
         barrier()
 
-    def _identity(self, run: Run, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
-        """JSON values of all that decides what a training ends with, but the number of its epochs."""
+    def _decisive(self, run: Run, seed: int) -> dict[str, Any]:
+        """JSON values of all that decides what a training ends with, but its teacher and the number of its epochs."""
         data = dataclasses.asdict(self.config.data)
         training = dataclasses.asdict(run.training)
         del training["epochs"]
-        identity = {
+        settings = {
             "model": dataclasses.asdict(run.model),
             "training": training,
-            "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
+            "method": _method(run),
             "augmentation": {key: data[key] for key in ("flip", "crop_padding")},
             "images": self.train_set.fingerprint,  # they give the normalisation, too
             "seen": self._images(run).fingerprint,
             "seed": seed,
-            "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict()),
         }
-        return strict(identity)  # as it will be read back
+        return strict(settings)  # as it will be read back
+
+    def _identity(self, run: Run, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
+        """What tells a network from all others but those of other epochs."""
+        return self._decisive(run, seed) | {
+            "teacher": None if teacher is None else state_dict_sha256(teacher.state_dict())
+        }
 
     def _inputs(self, student: str | None, run: Run) -> TrainingSet:
         images = self._images(run)
@@ -227,7 +291,7 @@ class Experiment:
     def _target_fingerprint(self, run: Run) -> dict[str, Any]:
         return {
             "teacher": state_dict_sha256(self.teacher.state_dict()),
-            "method": {"name": type(run.method).__name__, **dataclasses.asdict(run.method)},
+            "method": _method(run),
             "images": self._images(run).fingerprint,
             "seed": 0,
         }
@@ -244,16 +308,23 @@ class Experiment:
                 for target in run.method.targets(self.teacher, batch, keys, seed=0):
                     yield {"target": target}
 
+        fingerprint = self._target_fingerprint(run)
+        if rank() == 0:
+            claim(self._target_folder(student), self._target_settings(run))
         write_targets(
             self._target_folder(student),
             images.ids,
             make,
-            self._target_fingerprint(run),
+            fingerprint,
             TARGET_SHARD,
             rank(),
             world_size(),
             progress=rank() == 0,
         )
+
+
+def _method(run: Run) -> dict[str, Any]:
+    return {"name": type(run.method).__name__, **dataclasses.asdict(run.method)}
 
 
 def chosen(ids: Sequence[int | str], count: int) -> list[int]:

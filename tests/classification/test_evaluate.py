@@ -187,7 +187,7 @@ def test_a_network_that_was_trained_again_must_be_measured_again(copied, part):
     assert command("report", "--config", config).code == 0
     run = "teacher" if part == "teacher" else "students.KD"
     other = f"{run}.training.lr=1e-3"
-    assert command("train" if part == "teacher" else "distill", "--config", config, other).code == 0
+    assert command("train" if part == "teacher" else "distill", "--config", config, other, "--overwrite").code == 0
     outcome = command("report", "--config", config, other)
     assert outcome.code == 2
     assert f"tiny/{part}/seed-0 holds another network than the one" in outcome.err

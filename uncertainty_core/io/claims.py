@@ -1,7 +1,7 @@
 """Folders that remember which settings decided what is in them.
 
-A rerun with other settings must never answer with old results: each step of a pipeline claims its folder before it
-works there, and is refused a folder that other settings have claimed.
+A rerun with other settings must never answer with old results. So a pipeline first checks the folders of all its steps,
+and each step claims its folder before it writes there.
 """
 
 import json
@@ -61,42 +61,63 @@ def check_claim(folder: str | PathLike, settings: Mapping[str, Any], way_out: st
     """Raise ClaimError if other settings, or unknown ones, have made what is in `folder`.
 
     Args:
-        folder: of one step; may be empty or absent.
+        folder: of one step. One that is absent, or holds nothing but a claim, is free.
         settings: JSON values of all that decides the outcome of the step.
         way_out: what its user can do about a refusal, as the end of a sentence.
     """
     folder = Path(folder)
+    if not folder.is_dir() or all(path.name == FILE for path in folder.iterdir()):
+        return
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         known = found["format"] == FORMAT and isinstance(found["settings"], dict)
     except FileNotFoundError:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ClaimError(f"{folder} holds files of unknown settings (it has no {FILE}): {way_out}") from None
-        return
+        raise ClaimError(f"{folder} holds files of unknown settings: remove it, or choose another") from None
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
         raise ClaimError(f"{folder / FILE} is damaged or of another version: {way_out}")
-    different = list(_differences(flatten(found["settings"]), _as_read(flatten(settings))))
-    if different:
+    if different := list(_differences(found["settings"], _as_read(flatten(settings)))):
         more = f" and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
         named = "; ".join(different[:_NAMED_AT_MOST])
         raise ClaimError(f"{folder} holds the work of other settings: {named}{more}: {way_out}")
 
 
-def claim(folder: str | PathLike, settings: Mapping[str, Any], way_out: str) -> None:
-    """`check_claim`, then note the settings in `folder`, which is made if need be."""
-    check_claim(folder, settings, way_out)
+def check_claims(claims: Mapping[Path, Mapping[str, Any]], way_out: str, overwrite: bool = False) -> None:
+    """`check_claim` for the folders of a whole pipeline, before its first step.
+
+    Args:
+        claims: by folder, the settings that decide what is in it.
+        way_out: see `check_claim`.
+        overwrite: remove folders that hold the work of other settings instead of refusing them.
+    """
+    outdated = []
+    for folder, settings in claims.items():
+        try:
+            check_claim(folder, settings, way_out)
+        except ClaimError:
+            if not (overwrite and (folder / FILE).exists()):
+                raise
+            outdated.append(folder)
+    for folder in outdated:
+        shutil.rmtree(folder)
+
+
+def claim(folder: str | PathLike, settings: Mapping[str, Any]) -> None:
+    """Note in `folder`, which is made if need be, that `settings` decide what will be in it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "settings": _as_read(flatten(settings))}
     write_atomically(folder / FILE, strict_json(content).encode())
 
 
-def discard(folder: str | PathLike) -> None:
-    """Remove `folder` and all in it, if it was claimed; otherwise nothing happens."""
-    if (Path(folder) / FILE).exists():
-        shutil.rmtree(folder)
+def clear(folder: str | PathLike) -> None:
+    """Remove all that is in `folder` but its claim."""
+    for path in Path(folder).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != FILE:
+            path.unlink()
 
 
 def is_written_for(
