@@ -10,19 +10,34 @@ Without --baseline-config, MODEL.WEIGHTS is distilled. Finished steps are not re
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.engine import launch
-
-from ddn_detectron2.cli import argument_parser, build_config, check_datasets, read_config, setup
-from ddn_detectron2.config import ConfigError
-from ddn_detectron2.convert import is_ddn
-from ddn_detectron2.engine.pipeline import compare, distil, table_text, train, with_settings, write_comparison
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import Steps, check_at_least, echo, program
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 
 
-def main(args):
-    """Run the steps that are missing, print the table."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = detector_parser(__doc__)
+    parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
+    parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
+    parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
+    parser.add_argument(
+        "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
+    )
+    return parser
+
+
+def distil_and_compare(args: argparse.Namespace) -> None:
+    """Run the steps that are missing, print the table; what each of the processes does."""
+    from detectron2.utils import comm
+
+    from ddn_detectron2.cli import build_config, check_datasets, read_config, setup
+    from ddn_detectron2.config import ConfigError
+    from ddn_detectron2.convert import is_ddn
+    from ddn_detectron2.engine import pipeline
+
     cfg = setup(args)
     output = Path(cfg.OUTPUT_DIR)
     if args.fit_on is not None:
@@ -36,30 +51,37 @@ def main(args):
         if not is_ddn(student):
             raise ConfigError("a config describes a plain detector: add --ddn, or take one of the ddn_* configs")
     weights = cfg.MODEL.WEIGHTS
+    steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
+    step = steps if comm.is_main_process() else lambda title: None
     if args.baseline_config:
-        baseline = with_settings(read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED)
-        weights = train(baseline, output / "baseline")
-    configs = {name: with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
-    students = {name: distil(student, output / name) for name, student in configs.items()}
+        baseline = pipeline.with_settings(
+            read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED
+        )
+        weights = pipeline.train(baseline, output / "baseline", step)
+    configs = {name: pipeline.with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
+    students = {name: pipeline.distil(student, output / name, step) for name, student in configs.items()}
     first = next(iter(configs))
-    rows = compare(configs[first], students, output, args.fit_on, args.pictures)
-    write_comparison(rows, output)
-    print(f"\n{table_text(rows)}\n\nCalibration at IoU 0.5. See {output / 'reliability.png'}, and in")
-    pictures = output / "rows" / first / "pictures"
-    print(f"{pictures} the images whose scores changed most; numbers: {output / 'comparison.json'}")
-    print(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
+    rows = pipeline.compare(configs[first], students, output, args.fit_on, args.pictures, step)
+    pipeline.write_comparison(rows, output)
+    if comm.is_main_process():
+        echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
+        echo(f"Curves: {output / 'reliability.png'}")
+        echo(f"Images whose scores changed most: {output / 'rows' / first / 'pictures'}")
+        echo(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Distil and compare."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    check_at_least(parser, args, 1, "pictures")
+    with program(args):
+        more = [args.baseline_config] if args.baseline_config else []
+        check_detector_arguments(args, *more, *args.also)
+        from ddn_detectron2.cli import launch
+
+        launch(distil_and_compare, args)
 
 
 if __name__ == "__main__":
-    parser = argument_parser(__doc__)
-    parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
-    parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
-    parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
-    parser.add_argument(
-        "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
-    )
-    args = parser.parse_args()
-    if args.pictures < 1:
-        parser.error(f"--pictures must be at least 1, got {args.pictures}")
-    with one_sentence_errors():
-        launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    main()

@@ -4,38 +4,53 @@ python tools/export_student.py --config-file ddn_R50.yaml --output exported MODE
 python tools/export_student.py ... --torchscript street.jpg    # also exported/model.ts, traced on this image
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.modeling import build_model
-
-from ddn_detectron2.cli import argument_parser, build_config
-from ddn_detectron2.config import ConfigError, check_ddn_config
-from ddn_detectron2.convert import is_ddn
-from ddn_detectron2.engine.export import export_plain, export_torchscript
-from ddn_detectron2.engine.trainer import load_weights
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import echo, log_to, program
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.errors import UserError
 
 
-def main(args):
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = detector_parser(__doc__, processes=False)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--torchscript", type=Path, metavar="IMAGE", help="also trace a TorchScript file on this image")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the files."""
-    cfg = build_config(args)
-    if not is_ddn(cfg):
-        raise ConfigError("the config describes a plain detector, which needs no export")
-    check_ddn_config(cfg)
-    model = build_model(cfg).eval()
-    load_weights(cfg, model, cfg.MODEL.WEIGHTS)
-    for path in export_plain(cfg, model, args.output):
-        print(f"wrote {path}")
-    if args.torchscript is not None:
-        try:
-            print(f"wrote {export_torchscript(cfg, model, args.torchscript, args.output / 'model.ts')}")
-        except RuntimeError as error:
-            raise ConfigError(str(error)) from None
+    args = build_parser().parse_args(argv)
+    with program(args):
+        check_detector_arguments(args)
+        if args.torchscript is not None and not args.torchscript.is_file():
+            raise UserError(f"--torchscript: there is no file {args.torchscript}")
+        from detectron2.modeling import build_model
+
+        from ddn_detectron2.cli import build_config
+        from ddn_detectron2.config import ConfigError, check_ddn_config
+        from ddn_detectron2.convert import is_ddn
+        from ddn_detectron2.engine.export import export_plain, export_torchscript
+        from ddn_detectron2.engine.trainer import load_weights
+
+        cfg = build_config(args)
+        if not is_ddn(cfg):
+            raise ConfigError("the config describes a plain detector, which needs no export")
+        check_ddn_config(cfg)
+        log_to(args.output / "log.txt")
+        model = build_model(cfg).eval()
+        load_weights(cfg, model, cfg.MODEL.WEIGHTS)
+        for path in export_plain(cfg, model, args.output):
+            echo(f"wrote {path}")
+        if args.torchscript is not None:
+            try:
+                echo(f"wrote {export_torchscript(cfg, model, args.torchscript, args.output / 'model.ts')}")
+            except RuntimeError as error:
+                raise ConfigError(str(error)) from None
 
 
 if __name__ == "__main__":
-    parser = argument_parser(__doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--torchscript", metavar="IMAGE", help="also trace a TorchScript file on this image")
-    with one_sentence_errors():
-        main(parser.parse_args())
+    main()

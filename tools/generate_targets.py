@@ -18,45 +18,38 @@ stopped when it is started again, and ends with the same bytes, whatever the num
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from uncertainty_core.cli.segmentor_flags import segmentor_parser
+from uncertainty_core.cli import check_at_least, echo, program
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
 
 TASKS = ("detection", "segmentation")
 
 
-def task_parser() -> argparse.ArgumentParser:
-    """The one flag that decides which others there are."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--task", choices=TASKS)
+def build_parser(task: str = TASKS[0]) -> argparse.ArgumentParser:
+    """The command line for one of the tasks."""
+    parser = detection_parser() if task == "detection" else segmentation_parser()
+    parser.add_argument("--task", choices=TASKS, default=task, help="what the teacher does (default: detection)")
     return parser
 
 
-def with_shards(parser: argparse.ArgumentParser, size: int) -> argparse.ArgumentParser:
-    """Add what both tasks know."""
-    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="what the teacher does (default: %(default)s)")
+def add_shards(parser: argparse.ArgumentParser, size: int) -> None:
+    """What both tasks know."""
     parser.add_argument(
         "--shard-size", type=int, default=size, help="images per file: what a kill can lose (default: %(default)s)"
     )
-    return parser
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line."""
-    args = parser.parse_args()
-    if args.shard_size < 1:
-        parser.error(f"--shard-size must be at least 1, got {args.shard_size}")
-    return args
 
 
 def detection_parser() -> argparse.ArgumentParser:
     """The flags of Detectron2's own tools."""
-    from ddn_detectron2.cli import argument_parser
+    parser = detector_parser(__doc__)
+    add_shards(parser, 500)
+    return parser
 
-    return with_shards(argument_parser(__doc__), 500)
 
-
-def write_for_detection(args: argparse.Namespace) -> None:
-    """Write the store, in one of several processes or alone."""
+def write_in_process(args: argparse.Namespace) -> None:
+    """Write the store of a detector, in one of several processes or alone."""
     from detectron2.modeling import build_model
 
     from ddn_detectron2.cli import setup
@@ -70,58 +63,57 @@ def write_for_detection(args: argparse.Namespace) -> None:
         raise ConfigError("the config describes a plain detector: add --ddn, or take one of the ddn_* configs")
     if not cfg.MODEL.DDN.TARGETS.STORE:
         raise ConfigError("MODEL.DDN.TARGETS.STORE must name the folder to write")
-    model = build_with_teacher(cfg, build_model(cfg))
-    generate_targets(cfg, model, training_dicts(cfg), args.shard_size)
+    model, images = build_with_teacher(cfg, build_model(cfg)), training_dicts(cfg)
+    echo(f"targets of {len(images)} images, {cfg.MODEL.DDN.TARGETS.STORE}")
+    generate_targets(cfg, model, images, args.shard_size)
 
 
-def detection() -> None:
-    """Generate the targets of detectors."""
-    args = parse(detection_parser())
-    from detectron2.engine import launch
+def write_for_detection(args: argparse.Namespace) -> None:
+    """Write the store of a detector."""
+    check_detector_arguments(args)
+    from ddn_detectron2.cli import launch
 
-    from uncertainty_core.errors import one_sentence_errors
-
-    with one_sentence_errors():
-        launch(write_for_detection, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    launch(write_in_process, args)
 
 
 def segmentation_parser() -> argparse.ArgumentParser:
     """The arguments of mmsegmentation's own tools."""
-    parser = with_shards(segmentor_parser(__doc__), 50)
+    parser = segmentor_parser(__doc__)
+    add_shards(parser, 50)
     parser.add_argument("--store", required=True, metavar="DIR", help="the folder to write, made if need be")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: %(default)s")
     parser.add_argument("--class-wise", action="store_true", help="the uncertainty of every class, for num_outputs > 1")
     return parser
 
 
-def segmentation() -> None:
-    """Generate the targets of segmentors."""
-    args = parse(segmentation_parser())
+def write_for_segmentation(args: argparse.Namespace) -> None:
+    """Write the store of a segmentor."""
+    check_segmentor_arguments(args.config)
     from dudes_mmseg.cli import build_config
     from dudes_mmseg.engine.ranks import start_ranks
     from dudes_mmseg.targets.generate import generate_targets
-    from uncertainty_core.errors import one_sentence_errors
 
-    with one_sentence_errors():
-        cfg = build_config(args)
-        start_ranks(args.launcher)
-        generate_targets(cfg, args.store, args.split, args.class_wise, args.shard_size)
+    cfg = build_config(args)
+    start_ranks(args.launcher)
+    generate_targets(cfg, args.store, args.split, args.class_wise, args.shard_size)
 
 
-def explain() -> None:
-    """Print the help of every task whose framework is installed."""
-    for task, parser in zip(TASKS, (detection_parser, segmentation_parser), strict=True):
-        try:
-            print(f"--task {task}\n\n{parser().format_help()}")
-        except ImportError as error:
-            print(f"--task {task} needs packages that are not installed: {error}\n")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Generate the targets."""
+    words = sys.argv[1:] if argv is None else argv
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--task", choices=TASKS)
+    task = chooser.parse_known_args(words)[0].task
+    if task is None and {"-h", "--help"} & set(words):
+        for task in TASKS:
+            print(f"--task {task}\n\n{build_parser(task).format_help()}")
+        return
+    parser = build_parser(task or TASKS[0])
+    args = parser.parse_args(words)
+    check_at_least(parser, args, 1, "shard_size")
+    with program(args):
+        (write_for_segmentation if args.task == "segmentation" else write_for_detection)(args)
 
 
 if __name__ == "__main__":
-    task = task_parser().parse_known_args()[0].task
-    if task is None and {"-h", "--help"} & set(sys.argv[1:]):
-        explain()
-    elif task == "segmentation":
-        segmentation()
-    else:
-        detection()
+    main()

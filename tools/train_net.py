@@ -8,34 +8,63 @@
     python tools/train_net.py --config-file ddn_R50.yaml --eval-only MODEL.WEIGHTS student.pth
 """
 
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import launch
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
+import argparse
+from collections.abc import Sequence
 
-from ddn_detectron2.cli import argument_parser, setup
-from ddn_detectron2.engine.trainer import DDNTrainer, load_weights
-from uncertainty_core.errors import one_sentence_errors
+from uncertainty_core.cli import echo, program
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.errors import UserError
 
 
-def main(args):
-    """Train or evaluate; returns the results."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = detector_parser(__doc__)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
+    return parser
+
+
+def train_or_evaluate(args: argparse.Namespace) -> None:
+    """What each of the processes does."""
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.evaluation import verify_results
+    from detectron2.utils import comm
+
+    from ddn_detectron2.cli import setup
+    from ddn_detectron2.engine.progress import results_text
+    from ddn_detectron2.engine.trainer import DDNTrainer, load_weights
+
     cfg = setup(args)
-    if args.eval_only:
-        model = DDNTrainer.build_model(cfg)
-        checkpoints = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-        last = checkpoints.get_checkpoint_file() if args.resume and checkpoints.has_checkpoint() else None
-        load_weights(cfg, model, last or cfg.MODEL.WEIGHTS)
-        results = DDNTrainer.test(cfg, model)
-        if comm.is_main_process():
-            verify_results(cfg, results)
-        return results
-    trainer = DDNTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    try:
+        if args.eval_only:
+            model = DDNTrainer.build_model(cfg)
+            checkpoints = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+            last = checkpoints.get_checkpoint_file() if args.resume and checkpoints.has_checkpoint() else None
+            load_weights(cfg, model, last or cfg.MODEL.WEIGHTS)
+            results = DDNTrainer.test(cfg, model)
+            if comm.is_main_process():
+                verify_results(cfg, results)
+        else:
+            trainer = DDNTrainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            results = trainer.train()
+    except SystemExit:  # of verify_results
+        raise UserError("the results are not those that TEST.EXPECTED_RESULTS expects") from None
+    if comm.is_main_process():
+        if results:
+            echo(results_text(results))
+        echo(f"written to {cfg.OUTPUT_DIR}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train or evaluate."""
+    args = build_parser().parse_args(argv)
+    with program(args):
+        check_detector_arguments(args)
+        from ddn_detectron2.cli import launch
+
+        launch(train_or_evaluate, args)
 
 
 if __name__ == "__main__":
-    args = argument_parser(__doc__).parse_args()
-    with one_sentence_errors():
-        launch(main, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+    main()

@@ -6,14 +6,14 @@
 <output>/rows/<name>/       each predictor's detections, calibration and diagrams; a student's pictures
 <output>/comparison.json    the table of all rows; reliability.png: their curves
 
-A step that an earlier run finished is not repeated, and one that was interrupted goes on.
+A step that an earlier run finished is not repeated, and one that was interrupted goes on. Each function announces its
+steps by calling `step` with a title.
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -45,6 +45,12 @@ from ..evaluation.visualizer import draw_changes
 from ..teaching.store import generate_targets
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
 
+Step = Callable[[str], None]
+
+
+def _silent(title: str) -> None:
+    """A `step` that nobody hears of."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,11 +74,20 @@ def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
     return cfg
 
 
-def train(cfg: CfgNode, folder: Path) -> str:
+def num_steps(students: Mapping[str, CfgNode], trains_baseline: bool, fits_temperature: bool) -> int:
+    """How many steps `train`, `distil` and `compare` announce."""
+    stored = sum(cfg.MODEL.DDN.TARGETS.SOURCE == "store" for cfg in students.values())
+    return trains_baseline + stored + 2 * len(students) + 2 + 2 * fits_temperature
+
+
+def train(cfg: CfgNode, folder: Path, step: Step = _silent) -> str:
     """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights."""
     final = folder / "model_final.pth"
     marker = folder / "last_checkpoint"  # written after the file that it names
-    if not (marker.exists() and marker.read_text().strip() == final.name):
+    if marker.exists() and marker.read_text().strip() == final.name:
+        step(f"{folder.name}: trained before")
+    else:
+        step(f"{folder.name}: {cfg.SOLVER.MAX_ITER} iterations")
         folder.mkdir(parents=True, exist_ok=True)
         if cfg.SEED >= 0:  # whatever was drawn by the steps before, or was not because they were finished
             seed_all_rng(cfg.SEED + comm.get_rank())
@@ -84,7 +99,7 @@ def train(cfg: CfgNode, folder: Path) -> str:
     return str(final)
 
 
-def distil(cfg: CfgNode, folder: Path) -> str:
+def distil(cfg: CfgNode, folder: Path, step: Step = _silent) -> str:
     """Train a student of the detector in `MODEL.WEIGHTS` in `folder`; returns its weights' path.
 
     Where the config has `TARGETS.SOURCE` "store", the store is written first, beside `folder` unless it has a place.
@@ -93,10 +108,11 @@ def distil(cfg: CfgNode, folder: Path) -> str:
     if targets.SOURCE == "store":
         store = targets.STORE or str(folder.with_name(f"{folder.name}-targets"))
         cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=store)
-        model = build_with_teacher(cfg, build_model(cfg))
-        generate_targets(cfg, model, training_dicts(cfg))
+        images = training_dicts(cfg)
+        step(f"{folder.name}: targets of {len(images)} images")
+        generate_targets(cfg, build_with_teacher(cfg, build_model(cfg)), images)
         comm.synchronize()
-    return train(cfg, folder)
+    return train(cfg, folder, step)
 
 
 def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
@@ -128,7 +144,12 @@ def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *argument
 
 
 def compare(
-    cfg: CfgNode, students: Mapping[str, str], output: Path, fit_on: str | None, num_pictures: int
+    cfg: CfgNode,
+    students: Mapping[str, str],
+    output: Path,
+    fit_on: str | None,
+    num_pictures: int,
+    step: Step = _silent,
 ) -> dict[str, Row]:
     """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
 
@@ -140,23 +161,24 @@ def compare(
         num_pictures: of each student, of the images whose scores changed most.
     """
     (dataset,) = cfg.DATASETS.TEST
-    rows, passes, baseline = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
-    one = partial(_timed, 1, measure, cfg)
-    table = {
-        "baseline": one(baseline, dataset, rows / "baseline"),
-        f"MC-{passes}": _timed(
-            passes, measure, cfg, baseline, dataset, rows / f"MC-{passes}", MODEL__DDN__TEST__MC_SAMPLES=passes
-        ),
-    }
+    rows, passes, weights = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
+    table: dict[str, Row] = {}
+
+    def add(name: str, passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings) -> None:
+        step(f"measure {name} on {dataset}")
+        # the folder of the temperature has no number
+        table[name] = _timed(passes, measuring, *arguments, rows / name.split()[0], **settings)
+
+    add("baseline", 1, measure, cfg, weights, dataset)
+    add(f"MC-{passes}", passes, measure, cfg, weights, dataset, MODEL__DDN__TEST__MC_SAMPLES=passes)
     if fit_on is not None:
-        measure(cfg, baseline, fit_on, output / "fit")
+        step(f"fit the temperature on {fit_on}")
+        measure(cfg, weights, fit_on, output / "fit")
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        detections = rows / "baseline" / RESULTS
-        table[f"temperature {temperature:.2f}"] = _timed(
-            1, scaled, dataset, detections, temperature, rows / "temperature"
-        )
-    table |= {name: one(path, dataset, rows / name) for name, path in students.items()}
+        add(f"temperature {temperature:.2f}", 1, scaled, dataset, rows / "baseline" / RESULTS, temperature)
+    for name, path in students.items():
+        add(name, 1, measure, cfg, path, dataset)
     for name, row in table.items():
         folder = rows / name.split()[0]  # that of the temperature has no number
         pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()

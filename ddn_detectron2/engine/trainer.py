@@ -24,6 +24,7 @@ from ..modeling.rcnn import DDNRCNN
 from ..teaching.mapper import DDNDatasetMapper
 from ..teaching.store import attach_teacher, check_store
 from .checkpoint import SafeCheckpointer
+from .progress import ProgressBar, TrackedLoader
 
 
 def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str) -> None:
@@ -85,7 +86,7 @@ class DDNTrainer(DefaultTrainer):
             state["optimizer"] = self._trainer.optimizer
         self.checkpointer = SafeCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, strict=is_ddn(self.cfg), **state)
         keyed = [KeyedRandomness(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
-        return [*keyed, *super().build_hooks()]
+        return [*keyed, ProgressBar(f"train {os.path.basename(self.cfg.OUTPUT_DIR)}"), *super().build_hooks()]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As `DefaultTrainer`; the teacher is always made of `MODEL.WEIGHTS`, also when the student resumes."""
@@ -104,6 +105,11 @@ class DDNTrainer(DefaultTrainer):
         """Images with stored targets, if there are any."""
         mapper = DDNDatasetMapper(cfg, is_train=True) if reads_store(cfg) else None
         return KeyedTrainLoader.from_config(cfg, mapper)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TrackedLoader:
+        """As `DefaultTrainer`, with a progress bar."""
+        return TrackedLoader(super().build_test_loader(cfg, dataset_name), f"evaluate {dataset_name}")
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

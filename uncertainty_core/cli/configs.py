@@ -71,7 +71,8 @@ def _kind_of(path: Path) -> str:
     """A kind, "lazy", or "" for what could be any."""
     if path.suffix == ".py":
         text = path.read_text(encoding="utf-8", errors="replace")
-        return "lazy" if re.search(r"\bLazyCall\b|^from detectron2|model_zoo\.get_config", text, re.M) else "dudes"
+        lazy = re.search(r"\bLazyCall\b|\bmodel_zoo\b|^from (detectron2|\.)", text, re.MULTILINE)
+        return "lazy" if lazy and "read_base" not in text else "dudes"
     keys = read_yaml(path).keys()
     if any(isinstance(key, str) and key.isupper() for key in keys):
         return "ddn"

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -165,8 +165,8 @@ def progress(total: int, description: str, unit: str = "it", initial: int = 0, s
     return bar
 
 
-def track(items: Sequence[Item], description: str, unit: str = "it", shown: bool = True) -> Iterator[Item]:
-    """The items, with a progress bar over them."""
+def track(items: Iterable[Item], description: str, unit: str = "it", shown: bool = True) -> Iterator[Item]:
+    """The items, which have a length, with a progress bar over them."""
     with progress(len(items), description, unit, shown=shown) as bar:
         for item in items:
             yield item

@@ -37,7 +37,7 @@ def program(args: argparse.Namespace) -> Iterator[None]:
     SIGINT ends it with one sentence and exit code 130. Other errors keep their tracebacks. Frameworks are imported
     inside: what they print goes to the log (`console.log_to`), which is named at the end, unless `args.verbose`.
     """
-    with _noticing_sigint() as interrupted, nullcontext() if getattr(args, "verbose", True) else quiet():
+    with _noticing_sigint() as interrupted, quiet() if _is_quiet(args) else nullcontext():
         try:
             if hasattr(args, "threads"):
                 _set_threads(args.threads)
@@ -53,6 +53,12 @@ def program(args: argparse.Namespace) -> Iterator[None]:
             _name_log()  # what led to the traceback that follows
             raise
         _name_log()
+
+
+def _is_quiet(args: argparse.Namespace) -> bool:
+    """Unless asked for otherwise, or where Detectron2 starts processes, which write as they do everywhere."""
+    processes = max(getattr(args, name, 1) for name in ("num_gpus", "num_machines"))
+    return not getattr(args, "verbose", True) and processes == 1
 
 
 @contextmanager

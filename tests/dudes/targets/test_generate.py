@@ -3,11 +3,10 @@
 import copy
 import os
 import random
-import sys
 
 import pytest
 import torch
-from forked_tools import KILLED, die_at_call, fork, run, run_tool, tool, wait
+from forked_tools import KILLED, die_at_call, fork, run, run_tool, wait
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_dist_info
@@ -300,27 +299,6 @@ def test_the_tools_options(config_file):
         outcome = generate(config_file, "--store", "store", *words)
         assert outcome.code == 2
         assert "Traceback" not in outcome.err
-
-
-def help_without(framework, plugin):
-    for name in [name for name in sys.modules if name.split(".")[0] in (framework, plugin)]:
-        del sys.modules[name]
-    sys.modules[framework] = None  # which makes its import fail
-    tool("generate_targets", "--help")
-
-
-@pytest.mark.parametrize(
-    ("framework", "plugin", "there", "missing"),
-    [
-        ("mmseg", "dudes_mmseg", "--config-file", "segmentation"),
-        ("detectron2", "ddn_detectron2", "--class-wise", "detection"),
-    ],
-)
-def test_help_explains_each_task_without_the_others_framework(tmp_path, framework, plugin, there, missing):
-    outcome = run(help_without, framework, plugin, folder=tmp_path)
-    assert outcome.code == 0, outcome.err
-    assert there in outcome.out
-    assert f"--task {missing} needs packages that are not installed" in outcome.out
 
 
 def test_a_student_reads_what_was_written(data, undisturbed):

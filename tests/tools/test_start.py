@@ -1,0 +1,96 @@
+"""Help, and every error that needs no framework, before torch is imported."""
+
+import json
+
+import pytest
+from light_tools import ROOT, endings
+
+DETECTORS = ("train_net", "distill_detector", "generate_targets", "export_student")
+OTHERS = ("evaluate_detections", "fit_temperature", "make_scenes", "visualize_detections")
+DDN = ("--config-file", "ddn_R50.yaml")
+DIGITS = ROOT / "configs" / "classification" / "quick" / "digits.yaml"
+VISUALIZE = ("--gt", "none", "--images", ".", "--baseline", "b", "--student", "s", "--output", "out")
+TRUTH = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+    "categories": [{"id": 1, "name": "a"}],
+    "annotations": [],
+}
+
+
+def tool(name, *words):
+    return [ROOT / "tools" / f"{name}.py", *words]
+
+
+def detector(name, *words):
+    """A tool of detectors, with the flags that it asks for."""
+    return tool(name, *(("--output", "out") if name == "export_student" else ()), *words)
+
+
+REFUSED = [
+    *((detector(name), "required: --config-file") for name in DETECTORS),
+    *((detector(name, "--config-file", "none.yaml"), "neither a file") for name in DETECTORS),
+    *((detector(name, "--config-file", "bad.yaml"), "is not YAML") for name in DETECTORS),
+    *((detector(name, "--config-file", DIGITS), "is an experiment with classifiers") for name in DETECTORS),
+    (detector("train_net", "--config-file", "code.yaml"), "wants to run code"),
+    (detector("train_net", *DDN, "MODEL.WEIGHTS"), "pairs"),
+    (
+        detector("train_net", "--config-file", "ddn_R50.yaml", "--val-json", "bad.json", "--val-images", "."),
+        "is not JSON",
+    ),
+    (detector("distill_detector", *DDN, "--also", "none.yaml"), "neither a file"),
+    (detector("distill_detector", *DDN, "--pictures", "0"), "--pictures must be at least 1"),
+    (
+        detector("export_student", "--config-file", "ddn_R50.yaml", "--torchscript", "none.jpg"),
+        "there is no file none.jpg",
+    ),
+    (detector("train_net", *DDN, "--threads", "0"), "--threads must be at least 1"),
+    (tool("generate_targets", "--task", "panoptic"), "invalid choice"),
+    (tool("generate_targets", "--task", "segmentation", "none.py", "--store", "s"), "neither a file"),
+    *((tool(name, "none.json", "gt.json"), "none.json") for name in OTHERS[:2]),
+    *((tool(name, "bad.json", "gt.json"), "bad.json") for name in OTHERS[:2]),
+    *((tool(name, "gt.json", "gt.json"), "gt.json must hold a list of detections") for name in OTHERS[:2]),
+    (tool("evaluate_detections", "gt.json", "gt.json", "--bins", "0"), "num_bins must be an integer >= 1"),
+    (tool("fit_temperature", "gt.json", "gt.json", "--apply", "dt.json"), "--apply and --output go together"),
+    (tool("make_scenes", "--output", "gt.json", "--num-images", "1"), "File exists"),
+    (tool("make_scenes", "--output", "out", "--num-images", "0"), "--num-images must be at least 1"),
+    (
+        tool(
+            "visualize_detections",
+            *["--gt", "none", "--images", ".", "--baseline", "b", "--student", "s", "--output", "o"],
+        ),
+        "none",
+    ),
+    (["-m", "uncertainty_core.report", "."], "there is no run.json"),
+    (["-m", "uncertainty_core.report", ".", "--colour"], "unrecognized arguments"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "gt.json").write_text(json.dumps(TRUTH))
+    (folder / "bad.json").write_text('{"images": [')
+    (folder / "bad.yaml").write_text("MODEL: [1, 2")
+    (folder / "code.yaml").write_text("MODEL: {WEIGHTS: !!python/object/apply:os.system ['touch ran']}")
+    return folder
+
+
+def test_help_imports_nothing_heavy(folder):
+    helps = [tool(name, "--help") for name in (*DETECTORS, *OTHERS)]
+    helps.append(["-m", "uncertainty_core.report", "--help"])
+    for words, end in zip(helps, endings(helps, folder), strict=True):
+        assert (end.code, end.heavy, end.err) == (0, [], ""), words
+        assert "--verbose" in end.out
+
+
+def test_help_explains_the_targets_of_both_tasks(folder):
+    (end,) = endings([tool("generate_targets", "--help")], folder)
+    assert "--config-file" in end.out and "--class-wise" in end.out
+
+
+def test_errors_are_one_sentence_before_anything_heavy_is_imported(folder):
+    for (words, sentence), end in zip(REFUSED, endings([words for words, _ in REFUSED], folder), strict=True):
+        (line,) = (line for line in end.err.splitlines() if "error: " in line)
+        assert (end.code, end.heavy, end.out) == (2, [], ""), words
+        assert sentence in line, words
+    assert not (folder / "ran").exists()
