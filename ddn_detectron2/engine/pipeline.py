@@ -13,7 +13,7 @@ steps by calling `step` with a title.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -26,6 +26,7 @@ from uncertainty_core.catalog import DETECTION, FORMAT
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
+    at_equal_count,
     evaluate,
     match_images,
     read_detections,
@@ -179,10 +180,12 @@ def compare(
         add(f"temperature {temperature:.2f}", 1, scaled, dataset, rows / "baseline" / RESULTS, temperature)
     for name, path in students.items():
         add(name, 1, measure, cfg, path, dataset)
+    of_equally_many = on_equally_many(table)
     for name, row in table.items():
         folder = rows / name.split()[0]  # that of the temperature has no number
         pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()
-        run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures).write(folder)
+        record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures)
+        replace(record, equal_count=of_equally_many[name]).write(folder)
     # as the report has them, so that a predictor has one place and one colour
     return dict(sorted(table.items(), key=lambda item: predictor_order(item[0], item[1].passes)))
 
@@ -201,14 +204,22 @@ def metrics_by_row(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
     return {name: {"passes": row.passes} | measured(row.evaluation) for name, row in rows.items()}
 
 
+def on_equally_many(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+    """Calibration of each row's best n detections, n being the number of the row with the fewest."""
+    compared = at_equal_count([row.evaluation for row in rows.values()], IOU_THRESHOLD)
+    return {name: at.metrics for name, at in zip(rows, compared, strict=True)}
+
+
 def table_text(rows: Mapping[str, Row]) -> str:
-    """A Markdown table of all rows."""
-    return brief_table(DETECTION, metrics_by_row(rows))
+    """Markdown tables of all rows: of all that counts, and of equally many detections."""
+    of_all, of_equally_many = (brief_table(DETECTION, of) for of in (metrics_by_row(rows), on_equally_many(rows)))
+    return f"{of_all}\n\nOn equally many detections, the best of each row:\n{of_equally_many}"
 
 
 def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
     """comparison.json and reliability.png."""
     content = {"format": FORMAT, "iou_threshold": IOU_THRESHOLD, "rows": metrics_by_row(rows)}
+    content["equal_count"] = on_equally_many(rows)
     (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
     results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
     figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")

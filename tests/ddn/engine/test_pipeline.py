@@ -39,7 +39,8 @@ def command(tmp_path, monkeypatch):
 def test_compares_all_rows(command, tmp_path):
     done = run_tool("distill_detector", *command, folder=tmp_path)
     assert done.code == 0, done.err
-    rows = json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"]
+    comparison = json.loads((tmp_path / "output" / "comparison.json").read_text())
+    rows, compared = comparison["rows"], comparison["equal_count"]
     temperature = next(name for name in rows if name.startswith("temperature"))
     assert list(rows) == ["baseline", "MC-10", "ddn", "stored", temperature]
     # the report has the same order, and hence the same colours
@@ -47,6 +48,8 @@ def test_compares_all_rows(command, tmp_path):
     assert rows["MC-10"]["passes"] == 10
     # temperature scaling keeps the order of detections
     assert rows[temperature]["AP"] == pytest.approx(rows["baseline"]["AP"])
+    assert rows[temperature]["n"] == rows["baseline"]["n"]
+    assert {row["n"] for row in compared.values()} == {min(row["n"] for row in rows.values())}
     assert all(name in done.out for name in rows)
     folders = {name: name.split()[0] for name in rows}
     records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
@@ -54,6 +57,9 @@ def test_compares_all_rows(command, tmp_path):
         {name: row["AP"] for name, row in rows.items()}, nan_ok=True
     )
     assert records["MC-10"].passes == 10
+    assert {name: record.equal_count["n"] for name, record in records.items()} == {
+        name: row["n"] for name, row in compared.items()
+    }
     for name in ("ddn", "stored"):
         assert records[name].pictures[0].caption.startswith("1. ")
     for picture in ("reliability.png", "rows/ddn/pictures/index.png"):
