@@ -1,8 +1,8 @@
 """Train, distil, evaluate and report an experiment that a YAML file describes.
 
-    python -m classification run --config configs/classification/quick/digits.yaml
-    python -m classification train --config ... teacher.training.epochs=20
-    python -m classification train --config ... teacher.training.epochs=20 --resume
+    distilled-uncertainty classification run --config quick/digits.yaml
+    distilled-uncertainty classification train --config ... teacher.training.epochs=20
+    distilled-uncertainty classification train --config ... teacher.training.epochs=20 --resume
 
 Commands, each of which finds what the ones before it left behind:
 
@@ -13,15 +13,16 @@ Commands, each of which finds what the ones before it left behind:
     report    one HTML page of all that
     run       all of these, one after the other
 
-With several GPUs: torchrun --nproc-per-node=2 -m classification run --config ...
+With several GPUs: torchrun --nproc-per-node=2 --no-python distilled-uncertainty classification run --config ...
 """
 
 import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
+from uncertainty_core.cli.configs import find_config
 from uncertainty_core.errors import one_sentence_errors
 
 from .config import ConfigError, load_config
@@ -33,13 +34,15 @@ from .report import write_report
 COMMANDS = ("train", "targets", "distill", "evaluate", "report", "run")
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m classification", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="distilled-uncertainty classification",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--config", required=True, type=Path, help="YAML file, see configs/classification/")
+    parser.add_argument("--config", required=True, help="a YAML file, or a name in configs/classification")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one")
@@ -62,10 +65,10 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def main(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the command."""
     overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
-    config = load_config(args.config, overrides)
+    config = load_config(find_config(args.config, "classification"), overrides)
     if args.threads:
         torch.set_num_threads(args.threads)
     with process_group():
@@ -85,10 +88,15 @@ def main(args: argparse.Namespace) -> None:
             barrier()
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command, with one sentence for an error that its user can mend."""
     try:
         with one_sentence_errors():
-            main(parse())
+            run(parse(argv))
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

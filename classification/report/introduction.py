@@ -50,7 +50,7 @@ def networks(config: Config, test: ImageSet) -> str:
         for name, run in _runs(config).items()
     ]
     head = ["Network", "Architecture", "Parameters", "Epochs", "Seeds", "Learns from"]
-    command = f"python -m classification run --config {shlex.quote(f'{config.name}.yaml')}"
+    command = f"distilled-uncertainty classification run --config {shlex.quote(f'{config.name}.yaml')}"
     return (
         text_table(head, rows, "Networks")
         + paragraph("To reproduce, save the configuration at the end of this page under its name and run")

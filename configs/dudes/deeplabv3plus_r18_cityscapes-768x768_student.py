@@ -1,5 +1,5 @@
 # DUDES: the baseline with 257 parameters more, which learn the ensemble's uncertainty from stored targets:
-#   python tools/generate_targets.py --task segmentation \
+#   distilled-uncertainty generate-targets --task segmentation \
 #       deeplabv3plus_r18_cityscapes-768x768_teacher.py \
 #       --store targets/cityscapes
 _base_ = "./deeplabv3plus_r18_cityscapes-768x768_baseline.py"

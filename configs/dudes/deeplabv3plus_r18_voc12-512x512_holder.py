@@ -1,5 +1,5 @@
 # The rival of Holder and Shafique (2021): the uncertainty of every class, not only of the predicted one. Its targets:
-#   python tools/generate_targets.py --task segmentation \
+#   distilled-uncertainty generate-targets --task segmentation \
 #       deeplabv3plus_r18_voc12-512x512_teacher.py \
 #       --store targets/voc12-classes --class-wise
 _base_ = "./deeplabv3plus_r18_voc12-512x512_student.py"

@@ -1,5 +1,5 @@
 # DUDES: the baseline with 257 parameters more, which learn the ensemble's uncertainty from stored targets:
-#   python tools/generate_targets.py --task segmentation \
+#   distilled-uncertainty generate-targets --task segmentation \
 #       deeplabv3plus_r18_voc12-512x512_teacher.py \
 #       --store targets/voc12
 _base_ = "./deeplabv3plus_r18_voc12-512x512_baseline.py"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from detectron2.config import get_cfg
 from experiments import rank_environments
-from forked_tools import fork, run_tool, wait
+from forked_tools import fork, run_tool, tool, wait
 
 import classification.experiment  # noqa: F401 (what the processes that are forked here need)
 import uncertainty_core.plots  # noqa: F401
@@ -23,6 +23,7 @@ from ddn_detectron2.config import add_ddn_config
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A block whose first line is the comment "# needs ..." asks for data or hardware, one that begins with a file's name
 # alone is that file, and "text" is to be looked at. All others are run.
@@ -81,7 +82,7 @@ def test_every_target_is_explained():
     assert make("help").stdout.count("\n") == len(phony)
 
 
-@pytest.mark.parametrize("tool", sorted(path.stem for path in (ROOT / "tools").glob("*.py")))
+@pytest.mark.parametrize("tool", [path.stem for path in TOOLS])
 def test_tools_explain_themselves(tool, tmp_path):
     done = run_tool(tool, "--help", folder=tmp_path)
     assert done.code == 0, done.err
@@ -90,19 +91,17 @@ def test_tools_explain_themselves(tool, tmp_path):
 
 @pytest.fixture
 def page_folder(tmp_path, monkeypatch):
-    """Looks like the root of a checkout to what a page runs, but keeps what that writes."""
-    for name in ("configs", "docs", "tools"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    """Where a page's commands run: they write there, and read nothing of the checkout but docs/."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run_python(arguments, environment):
-    """What `python <arguments>` does, in this process."""
+def run_python(program, arguments, environment):
+    """What `distilled-uncertainty <arguments>` or `python <arguments>` does, in this process."""
     os.environ.update(environment)
-    if arguments[0] == "-m":
-        sys.argv = arguments[1:]
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    if program == "distilled-uncertainty":
+        tool("__main__", *arguments)
     else:
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
@@ -111,16 +110,17 @@ def run_python(arguments, environment):
 def run_line(line, folder):
     """Run a line of a shell block in `folder`; Python in forked processes, which have paid for their imports."""
     program, *arguments = shlex.split(line)
+    environments = [{}]
     if program == "torchrun":
-        environments = rank_environments(int(arguments.pop(0).removeprefix("--nproc-per-node=")))
-    elif program == "python":
-        environments = [{}]
+        processes, no_python, program, *arguments = arguments
+        assert no_python == "--no-python"
+        environments = rank_environments(int(processes.removeprefix("--nproc-per-node=")))
+    if program in ("distilled-uncertainty", "python"):
+        processes = [fork(run_python, program, arguments, environment, folder=folder) for environment in environments]
+        for outcome in [wait(process, folder) for process in processes]:
+            assert outcome.code == 0, outcome.err
     else:
         subprocess.run(["bash", "-c", line], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        return
-    processes = [fork(run_python, arguments, environment, folder=folder) for environment in environments]
-    for outcome in [wait(process, folder) for process in processes]:
-        assert outcome.code == 0, outcome.err
 
 
 def of_pages(pages=PAGES):
@@ -143,6 +143,12 @@ def test_blocks_of_a_page_run_in_order(page, page_folder):
         elif is_run(language, block):
             for line in block.replace("\\\n", " ").splitlines():
                 run_line(line, page_folder)
+
+
+@of_pages([ROOT / "README.md", *PAGES, *TOOLS])
+def test_commands_exist(page):
+    named = re.findall(r"distilled-uncertainty ([a-z][a-z-]*)", page.read_text(encoding="utf-8"))
+    assert set(named) <= {tool.stem.replace("_", "-") for tool in TOOLS} | {"classification", "report"}
 
 
 @of_pages([ROOT / "README.md", *PAGES])

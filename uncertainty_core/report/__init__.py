@@ -1,6 +1,6 @@
 """One page that compares what was measured of any number of predictors, from their `run.json`.
 
-    python -m uncertainty_core.report work_dirs/teacher work_dirs/student -o report.html
+    distilled-uncertainty report work_dirs/teacher work_dirs/student -o report.html
 
 The page needs nothing beside itself: no network, no font, no picture of its own. Building it needs no browser.
 """

@@ -1,6 +1,6 @@
 """Compare evaluated predictors on one page.
 
-    python -m uncertainty_core.report RUN_DIR [RUN_DIR ...] -o report.html
+    distilled-uncertainty report RUN_DIR [RUN_DIR ...] -o report.html
 
 A RUN_DIR is a folder with a run.json, or one with such folders inside.
 """
@@ -15,7 +15,7 @@ from ..cli import add_common_flags, echo, program
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m uncertainty_core.report",
+        prog="distilled-uncertainty report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

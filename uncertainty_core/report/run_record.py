@@ -157,8 +157,10 @@ class Provenance:
     @classmethod
     def of_this_process(cls, seed: int | None, data: Data, seconds: float, **frameworks: str) -> Provenance:
         """With the command line of this process and the versions it runs; those of `frameworks` by name."""
-        command = shlex.join(["python", *sys.orig_argv[1:]])
-        return cls(command, seed, versions() | frameworks, data, seconds)
+        words = ["python", *sys.orig_argv[1:]]
+        if len(words) > 1 and Path(words[1]).name == "distilled-uncertainty":
+            words[:2] = ["distilled-uncertainty"]  # wherever that is installed
+        return cls(shlex.join(words), seed, versions() | frameworks, data, seconds)
 
 
 def versions() -> dict[str, str]:

@@ -150,10 +150,17 @@ def test_long_curves_are_thinned():
     assert set(zip(thin.x, thin.y, strict=True)) <= set(zip(full.x, full.y, strict=True))
 
 
-def test_provenance_of_this_process(monkeypatch):
-    monkeypatch.setattr("sys.orig_argv", ["/some/bin/python3", "-m", "tool", "name=a b"])
+@pytest.mark.parametrize(
+    ("started", "command"),
+    [
+        (["/some/bin/python3", "-m", "tool", "name=a b"], "python -m tool 'name=a b'"),
+        (["/some/bin/python", "/some/bin/distilled-uncertainty", "train-net"], "distilled-uncertainty train-net"),
+    ],
+)
+def test_provenance_of_this_process(started, command, monkeypatch):
+    monkeypatch.setattr("sys.orig_argv", started)
     found = Provenance.of_this_process(None, DIGITS, 2.0, mmseg="1.4.2")
-    assert found.command == "python -m tool 'name=a b'"
+    assert found.command == command
     assert found.versions == versions() | {"mmseg": "1.4.2"}
     assert {"python", "torch", "numpy", "distilled-uncertainty"} == versions().keys()
 
