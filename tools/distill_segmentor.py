@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
+    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
     return parser
 
 
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         students = {find_config(args.config, "dudes").stem: cfg}
         students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
         step = Steps(pipeline.num_steps(students, args.members))
+        pipeline.check(member, students, args.members, output, args.overwrite)
         teacher, trained = pipeline.distil(member, students, args.members, output, step)
         runs = pipeline.compare(member, teacher, students, trained, output, step)
         first = next(iter(students))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from uncertainty_core.cli import Steps, check_at_least, program
 from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
+from uncertainty_core.io.claims import check_claims
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=int, nargs="+", metavar="K", help="train these members alone")
     parser.add_argument("--gpus", nargs="+", metavar="ID", help="train one member per GPU at a time")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument("--overwrite", action="store_true", help="start over members that other settings have made")
     return parser
 
 
@@ -34,15 +36,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with program(args):
         check_segmentor_arguments(args.config)
         from dudes_mmseg.cli import build_config
-        from dudes_mmseg.engine.members import train_members, train_members_on
+        from dudes_mmseg.engine.claims import WAY_OUT
+        from dudes_mmseg.engine.members import member_claims, train_members, train_members_on
         from dudes_mmseg.engine.training import use_mixed_precision
 
         cfg = build_config(args)
         if args.amp:
             use_mixed_precision(cfg)
         numbers = range(args.members) if args.only is None else args.only
+        check_claims(member_claims(cfg, numbers), WAY_OUT, args.overwrite)
         if args.gpus and args.only is None:
-            train_members_on(args.gpus, cfg, numbers, [__file__, *argv])
+            others = [word for word in argv if word != "--overwrite"]  # done by now
+            train_members_on(args.gpus, cfg, numbers, [__file__, *others])
         else:
             train_members(cfg, numbers, Steps(len(numbers)))
 

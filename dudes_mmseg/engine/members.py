@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
 from uncertainty_core.cli import echo, progress
 from uncertainty_core.errors import UserError
 
+from .claims import training_settings
 from .training import duration, train_once
 
 
@@ -20,6 +22,12 @@ def member_config(cfg: Config, number: int) -> Config:
     cfg.work_dir = str(Path(cfg.work_dir) / f"member_{number}")
     cfg.randomness = dict(cfg.get("randomness") or {}, seed=number)
     return cfg
+
+
+def member_claims(cfg: Config, numbers: Sequence[int]) -> dict[Path, dict[str, Any]]:
+    """The folders of members, each with what decides its outcome; see `check_claims`."""
+    configs = [member_config(cfg, number) for number in numbers]
+    return {Path(member.work_dir): training_settings(member) for member in configs}
 
 
 def train_members(cfg: Config, numbers: Sequence[int], step: Callable[[str], None] = echo) -> list[Path]:

@@ -12,12 +12,14 @@ A step that an earlier run finished is not repeated, and one that was interrupte
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 
 from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.cli import echo
+from uncertainty_core.io.claims import check_claims, claim
 from uncertainty_core.io.files import write_atomically
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
@@ -26,8 +28,9 @@ from uncertainty_core.report.page import build_page
 
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
+from .claims import WAY_OUT, training_settings
 from .evaluation import evaluate
-from .members import train_members
+from .members import member_claims, train_members
 from .training import train_once
 
 
@@ -73,6 +76,37 @@ def num_steps(students: Mapping[str, Config], num_members: int) -> int:
     return num_members + len(stores) + len(students) + len(["baseline", "teacher", *students])
 
 
+def check(
+    member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool = False
+) -> None:
+    """Before any training: refuse what cannot work, and folders in `output` that other settings have made.
+
+    Args:
+        member, students, num_members, output: as `distil`.
+        overwrite: remove those folders instead.
+    """
+    for student in students.values():
+        check_evaluators(student)
+        with_store(student, store_of(student, output))
+    claims = member_claims(in_folder(member, output / "members"), range(num_members))
+    for name, student in students.items():
+        claims[store_of(student, output)] = _store_settings(member, num_members, student)
+        claims[output / name] = _student_settings(member, num_members, student)
+    check_claims(claims, WAY_OUT, overwrite)
+
+
+def _ensemble_settings(member: Config, num_members: int) -> dict[str, Any]:
+    return {"members": num_members, "member": training_settings(member)}
+
+
+def _store_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
+    return _ensemble_settings(member, num_members) | {"class_wise": class_wise(student)}
+
+
+def _student_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
+    return training_settings(student) | _ensemble_settings(member, num_members)
+
+
 def distil(
     member: Config,
     students: Mapping[str, Config],
@@ -89,16 +123,16 @@ def distil(
         output: gets all of it.
         step: announces each step.
     """
-    for student in students.values():
-        check_evaluators(student)
+    check(member, students, num_members, output)
     teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members), step))
-    for store, of_classes in {store_of(student, output): class_wise(student) for student in students.values()}.items():
+    for store, student in {store_of(student, output): student for student in students.values()}.items():
         step(f"{store.name}: what the ensemble says about the training images")
-        generate_targets(teacher, str(store), class_wise=of_classes)
-    trained = {
-        name: train_once(in_folder(with_store(student, store_of(student, output)), output / name), step)
-        for name, student in students.items()
-    }
+        claim(store, _store_settings(member, num_members, student))
+        generate_targets(teacher, str(store), class_wise=class_wise(student))
+    trained = {}
+    for name, student in students.items():
+        cfg = in_folder(with_store(student, store_of(student, output)), output / name)
+        trained[name] = train_once(cfg, step, _student_settings(member, num_members, student))
     return teacher, trained
 
 

@@ -1,17 +1,20 @@
 """Training from a config, in steps that can be repeated: what is finished stays, what was interrupted goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from uncertainty_core.cli import echo
+from uncertainty_core.io.claims import check_claim, claim
 
 from ..cli import ConfigError, check_data
 from ..hooks.progress import ProgressHook
 from ..hooks.randomness import latest_checkpoint
+from .claims import WAY_OUT, training_settings
 from .ranks import prepare_ranks
 
 
@@ -57,10 +60,19 @@ def duration(cfg: Config) -> str:
     return f"{loop.max_epochs} epochs" if "max_epochs" in loop else f"{loop.max_iters} iterations"
 
 
-def train_once(cfg: Config, step: Callable[[str], None] = echo) -> Path:
-    """`train` with `resume`, unless it is finished."""
+def train_once(cfg: Config, step: Callable[[str], None] = echo, settings: Mapping[str, Any] | None = None) -> Path:
+    """`train` with `resume`, unless it is finished. A folder that other settings have trained in is refused.
+
+    Args:
+        cfg: of the training.
+        step: announces it.
+        settings: all that decides its outcome, if that is more than `training_settings`.
+    """
+    settings = training_settings(cfg) if settings is None else settings
+    check_claim(cfg.work_dir, settings, WAY_OUT)
     final = final_checkpoint(cfg)
     if latest_checkpoint(cfg.work_dir) != final:
+        claim(cfg.work_dir, settings)
         return train(cfg, resume=True, step=step)
     step(f"{_title(cfg)}, finished before")
     return final

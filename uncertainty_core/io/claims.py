@@ -5,9 +5,9 @@ and each step claims its folder before it writes there.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .strict_json import strict_json
 
 FILE = "settings.json"
 FORMAT = 1
+_NO_WORK = {FILE, "log.txt"}  # what a folder may hold without holding results
 _NAMED_AT_MOST = 4  # differences in a message
 _SHOWN = 60  # characters of a value in a message
 
@@ -57,16 +58,16 @@ def without(settings: Mapping[str, Any], harmless: tuple[str, ...]) -> dict[str,
     }
 
 
-def check_claim(folder: str | PathLike, settings: Mapping[str, Any], way_out: str) -> None:
+def check_claim(folder: str | os.PathLike, settings: Mapping[str, Any], way_out: str) -> None:
     """Raise ClaimError if other settings, or unknown ones, have made what is in `folder`.
 
     Args:
-        folder: of one step. One that is absent, or holds nothing but a claim, is free.
+        folder: of one step. One that is absent, or holds nothing but a claim and a log, is free.
         settings: JSON values of all that decides the outcome of the step.
         way_out: what its user can do about a refusal, as the end of a sentence.
     """
     folder = Path(folder)
-    if not folder.is_dir() or all(path.name == FILE for path in folder.iterdir()):
+    if not folder.is_dir() or all(path.name in _NO_WORK for path in folder.iterdir()):
         return
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -103,15 +104,16 @@ def check_claims(claims: Mapping[Path, Mapping[str, Any]], way_out: str, overwri
         shutil.rmtree(folder)
 
 
-def claim(folder: str | PathLike, settings: Mapping[str, Any]) -> None:
+def claim(folder: str | os.PathLike, settings: Mapping[str, Any]) -> None:
     """Note in `folder`, which is made if need be, that `settings` decide what will be in it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "settings": _as_read(flatten(settings))}
-    write_atomically(folder / FILE, strict_json(content).encode())
+    part = f".{os.getpid()}.part"  # each rank of a training may claim its folder
+    write_atomically(folder / FILE, strict_json(content).encode(), part)
 
 
-def clear(folder: str | PathLike) -> None:
+def clear(folder: str | os.PathLike) -> None:
     """Remove all that is in `folder` but its claim."""
     for path in Path(folder).glob("*"):
         if path.is_dir():

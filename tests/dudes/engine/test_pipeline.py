@@ -74,6 +74,22 @@ def test_compares_all_rows(command, tmp_path):
     assert all(f"| {record.name} " in done.out for record in records.values())
     assert "| road " in done.out
 
+    def again(*words):
+        return run_tool("distill_segmentor", *command, *words, folder=tmp_path)
+
+    # other settings are refused before any work, wherever they matter first
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
+    for words, folder, message in (
+        (["optim_wrapper.optimizer.lr=0.5"], "members/member_0", "optim_wrapper.optimizer.lr (there "),
+        (["--members", 3], "targets", "members (there 2, now 3)"),
+    ):
+        refused = again(*words)
+        assert refused.code == 2
+        assert f"out/{folder} holds the work of other settings: {message}" in refused.err
+        assert "--overwrite" in refused.err
+        assert refused.out == ""
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")} == before
+
 
 @pytest.mark.parametrize(
     ("evaluator", "needed"),
