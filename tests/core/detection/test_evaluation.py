@@ -20,11 +20,12 @@ from uncertainty_core.detection import (
     tables,
     write_report,
 )
-from uncertainty_core.functional.calibration import BIN_METRICS, CalibrationResult
+from uncertainty_core.functional.calibration import BIN_METRICS, FINE_BIN_METRICS, CalibrationResult
 
 BOX = [0, 0, 100, 100]
 METRICS = [
     *BIN_METRICS,
+    *FINE_BIN_METRICS,
     "d_ece",
     "d_ece_box",
     "nll_pred",

@@ -18,6 +18,7 @@ from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, Unce
 from dudes_mmseg.targets.codec import encode_target
 from uncertainty_core import CalibrationMetric, write_targets
 from uncertainty_core.errors import UserError
+from uncertainty_core.functional import BIN_METRICS, FINE_BIN_METRICS
 
 CLASSES = ("road", "car", "sky", "person")
 SIZE = (9, 14)
@@ -74,7 +75,8 @@ def test_calibration_over_every_pixel():
     for name, value in whole.compute().items():
         if f"calibration/{name}" in values:
             assert values[f"calibration/{name}"] == pytest.approx(value.item(), abs=1e-6), name
-    assert set(values) == {f"calibration/{name}" for name in ("ece", "msce", "mce", "mce_squared", "nll_true", "brier")}
+    names = {*BIN_METRICS, *FINE_BIN_METRICS, "nll_true", "brier"}
+    assert set(values) == {f"calibration/{name}" for name in names}
 
 
 def test_a_segmentor_with_one_output_has_two_probabilities():
