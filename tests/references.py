@@ -90,6 +90,31 @@ def mce_squared(bins: list[Bin]) -> float:
     return float(max(gap**2 for _, gap in gaps)) if gaps else math.nan
 
 
+def adaptive_ece(confidence: Tensor, success: Tensor, num_groups: int) -> Fraction:
+    """sum_k |successes - confidences| of groups of equal mass / N; ties are shared evenly where groups meet in them."""
+    tied: dict[Fraction, list[Fraction]] = {}
+    for conf, hit in sorted(zip(fractions(confidence), fractions(success), strict=True)):
+        tied.setdefault(conf, []).append(hit)
+    size, excess, start = Fraction(len(confidence), num_groups), [Fraction(0)] * num_groups, 0
+    for conf, hits in tied.items():
+        end = start + len(hits)
+        for k in range(num_groups):
+            inside = max(Fraction(0), min(Fraction(end), (k + 1) * size) - max(Fraction(start), k * size))
+            excess[k] += inside * (Fraction(sum(hits), len(hits)) - conf)
+        start = end
+    return sum(map(abs, excess)) / len(confidence)
+
+
+def adaptive_ece_bound(bins: list[Bin], num_groups: int) -> Fraction:
+    """How far that of bins may be from that of their samples: sum of what each bin adds in which groups meet."""
+    total, bound, start = sum(b.count for b in bins), Fraction(0), 0
+    for b in bins:
+        if any(start < Fraction(k * total, num_groups) < start + b.count for k in range(1, num_groups)):
+            bound += 2 * min(b.success, b.count - b.success) + Fraction(b.count, len(bins))
+        start += b.count
+    return bound / total
+
+
 def class_wise_ece(probabilities: Tensor, labels: Tensor, num_bins: int, edges: str) -> float:
     """Mean over classes of the ECE of one column (N, C) against "the label is this class"."""
     per_class = [

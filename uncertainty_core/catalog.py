@@ -173,6 +173,14 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             brief=(DETECTION,),
         ),
         Metric(
+            "adaptive_ece",
+            "Adaptive ECE",
+            "ECE over groups of equally many samples, not over equally wide bins (Nguyen and O'Connor 2015)",
+            "lower",
+            formula="mean over groups of |freq - conf|",
+            brief=TASKS,
+        ),
+        Metric(
             "class_wise_ece",
             "Class-wise ECE",
             "ECE of each class's probability, mean over classes",

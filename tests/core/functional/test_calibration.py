@@ -21,6 +21,7 @@ from uncertainty_core.functional.calibration import (
     BIN_METRICS,
     BinStatistics,
     CalibrationResult,
+    adaptive_ece,
     bin_edges,
     bin_index,
     bin_statistics,
@@ -230,6 +231,48 @@ def test_weights_are_exact_for_counts_beyond_float32():
         count, confidence=torch.zeros(2).double(), success=torch.stack((count[0], count[0] * 0)).double()
     )
     assert ece(bins).item() == (2**24 + 1) / 2**25
+
+
+def test_hand_worked_adaptive_ece():
+    # sorted: .2 hit, .4 miss | .6 hit, .8 miss: excess .8 - .4 and .4 - .8, so (.4 + .4) / 4
+    confidence = torch.tensor([0.6, 0.2, 0.8, 0.4], dtype=torch.float64)
+    success = torch.tensor([True, True, False, False])
+    assert adaptive_ece(bin_statistics(confidence, success, 1000), 2).item() == pytest.approx(0.2)
+    # four groups of one, and as many more as there may be: the mean of .8, .4, .4, .8
+    for num_groups in (4, 8, 400):
+        assert adaptive_ece(bin_statistics(confidence, success, 1000), num_groups).item() == pytest.approx(0.6)
+    # three groups, of 4/3: .8 - .4/3 | -.4 · 2/3 + .4 · 2/3 | .4/3 - .8
+    assert adaptive_ece(bin_statistics(confidence, success, 1000), 3).item() == pytest.approx((1.6 - 0.8 / 3) / 4)
+    # all in one bin, of mean .5 and success 1/2
+    assert adaptive_ece(bin_statistics(confidence, success, 1), 3).item() == pytest.approx(0, abs=1e-12)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(unit_values(7), unit_values(2)), min_size=1, max_size=12), st.integers(1, 20), st.data())
+def test_adaptive_ece_is_within_its_bound_of_sorted_samples(samples, num_groups, data):
+    confidence, success = torch.tensor(samples, dtype=torch.float64).T
+    num_bins = data.draw(st.integers(1, 40) | st.just(200))
+    ours = adaptive_ece(bin_statistics(confidence, success, num_bins), num_groups).item()
+    bound = ref.adaptive_ece_bound(ref.bins_by_loop(confidence, success, num_bins, "right"), num_groups)
+    assert abs(ours - ref.adaptive_ece(confidence, success, num_groups)) <= bound + 1e-9
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=12), st.integers(1, 20))
+def test_adaptive_ece_is_exact_where_each_bin_holds_ties(samples, num_groups):
+    confidence = torch.tensor([k / 50 for k, _ in samples], dtype=torch.float64)
+    success = torch.tensor([hit for _, hit in samples])
+    expected = float(ref.adaptive_ece(confidence, success, num_groups))
+    assert adaptive_ece(bin_statistics(confidence, success, 51), num_groups).item() == pytest.approx(
+        expected, abs=1e-12
+    )
+
+
+def test_adaptive_ece_of_groups():
+    group = torch.tensor([0, 0, 2, 2])
+    bins = bin_statistics(torch.tensor([0.1, 0.9, 0.5, 0.5]), torch.tensor([1.0, 1, 1, 0]), 1000, "left", group, 3)
+    with pytest.warns(RuntimeWarning, match="adaptive ECE is NaN: there are no samples"):
+        assert adaptive_ece(bins, 2).tolist() == pytest.approx([0.5, math.nan, 0], abs=1e-6, nan_ok=True)
 
 
 @given(predicted(min_size=1), bin_numbers, edge_rules)
