@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from detectron2 import model_zoo
@@ -32,6 +33,8 @@ CONFIGS = {
 }
 # One of each kind of box head.
 HEADS = ("C4", "FPN", "Cascade")
+every_model = pytest.mark.parametrize("name", CONFIGS)
+every_head = pytest.mark.parametrize("name", HEADS)
 
 
 def shrink(cfg):

@@ -191,6 +191,18 @@ HEADS = {
     ),
 }
 
+# options of `segmentor_config`
+SLIDE = {"mode": "slide", "crop_size": (32, 40), "stride": (16, 24)}
+BINARY = {
+    "decode_head": head(
+        "FCNHead",
+        num_classes=2,
+        out_channels=1,
+        threshold=0.4,
+        loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True},
+    )
+}
+
 
 def segmentor_config(name="FCN", **options):
     """The plain segmentor with a decode head of HEADS, with batch norm; `options` replace or add keys."""

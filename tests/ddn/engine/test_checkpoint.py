@@ -7,11 +7,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny_detectors import HEADS, ddn_model, plain_model
+from tiny_detectors import ddn_model, every_head, plain_model
 
 from ddn_detectron2.engine.checkpoint import CheckpointError, SafeCheckpointer
-
-every_head = pytest.mark.parametrize("name", HEADS)
 
 
 class Evil:

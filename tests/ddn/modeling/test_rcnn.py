@@ -6,11 +6,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from tiny_detectors import (
-    CONFIGS,
-    HEADS,
     HEIGHT,
     WIDTH,
     ddn_model,
+    every_head,
+    every_model,
     ground_truth,
     images,
     labelled,
@@ -26,8 +26,6 @@ from ddn_detectron2.config import ConfigError
 from ddn_detectron2.teaching.store import attach_teacher
 from uncertainty_core import dropout_modules
 
-every_model = pytest.mark.parametrize("name", CONFIGS)
-every_head = pytest.mark.parametrize("name", HEADS)
 every_match = pytest.mark.parametrize("match", ["gt_iou", "per_proposal"])
 NO_PROPOSALS = ("MODEL.RPN.POST_NMS_TOPK_TEST", 0)
 

@@ -11,9 +11,9 @@ from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_detectors import (
-    CONFIGS,
-    HEADS,
     ddn_model,
+    every_head,
+    every_model,
     fields,
     ground_truth,
     images,
@@ -28,8 +28,6 @@ from ddn_detectron2.modeling.roi_heads import with_temperature
 from ddn_detectron2.teaching.target_matching import TEACHER_LOGITS
 from uncertainty_core import ddn_loss
 
-every_model = pytest.mark.parametrize("name", CONFIGS)
-every_head = pytest.mark.parametrize("name", HEADS)
 NAN = float("nan")
 BACKGROUND = 4
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_detectors import HEADS, ddn_model, images, plain_model, pooling
+from tiny_detectors import ddn_model, every_head, images, plain_model, pooling
 
 from ddn_detectron2.teaching.sampling import SpatialMean, joint_logits, mc_predictions, predict_boxes
 from uncertainty_core import derive_seed, dropout_modules, masks_by_row
@@ -25,7 +25,6 @@ POSITIONS = [
 every_position = pytest.mark.parametrize(
     ("name", "positions"), [pytest.param(n, p, id="-".join([n, *p])) for n, p in POSITIONS]
 )
-every_head = pytest.mark.parametrize("name", HEADS)
 
 
 def model_with_dropout_at(name, positions):

@@ -6,14 +6,22 @@ import pytest
 import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes
-from tiny_detectors import HEADS, ddn_model, give_moderate_weights, images, labelled, losses_of, pooling, tiny_config
+from tiny_detectors import (
+    ddn_model,
+    every_head,
+    give_moderate_weights,
+    images,
+    labelled,
+    losses_of,
+    pooling,
+    tiny_config,
+)
 
 from ddn_detectron2.teaching.sampling import joint_logits, mc_predictions
 from ddn_detectron2.teaching.store import attach_teacher
 from ddn_detectron2.teaching.target_matching import TEACHER_LOGITS, average_logits, gt_targets
 from ddn_detectron2.teaching.teacher import detect
 
-every_head = pytest.mark.parametrize("name", HEADS)
 every_average = pytest.mark.parametrize("average", ["logits", "probs"])
 
 

@@ -11,8 +11,10 @@ from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from tiny_segmentors import (
+    BINARY,
     HEIGHT,
     NUM_CLASSES,
+    SLIDE,
     WIDTH,
     build,
     head,
@@ -26,16 +28,6 @@ from torch.nn import functional as F
 
 from uncertainty_core.errors import UserError
 
-SLIDE = {"mode": "slide", "crop_size": (32, 40), "stride": (16, 24)}
-BINARY = {
-    "decode_head": head(
-        "FCNHead",
-        num_classes=2,
-        out_channels=1,
-        threshold=0.4,
-        loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True},
-    )
-}
 CLASS_WISE = {"uncertainty_head": {"num_outputs": NUM_CLASSES}}
 # as a pipeline leaves them: flipped, and padded by the data preprocessor to the network's size
 MOVED = {"flip": True, "flip_direction": "horizontal", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}

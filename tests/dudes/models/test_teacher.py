@@ -10,9 +10,11 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 from tiny_segmentors import (
+    BINARY,
     HEADS,
     HEIGHT,
     NUM_CLASSES,
+    SLIDE,
     WIDTH,
     TinyBackbone,
     build,
@@ -28,17 +30,7 @@ from uncertainty_core import derive_seed
 from uncertainty_core.errors import UserError
 from uncertainty_core.sampling import mc_dropout
 
-SLIDE = {"mode": "slide", "crop_size": (32, 40), "stride": (16, 24)}
 MOVED = {"flip": True, "flip_direction": "vertical", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}
-BINARY = {
-    "decode_head": head(
-        "FCNHead",
-        num_classes=2,
-        out_channels=1,
-        threshold=0.4,
-        loss_decode={"type": "CrossEntropyLoss", "use_sigmoid": True},
-    )
-}
 
 
 def ensemble(paths, segmentor=None, **options):
