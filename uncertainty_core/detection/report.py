@@ -16,10 +16,12 @@ from .matching import AREA_RANGES
 def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
     """Readable tables of all scores over all categories, and on demand of each."""
     settings = evaluation.settings
+    federated = "" if evaluation.ground_truth.federated is None else "; federated annotations, as in LVIS"
+    protocol = "" if settings.protocol == "coco" else f"; LaECE and LaACE as in {settings.protocol}"
     blocks = [
-        "Average precision and recall, percent",
+        f"Average precision and recall, percent{federated}",
         _columns(evaluation.precision, 6),
-        f"Calibration: scores >= {settings.score_threshold:g}, {settings.num_bins} bins",
+        f"Calibration: scores >= {settings.score_threshold:g}, {settings.num_bins} bins{protocol}",
         _by_threshold(evaluation),
     ]
     if per_category:

@@ -42,7 +42,7 @@ def test_as_recorded(seed, tmp_path):
     np.testing.assert_allclose(
         list(evaluation.precision.values()), np.float64(RECORDED[seed].split()), rtol=0, atol=1e-9
     )
-    assert "APr" in tables(evaluation, per_category=True)
+    assert "APr" in tables(evaluation, per_category=True) and "as in LVIS" in tables(evaluation)
     assert '"federated": true' in write_report(evaluation, tmp_path)[0].read_text()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from references_detection import CATEGORIES, IMAGES, drawn_case
 
-from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
+from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth, tables
 
 # Of `drawn_case(seed)`, by commit bf59c92: LaECE and LaACE at the IoU thresholds 0 and 0.5, without a score threshold.
 RECORDED = {
@@ -67,6 +67,7 @@ def test_by_hand():
     assert errors(theirs) == pytest.approx((0.8, 0.7, np.nan, 0.4), nan_ok=True)
     assert theirs.any_overlap.per_category["laace0"] == pytest.approx([0.7, np.nan, np.nan], nan_ok=True)
     # without it: 0 of 3, whose find in the crowd is left out, 0 of 7 and 0.9 of 90
+    assert "LaECE and LaACE as in fiveai" in tables(theirs) and "fiveai" not in tables(evaluated(truth, found))
     assert errors(evaluated(truth, found)) == pytest.approx((0.3, 0.3, 0.3, 0.3))
 
 
