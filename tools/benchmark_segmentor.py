@@ -1,7 +1,7 @@
 """Time for one image and size of segmentors: baselines, students and teachers, table 3 of DUDES.
 
-    python tools/benchmark_segmentor.py quick/streets_member.py quick/streets_student.py --shape 128 256
-    python tools/benchmark_segmentor.py my_baseline.py my_teacher.py my_student.py --checkpoints a.pth - b.pth
+    distilled-uncertainty benchmark-segmentor quick/streets_member.py quick/streets_student.py --shape 128 256
+    distilled-uncertainty benchmark-segmentor my_baseline.py my_teacher.py my_student.py --checkpoints a.pth - b.pth
 
 Configs may be any of mmsegmentation's. They take turns, so that a machine whose speed drifts slows all of them alike.
 Without --checkpoints the weights are random, which changes no time; a teacher always reads those in its config.

@@ -1,7 +1,7 @@
 """Check a Cityscapes folder before a training: what is missing, how to make it and where to get it.
 
-    python tools/check_cityscapes.py data/cityscapes
-    python tools/check_cityscapes.py data/cityscapes --deep
+    distilled-uncertainty check-cityscapes data/cityscapes
+    distilled-uncertainty check-cityscapes data/cityscapes --deep
 
 Ends with 0 if all is there, and with 1 if not.
 """

@@ -1,8 +1,8 @@
 """Distil a detector and compare: baseline, Monte-Carlo dropout, temperature scaling, and the student.
 
-    python tools/distill_detector.py --config-file quick/ddn_small.yaml --baseline-config quick/baseline_small.yaml \\
-        --fit-on scenes_val OUTPUT_DIR demo/detection
-    python tools/distill_detector.py --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
+    distilled-uncertainty distill-detector --config-file quick/ddn_small.yaml \\
+        --baseline-config quick/baseline_small.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
+    distilled-uncertainty distill-detector --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
         --val-json val.json --val-images val/ --test-json test.json --test-images test/ --fit-on custom_val \\
         MODEL.WEIGHTS my_detector.pth OUTPUT_DIR distilled
 
@@ -67,7 +67,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
         echo(f"Curves: {output / 'reliability.png'}")
         echo(f"Images whose scores changed most: {output / 'rows' / first / 'pictures'}")
-        echo(f"One page of it all: python -m uncertainty_core.report {output / 'rows'} -o {output / 'report.html'}")
+        echo(f"One page of it all: distilled-uncertainty report {output / 'rows'} -o {output / 'report.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

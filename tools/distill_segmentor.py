@@ -1,7 +1,7 @@
 """Distil an ensemble and compare: baseline, ensemble, and students that say in one pass how sure they are.
 
-    python tools/distill_segmentor.py quick/streets_student.py --member-config quick/streets_member.py --members 4
-    python tools/distill_segmentor.py my_student.py --member-config my_member.py --members 10 --work-dir distilled
+    distilled-uncertainty distill-segmentor quick/streets_student.py --member-config quick/streets_member.py --members 4
+    distilled-uncertainty distill-segmentor my_student.py --member-config my_member.py --members 10 --work-dir distilled
 
 Trains the members, stores what they say about the training images, trains the student on it, and measures all of them
 on the test set; the first member is the baseline. Finished steps are not repeated: start it again after a crash.

@@ -1,6 +1,6 @@
 """Average precision and calibration of detections of any framework: COCO ground truth and COCO results, two files.
 
-    tools/evaluate_detections.py gt.json detections.json --output report
+    distilled-uncertainty evaluate-detections gt.json detections.json --output report
 
 prints AP and AR in percent and, at each IoU threshold, the calibration of the scores in plain values; --output adds
 calibration.json, the bins as JSON, and reliability diagrams.

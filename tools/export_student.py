@@ -1,7 +1,7 @@
 """Turn a student into a plain Detectron2 model: weights and a config that load without this package.
 
-python tools/export_student.py --config-file ddn_R50.yaml --output exported MODEL.WEIGHTS output/model_final.pth
-python tools/export_student.py ... --torchscript street.jpg    # also exported/model.ts, traced on this image
+distilled-uncertainty export-student --config-file ddn_R50.yaml --output exported MODEL.WEIGHTS model_final.pth
+distilled-uncertainty export-student ... --torchscript street.jpg    # also exported/model.ts, traced on this image
 """
 
 import argparse

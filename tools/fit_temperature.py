@@ -1,7 +1,7 @@
 """Fit one temperature to the scores of any detector: the post-hoc rival of distillation.
 
-    python tools/fit_temperature.py val.json val_detections.json
-    python tools/fit_temperature.py val.json val_detections.json --apply test_detections.json --output scaled.json
+    distilled-uncertainty fit-temperature val.json val_detections.json
+    distilled-uncertainty fit-temperature val.json val_detections.json --apply test_detections.json --output scaled.json
 
 takes COCO ground truth and COCO results of a validation set, prints the T for which sigmoid(logit(score) / T) says
 best whether a detection is a true positive, and applies it to other results if asked to. With this package's detectors,

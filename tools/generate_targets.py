@@ -2,15 +2,15 @@
 
 Detection (the default): its logits for every ground-truth box.
 
-    python tools/generate_targets.py --config-file ddn_R50.yaml MODEL.DDN.TARGETS.STORE targets/coco
-    python tools/train_net.py --config-file ddn_R50.yaml MODEL.DDN.TARGETS.STORE targets/coco \\
+    distilled-uncertainty generate-targets --config-file ddn_R50.yaml MODEL.DDN.TARGETS.STORE targets/coco
+    distilled-uncertainty train-net --config-file ddn_R50.yaml MODEL.DDN.TARGETS.STORE targets/coco \\
         MODEL.DDN.TARGETS.SOURCE store
 
 Segmentation: its uncertainty at every pixel of every image.
 
-    python tools/generate_targets.py --task segmentation \\
+    distilled-uncertainty generate-targets --task segmentation \\
         deeplabv3plus_r18_cityscapes-768x768_teacher.py --store targets/cityscapes
-    python tools/train_seg.py deeplabv3plus_r18_cityscapes-768x768_student.py
+    distilled-uncertainty train-seg deeplabv3plus_r18_cityscapes-768x768_student.py
 
 The folder belongs to one teacher and one data set; another one is refused. A run that was killed goes on where it
 stopped when it is started again, and ends with the same bytes, whatever the number of processes.

@@ -1,7 +1,7 @@
 """Write drawn scenes as a COCO-format data set of any size.
 
-    python tools/make_scenes.py --output scenes --split train --num-images 2000
-    python tools/train_net.py --config-file ddn_R50.yaml --train-json scenes/instances_train.json \\
+    distilled-uncertainty make-scenes --output scenes --split train --num-images 2000
+    distilled-uncertainty train-net --config-file ddn_R50.yaml --train-json scenes/instances_train.json \\
         --train-images scenes/train ...
 
 The sets scenes_train, scenes_val and scenes_test need no such command: they are written when first used.

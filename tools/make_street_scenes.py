@@ -1,7 +1,7 @@
 """Draw streets as a data set in Cityscapes' folders, files and label ids: for tests and trials, no download needed.
 
-    python tools/make_street_scenes.py data/streets
-    python tools/make_street_scenes.py data/big --train 2000 --val 200 --test 500 --size 512 256
+    distilled-uncertainty make-street-scenes data/streets
+    distilled-uncertainty make-street-scenes data/big --train 2000 --val 200 --test 500 --size 512 256
 
 The folder is the `data_root` of a `CityscapesDataset`. What is there already is kept, so an interrupted run goes on;
 more of a split may be asked for later, another size or seed needs another folder.

@@ -1,7 +1,7 @@
 """Show images of your own to a segmentor, and see where it is unsure: a student, an ensemble or Monte-Carlo dropout.
 
-    python tools/predict_seg.py my_student.py work_dirs/my_student/iter_80000.pth --images photos --output predicted
-    python tools/predict_seg.py my_teacher.py --images photo.jpg --output predicted
+    distilled-uncertainty predict-seg my_student.py my_student.pth --images photos --output predicted
+    distilled-uncertainty predict-seg my_teacher.py --images photo.jpg --output predicted
 
 No labels are needed. OUTPUT gets, for each image and under its name,
 

@@ -1,7 +1,7 @@
 """Evaluate a segmentor on its test set: a baseline, an ensemble, Monte-Carlo dropout, or a student.
 
-    python tools/test_seg.py quick/streets_student.py work_dirs/streets_student/iter_400.pth
-    python tools/test_seg.py quick/streets_teacher.py
+    distilled-uncertainty test-seg quick/streets_student.py work_dirs/streets_student/iter_400.pth
+    distilled-uncertainty test-seg quick/streets_teacher.py
 
 Prints what the config's test_evaluator measures, and writes it to metrics.json in the work dir. A teacher has its
 checkpoints in its config. The arguments are those of mmsegmentation's own tools/test.py.

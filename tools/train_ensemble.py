@@ -1,7 +1,7 @@
 """Train the members of a deep ensemble: one config, one seed each.
 
-    python tools/train_ensemble.py quick/streets_member.py --members 4
-    python tools/train_ensemble.py deeplabv3plus_r18_cityscapes-768x768_member.py --members 10 --gpus 0 1 2 3
+    distilled-uncertainty train-ensemble quick/streets_member.py --members 4
+    distilled-uncertainty train-ensemble deeplabv3plus_r18_cityscapes-768x768_member.py --members 10 --gpus 0 1 2 3
 
 Member k trains in member_<k> of the work dir with seed k. Finished members are left as they are and interrupted ones go
 on: start it again after a crash, or with more members.

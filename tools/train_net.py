@@ -1,11 +1,11 @@
 """Train a detector, distil it, or evaluate either: Detectron2's own train_net.py, plus what distillation needs.
 
-    python tools/train_net.py --config-file ddn_R50.yaml                                    # a name in configs/ddn/
-    python tools/train_net.py --config-file COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml --ddn \\
+    distilled-uncertainty train-net --config-file ddn_R50.yaml                       # a name in configs/ddn/
+    distilled-uncertainty train-net --config-file COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml --ddn \\
         MODEL.WEIGHTS path/to/trained.pth                                                   # any model of the zoo
-    python tools/train_net.py --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
+    distilled-uncertainty train-net --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
         --val-json val.json --val-images val/ MODEL.WEIGHTS my.pth                          # data of your own
-    python tools/train_net.py --config-file ddn_R50.yaml --eval-only MODEL.WEIGHTS student.pth
+    distilled-uncertainty train-net --config-file ddn_R50.yaml --eval-only MODEL.WEIGHTS student.pth
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Train a segmentor: a baseline, a member of an ensemble, or a student that learns its uncertainty.
 
-    python tools/train_seg.py quick/streets_member.py
-    python tools/train_seg.py deeplabv3plus_r18_cityscapes-768x768_student.py --work-dir runs/student --resume
-    torchrun --nproc_per_node 4 tools/train_seg.py my_student.py --launcher pytorch
+    distilled-uncertainty train-seg quick/streets_member.py
+    distilled-uncertainty train-seg deeplabv3plus_r18_cityscapes-768x768_student.py --work-dir runs/student --resume
+    torchrun --nproc_per_node 4 --no-python distilled-uncertainty train-seg my_student.py --launcher pytorch
 
 A config is a file, or a name in configs/dudes. The arguments are those of mmsegmentation's own tools/train.py.
 """

@@ -1,6 +1,6 @@
 """Draw ground truth, baseline and student side by side, the images whose scores changed most first.
 
-    python tools/visualize_detections.py --gt instances_val.json --images val --baseline baseline.json \\
+    distilled-uncertainty visualize-detections --gt instances_val.json --images val --baseline baseline.json \\
         --student student.json --output pictures
 
 Detections are COCO results files from any framework. Writes a picture per image, and index.png with all of them.

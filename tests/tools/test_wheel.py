@@ -107,6 +107,24 @@ def test_suggests_a_command(run):
     assert "there is no command 'train-nte'; did you mean train-net?" in error
 
 
+HELP = """
+from distilled_uncertainty.__main__ import commands, main
+
+for name in commands():
+    try:
+        main([name, "--help"])
+    except SystemExit as end:
+        assert not end.code
+"""
+
+
+def test_commands_explain_themselves(run):
+    explained = run("python", "-I", "-c", HELP)
+    for tool in (ROOT / "tools").glob("[!_]*.py"):
+        if tool.stem != "generate_targets":  # which explains its tasks one after the other
+            assert f"usage: distilled-uncertainty {tool.stem.replace('_', '-')} " in explained
+
+
 READ_CONFIGS = """
 from fvcore.common.config import CfgNode
 from mmengine.config import Config
@@ -119,7 +137,7 @@ print(detector["MODEL"]["RPN"]["PRE_NMS_TOPK_TEST"], segmentor.model.decode_head
 
 
 def test_configs_find_their_bases(run):
-    assert run("python", "-c", READ_CONFIGS) == "6000 DepthwiseSeparableASPPHead\n"
+    assert run("python", "-I", "-c", READ_CONFIGS) == "6000 DepthwiseSeparableASPPHead\n"
 
 
 def test_evaluates_detections(run):

@@ -18,9 +18,9 @@ _INSTALLED = _SITE / "distilled_uncertainty" / "configs"
 CONFIGS = _INSTALLED if _INSTALLED.is_dir() else _SITE / "configs"
 SUFFIXES = {"ddn": ".yaml", "dudes": ".py", "classification": ".yaml"}
 _WHAT = {
-    "ddn": "a config of Detectron2: tools/train_net.py and tools/distill_detector.py take it",
-    "dudes": "a config of mmsegmentation: tools/train_seg.py and tools/distill_segmentor.py take it",
-    "classification": "an experiment with classifiers: python -m classification takes it",
+    "ddn": "a config of Detectron2: distilled-uncertainty train-net and distill-detector take it",
+    "dudes": "a config of mmsegmentation: distilled-uncertainty train-seg and distill-segmentor take it",
+    "classification": "an experiment with classifiers: distilled-uncertainty classification takes it",
     "lazy": "a LazyConfig of Detectron2, which needs its YAML form here",
 }
 
