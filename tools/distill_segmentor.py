@@ -47,11 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = pipeline.compare(member, teacher, students, trained, output, step)
         first = next(iter(students))
         echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")
-        curves, report = pipeline.draw_sparsification(runs, output), pipeline.write_report(runs, output)
-        echo(
-            "mIoU and IoU in percent, all else in plain values. Image, truth, prediction, errors and uncertainty are in"
-        )
-        echo(f"{output / 'rows' / first / 'uncertainty'}, curves in {curves}, and one page of it all is {report}.")
+        echo(f"report: {pipeline.write_report(runs, output)}")
+        echo(f"curves: {pipeline.draw_sparsification(runs, output)}")
+        echo(f"pictures of image, truth, prediction, errors and uncertainty: {output / 'rows' / first / 'uncertainty'}")
 
 
 if __name__ == "__main__":

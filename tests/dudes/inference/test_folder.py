@@ -335,11 +335,12 @@ def test_the_tool_does_the_same(data, undisturbed, tmp_path):
     words = ("predict_seg", "student.py", data / "student_0.pth", "--output", "out", "--images")
     outcome = run_tool(*words, data / "images", "--level", 0.5, "--top", 3, folder=tmp_path)
     assert outcome.code == 0, outcome.err
-    assert "predict: " in outcome.err  # a progress bar
+    assert outcome.err == "log: out/log.txt\n"  # no progress bar, for it is a file
     with open(undisturbed / "images.csv", newline="") as file:
         first = next(csv.DictReader(file))["image"]
     assert f"4 images in out, the most uncertain is {first} (0." in outcome.out
+    (tmp_path / "out" / "log.txt").unlink()
     assert files(tmp_path / "out") == files(undisturbed)
 
     outcome = run_tool(*words, "nowhere", folder=tmp_path)
-    assert (outcome.code, outcome.err.splitlines()[-1]) == (2, "error: there is no folder and no image nowhere")
+    assert (outcome.code, outcome.err) == (2, "error: there is no folder and no image nowhere\n")
