@@ -96,6 +96,7 @@ def write_for_segmentation(args: argparse.Namespace) -> None:
     cfg = build_config(args)
     start_ranks(args.launcher)
     generate_targets(cfg, args.store, args.split, args.class_wise, args.shard_size)
+    echo(f"targets: {args.store}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

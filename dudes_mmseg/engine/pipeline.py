@@ -126,7 +126,7 @@ def distil(
     check(member, students, num_members, output)
     teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members), step))
     for store, student in {store_of(student, output): student for student in students.values()}.items():
-        step(f"{store.name}: what the ensemble says about the training images")
+        step(f"{store.name}: uncertainty of the ensemble on the training images")
         claim(store, _store_settings(member, num_members, student))
         generate_targets(teacher, str(store), class_wise=class_wise(student))
     trained = {}
@@ -152,13 +152,13 @@ def compare(
     evaluators = next(iter(students.values())).test_evaluator
     baseline = in_folder(member, rows / "baseline")
     baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
-    step("baseline on the test images")
+    step("measure baseline on the test images")
     evaluate(baseline, teacher.model.checkpoints[0])
     for name, cfg in {"teacher": teacher, **students}.items():
         cfg = in_folder(cfg, rows / name)
         cfg.test_evaluator = evaluators
         cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
-        step(f"{name} on the test images")
+        step(f"measure {name} on the test images")
         evaluate(cfg, None if name == "teacher" else str(trained[name]))
     return find_runs(rows / name for name in ("baseline", "teacher", *students))
 

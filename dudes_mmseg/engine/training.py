@@ -41,7 +41,7 @@ def train(cfg: Config, resume: bool = False, step: Callable[[str], None] = echo)
     """
     check_data(cfg.train_dataloader)
     check_data(cfg.get("val_dataloader"))
-    step(_title(cfg))
+    step(f"{Path(cfg.work_dir).name}: {duration(cfg)}")
     cfg = cfg.copy()
     prepare_ranks(cfg)
     checkpoint = latest_checkpoint(cfg.work_dir) if resume else None
@@ -74,9 +74,5 @@ def train_once(cfg: Config, step: Callable[[str], None] = echo, settings: Mappin
     if latest_checkpoint(cfg.work_dir) != final:
         claim(cfg.work_dir, settings)
         return train(cfg, resume=True, step=step)
-    step(f"{_title(cfg)}, finished before")
+    step(f"{Path(cfg.work_dir).name}: trained before")
     return final
-
-
-def _title(cfg: Config) -> str:
-    return f"{Path(cfg.work_dir).name}: {duration(cfg)}"

@@ -282,10 +282,11 @@ def generate(config_file, *words):
 
 def test_the_tool_writes_the_same(undisturbed, config_file):
     outcome = generate(config_file, "--store", "store", "--shard-size", SHARD)
-    assert outcome.code == 0, outcome.err
+    assert (outcome.code, outcome.out) == (0, "targets: store\n"), outcome.err
+    assert outcome.err == "log: work_dirs/teacher/log.txt\n"
     assert files(config_file.parent / "store") == files(undisturbed)
     outcome = generate(config_file, "--store", "store", "--class-wise", "--shard-size", SHARD)
-    assert (outcome.code, outcome.err.splitlines()[-1][:39]) == (2, "error: store holds other targets: they ")
+    assert (outcome.code, outcome.err[:39]) == (2, "error: store holds other targets: they ")
 
 
 def test_the_tools_options(config_file):
