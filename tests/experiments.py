@@ -24,7 +24,7 @@ TINY = {
         "distilled": {"model": SMALL, "training": SCHEDULE, "method": "dropout_distillation"},
         "KD": {"model": {"name": "digits", "width": 0.25}, "training": SCHEDULE, "method": "kd"},
     },
-    "evaluation": {"mc_samples": [3], "mc_students": 2, "repetitions": 2, "ood": "digits", "corruptions": "noise"},
+    "evaluation": {"mc_samples": [3], "mc_students": 2, "repetitions": 2},
 }
 
 

@@ -169,7 +169,9 @@ def test_dropout_distillation_sees_the_set_it_names(finished, tmp_path, images, 
 
 
 def test_unlabelled_images_join_the_students_alone(tmp_path, image_folder):
-    config = write_config(tmp_path, data=TINY["data"] | {"unlabelled": str(image_folder / "dark")})
+    data = TINY["data"] | {"unlabelled": str(image_folder / "dark")}
+    students = {name: TINY["students"][name] for name in ("DDN", "KD")}
+    config = write_config(tmp_path, data=data, teacher=TINY["teacher"] | {"seeds": [0]}, students=students)
     for step in ("train", "distill"):
         outcome = command(step, "--config", config)
         assert outcome.code == 0, outcome.err
@@ -195,7 +197,8 @@ def test_more_epochs_go_on_where_a_finished_run_ended(copied, tmp_path_factory, 
     run, place = {"train": ("teacher", "teacher/seed-0"), "distill": ("students.DDN", "students/DDN/seed-0")}[step]
     longer = [f"{run}.training.epochs=4", f"{run}.training.milestones=[1, 3]"]
     shorter = [f"{run}.training.epochs=2", longer[1]]
-    whole, begun = write_config(other), copied / "tiny.yaml"
+    sections = {"teacher": TINY["teacher"] | {"seeds": [0]}, "students": {"DDN": TINY["students"]["DDN"]}}
+    whole, begun = (write_config(folder, **sections) for folder in (other, copied))
     assert command(step, "--config", begun, *shorter, "--overwrite").code == 0
     assert "--resume to go on to more epochs" in refused(copied, step, "--config", begun, *longer)
     assert command(step, "--config", begun, *longer, "--resume").code == 0

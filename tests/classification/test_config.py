@@ -99,7 +99,7 @@ def test_quick_configs_run_from_end_to_end(name, tmp_path):
     overrides = [f"output={tmp_path}", "data.limit=32", "evaluation.mc_samples=2", "evaluation.repetitions=1"]
     overrides += [f"evaluation.mc_students={2 if config.evaluation.mc_students else 0}"]
     for run in ("teacher", *(f"students.{student}" for student in config.students)):
-        overrides += [f"{run}.training.epochs=1", f"{run}.training.milestones=[]"]
+        overrides += [f"{run}.training.epochs=1", f"{run}.training.milestones=[]", f"{run}.model.width=0.1"]
     outcome = command("run", "--config", path, *overrides)
     assert outcome.code == 0, outcome.err
     for row in ("baseline", "MC-2", *config.students):

@@ -1,6 +1,7 @@
 """What is measured of each predictor."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from strict import strictly
 
 from classification.config import load_config
+from classification.corruptions import corrupt
 from classification.data import to_float
 from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
@@ -17,7 +19,6 @@ from uncertainty_core import derive_seed, state_dict_sha256
 from uncertainty_core.sampling import mc_dropout
 
 STUDENTS = list(TINY["students"])
-TEST_IMAGES_ALONE = ["evaluation.ood=[]", "evaluation.corruptions=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -194,12 +195,12 @@ def test_a_network_that_was_trained_again_must_be_measured_again(copied, part):
     assert outcome.err.endswith(": run evaluate again\n")
     if part != "teacher":  # whose students have to be distilled again
         for step in ("evaluate", "report"):
-            assert command(step, "--config", config, other, *TEST_IMAGES_ALONE).code == 0
+            assert command(step, "--config", config, other).code == 0
 
 
 def test_a_student_that_is_gone_is_no_longer_reported(copied):
     config = write_config(copied, students={"KD": TINY["students"]["KD"]})
-    for step, *options in (["report"], ["evaluate", *TEST_IMAGES_ALONE], ["report", *TEST_IMAGES_ALONE]):
+    for step, *options in (["report"], ["evaluate"], ["report"]):
         outcome = command(step, "--config", config, *options)
         assert outcome.code == 0, outcome.err
         assert "distilled" not in outcome.out
@@ -211,7 +212,7 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
     # without such a row of the teacher, against the baseline, not against the ensemble of as many; what one pass
     # gives, always against the baseline
     for samples, twin in (("[2]", "MC-2"), ("[3]", "baseline")):
-        options = [f"evaluation.mc_samples={samples}", "evaluation.repetitions=1", *TEST_IMAGES_ALONE]
+        options = [f"evaluation.mc_samples={samples}", "evaluation.repetitions=1"]
         assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
         found = {(record["row"], record["seed"]): record for record in read_evaluation(copied / "out/tiny")}
         for row, reference in (("MC-2 KD", twin), ("KD", "baseline"), ("DDN", "baseline")):
@@ -222,14 +223,14 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
 
 def test_precision_is_of_the_draws_alone(copied, finished):
     options = ["evaluation.precision=bfloat16", "evaluation.channels_last=true"]
-    assert command("evaluate", "--config", copied / "tiny.yaml", *options, *TEST_IMAGES_ALONE).code == 0
+    assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
     for row in ("baseline", "KD", "ensemble of 2"):
         assert torch.equal(probabilities_of(copied, row), probabilities_of(finished, row))
     for row in ("MC-3", "MC-2 KD"):
         fast, exact = probabilities_of(copied, row), probabilities_of(finished, row)
         assert not torch.equal(fast, exact)
         torch.testing.assert_close(fast, exact, rtol=0, atol=0.05)
-    outcome = command("report", "--config", copied / "tiny.yaml", *TEST_IMAGES_ALONE)
+    outcome = command("report", "--config", copied / "tiny.yaml")
     assert outcome.code == 2
     assert "was made with another evaluation.precision: run evaluate again" in outcome.err
 
@@ -253,29 +254,52 @@ def test_records_agree_with_the_predictions_beside_them(records, finished, exper
         assert record["metrics"]["risk"] == pytest.approx(1 - accuracy)
 
 
-def test_outliers_of_the_same_images_cannot_be_told_apart(records):
-    for record in records.values():
+@pytest.fixture(scope="module")
+def other_images(finished, tmp_path_factory):
+    """Records by row of an evaluation on outliers, which are the test images themselves, and on noisy images."""
+    folder = tmp_path_factory.mktemp("other_images")
+    for part in ("teacher", "students/KD"):
+        shutil.copytree(finished / "out/tiny" / part, folder / "out/tiny" / part)
+    teacher = TINY["teacher"] | {"seeds": [0]}
+    evaluation = {"mc_samples": [2], "repetitions": 1, "ood": "digits", "corruptions": "noise"}
+    config = write_config(folder, teacher=teacher, students={"KD": TINY["students"]["KD"]}, evaluation=evaluation)
+    assert command("evaluate", "--config", config).code == 0
+    records = {record["row"]: record for record in read_evaluation(folder / "out/tiny")}
+    assert records.keys() == {"baseline", "MC-2", "KD"}
+    return records
+
+
+def test_outliers_of_the_same_images_cannot_be_told_apart(other_images):
+    for record in other_images.values():
         assert record["ood"].keys() == {"digits"}
         assert record["ood"]["digits"]["auroc"] == pytest.approx(0.5)
         assert record["ood"]["digits"]["aupr"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_corruptions_have_five_strengths_that_hurt_more_and_more(records):
-    for record in records.values():
+def test_corruptions_have_five_strengths_that_hurt_more_and_more(other_images):
+    for record in other_images.values():
         noise = record["corruptions"]["noise"]
         assert [entry.keys() for entry in noise] == [{"accuracy", "ece", "nll_true"}] * 5
-    baseline = records["baseline", 0]
+    baseline = other_images["baseline"]
     accuracies = [baseline["calibration"]["metrics"]["accuracy"]]
     accuracies += [entry["accuracy"] for entry in baseline["corruptions"]["noise"]]
     assert accuracies[0] > 0.6  # there is something to lose
     assert accuracies[5] < accuracies[3] < accuracies[0]
 
 
+def test_corrupted_images_are_those_of_seed_0(other_images, experiment):
+    test = experiment.test_set
+    noisy = to_float(corrupt(test.images, "noise", 3, seed=0), *experiment.statistics)
+    with torch.no_grad():
+        right = experiment.teacher(noisy).argmax(1) == test.labels
+    assert other_images["baseline"]["corruptions"]["noise"][2]["accuracy"] == right.double().mean().item()
+
+
 def test_no_outliers_and_corruptions_unless_asked_for(copied):
-    options = ["evaluation.ood=[]", "evaluation.corruptions=[]", "evaluation.mc_samples=[]", "evaluation.mc_students=0"]
     (folder,) = copied.glob("out/*")
     for path in (folder / "evaluation").rglob("seed-*"):
         path.unlink()
+    options = ["evaluation.mc_samples=[]", "evaluation.mc_students=0"]
     assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
     records = read_evaluation(folder)
     assert {record["row"] for record in records} == {"baseline", "ensemble of 2", *STUDENTS}
