@@ -500,7 +500,7 @@ def test_networks_and_command():
     assert teacher == ["teacher", "digits", f"{sizes['teacher']:,}", "30", "0", "Labels alone"]
     assert student[:5] == ["small", "digits, width 0.5, dropout 0.3", f"{sizes['small']:,}", "30", "0, 2"]
     assert "temperature 4 (weight 0.25) and labels (weight 0.75)" in student[5]
-    assert "python -m classification run --config &#x27;my digits.yaml&#x27;" in html
+    assert "distilled-uncertainty classification run --config &#x27;my digits.yaml&#x27;" in html
 
 
 def test_parameter_counts_are_those_of_the_models():
