@@ -17,24 +17,21 @@ With several GPUs: torchrun --nproc-per-node=2 --no-python distilled-uncertainty
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from uncertainty_core.cli import Steps, add_common_flags, log_to, program
+from uncertainty_core.cli.configs import check_config, find_config
 
-from uncertainty_core.cli.configs import find_config
-from uncertainty_core.errors import one_sentence_errors
+from .config import Config, ConfigError, load_config
 
-from .config import ConfigError, load_config
-from .distributed import barrier, process_group, rank
-from .evaluate import evaluate
-from .experiment import Experiment
-from .report import write_report
+if TYPE_CHECKING:  # a mistake in a configuration is found without torch
+    import torch
 
 COMMANDS = ("train", "targets", "distill", "evaluate", "report", "run")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="distilled-uncertainty classification",
@@ -42,19 +39,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--config", required=True, help="a YAML file, or a name in configs/classification")
+    parser.add_argument("--config", required=True, help="YAML file, or the name of one in configs/classification/")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
     parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one")
-    parser.add_argument("--threads", type=int, help="torch threads on the CPU")
     parser.add_argument("--data-root", help="where data sets are; the same as data.root=...")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example teacher.training.epochs=3")
-    return parser.parse_intermixed_args(arguments)
+    add_common_flags(parser)
+    return parser
 
 
-def usable_device(name: str) -> torch.device:
+def usable_device(name: str) -> "torch.device":
     """The device called `name`, after a try; of several GPUs the one that is this process's."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -65,15 +64,18 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run the command."""
-    overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
-    config = load_config(find_config(args.config, "classification"), overrides)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+def run(args: argparse.Namespace, config: Config) -> None:
+    """Run the command, in one of several processes or alone."""
+    from .distributed import barrier, process_group, rank
+    from .evaluate import evaluate
+    from .experiment import Experiment, num_steps
+    from .report import write_report
+
+    chosen = [name for name in COMMANDS if name not in ("targets", "run")] if args.command == "run" else [args.command]
+    step = Steps(num_steps(config, chosen))
     with process_group():
         device = usable_device(args.device)
-        experiment = Experiment(config, device, args.download, args.resume, args.overwrite)
+        experiment = Experiment(config, device, args.download, args.resume, args.overwrite, step)
         steps = {
             "train": experiment.train,
             "targets": experiment.write_targets,
@@ -81,21 +83,21 @@ def run(args: argparse.Namespace) -> None:
             "evaluate": lambda: evaluate(experiment) if rank() == 0 else None,
             "report": lambda: write_report(experiment) if rank() == 0 else None,
         }
-        chosen = [name for name in steps if name != "targets"] if args.command == "run" else [args.command]
         experiment.check(chosen)
+        log_to(config.folder / "log.txt")
         for name in chosen:
             steps[name]()
             barrier()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command, with one sentence for an error that its user can mend."""
-    try:
-        with one_sentence_errors():
-            run(parse(argv))
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
-        sys.exit(130)
+    """Read the configuration, then run the command."""
+    args = build_parser().parse_intermixed_args(argv)
+    with program(args):
+        path = find_config(args.config, "classification")
+        check_config(path, "classification")
+        overrides = args.overrides + ([f"data.root={args.data_root}"] if args.data_root else [])
+        run(args, load_config(path, overrides))
 
 
 if __name__ == "__main__":

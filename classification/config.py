@@ -17,8 +17,7 @@ from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli.configs import CONFIGS
 from uncertainty_core.errors import UserError
 
-from .methods import METHODS, Method, Standard
-from .sampling import Precision
+from .methods import METHODS, Method, Precision, Standard
 
 
 class ConfigError(UserError):

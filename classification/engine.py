@@ -20,13 +20,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, dropout_modules, masks_of_shard
 from uncertainty_core.cli import progress
+from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.io.claims import clear
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
 from .config import ConfigError, Data, Run, Training
 from .data import ImageSet, drop_pixels, random_crop, random_flip, to_float
 from .distributed import my_rows, rank, share_batch_norm, sum_gradients, sum_over_ranks
-from .methods import UNLABELLED, DropoutDistillation, Share
+from .methods import DropoutDistillation, Share
 
 PERTURBATION = 0.2  # share of the pixels that the dropout distillation paper sets to zero
 
@@ -201,7 +202,7 @@ def _train_epoch(
         labels = inputs.data.labels[batch]
         labelled = labels >= 0
         share = Share((mine.stop - mine.start) / len(batch), labelled[mine].sum() / labelled.sum().clamp(min=1))
-        labels = labels.where(labelled, UNLABELLED)[mine]
+        labels = labels.where(labelled, IGNORE_INDEX)[mine]
         if inputs.targets is not None:
             targets = inputs.targets[batch[mine]]
         elif teacher is not None:
@@ -218,7 +219,7 @@ def _train_epoch(
         sum_gradients(model)
         optimizer.step()
         right = (logits.argmax(1) == labels).sum()
-        totals += torch.stack((loss.detach() * len(batch), right, (labels != UNLABELLED).sum()))
+        totals += torch.stack((loss.detach() * len(batch), right, (labels != IGNORE_INDEX).sum()))
     loss_sum, right, labelled = sum_over_ranks(totals).tolist()
     return loss_sum / len(inputs.data), right / labelled if labelled else math.nan
 

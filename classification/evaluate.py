@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, auroc, fpr_at_tpr, mupe, ranking
+from uncertainty_core.cli import echo
 from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
@@ -96,7 +97,9 @@ def evaluate(experiment: Experiment) -> None:
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
     records, runs = [], []
-    for predictor in list(predictors(experiment)):  # all of them first: a missing network must not leave half a table
+    measured = list(predictors(experiment))  # all of them first: a missing network must not leave half a table
+    experiment.step(f"evaluate: {len(measured)} predictors on {len(test)} images")
+    for predictor in measured:
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
         start = time.perf_counter()
         probabilities = _predict(experiment, predictor, test, name)
@@ -130,7 +133,7 @@ def evaluate(experiment: Experiment) -> None:
         runs.append(run_folder(folder, predictor.row, predictor.seed))
         run_record(record, probabilities, test, seconds, config.paper.get(predictor.row, {})).write(runs[-1])
     forget_other_runs(folder, runs)
-    print(f"\n{summary(records)}\n")
+    echo(f"\n{summary(records)}\n")
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:

@@ -8,7 +8,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,15 +34,20 @@ TARGET_BATCH = 64
 WAY_OUT = "choose another name or output, add --overwrite to start over, or --resume to go on to more epochs"
 
 
+def silent(title: str) -> None:
+    """What announces no step."""
+
+
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration on a device, with its data."""
+    """A configuration on a device, with its data; `step` is called with the title of each step."""
 
     config: Config
     device: torch.device
     download: bool = False
     resume: bool = False
     overwrite: bool = False
+    step: Callable[[str], None] = silent
 
     # data
 
@@ -223,8 +228,7 @@ class Experiment:
                 raise CheckpointError(f"{folder} holds a network that learnt from another teacher: {WAY_OUT}")
             # rates and draws are functions of the epoch: more epochs go on where a finished training ended
             if record["epochs"] == run.training.epochs:
-                if rank() == 0:
-                    print(f"{name}, seed {seed}: already trained, {folder}")
+                self.step(f"{name}, seed {seed}: already trained, {folder}")
                 return
         inputs = self._inputs(student, run)
         torch.manual_seed(derive_seed(seed, "weights"))
@@ -234,6 +238,7 @@ class Experiment:
         if rank() == 0:
             claim(folder, self._settings(student, seed))
         barrier()
+        self.step(f"{name}, seed {seed}: {run.training.epochs} epochs")
         fit(
             model,
             run,
@@ -311,6 +316,7 @@ class Experiment:
         fingerprint = self._target_fingerprint(run)
         if rank() == 0:
             claim(self._target_folder(student), self._target_settings(run))
+        self.step(f"{student}: targets of {len(images)} images")
         write_targets(
             self._target_folder(student),
             images.ids,
@@ -321,6 +327,20 @@ class Experiment:
             world_size(),
             progress=rank() == 0,
         )
+
+
+def num_steps(config: Config, commands: Sequence[str]) -> int:
+    """How many steps an experiment announces that runs these commands."""
+    students = config.students.values()
+    stores = sum(run.method.from_store for run in students)
+    announced = {
+        "train": len(config.teacher.seeds),
+        "targets": stores,
+        "distill": stores + sum(len(run.seeds) for run in students),
+        "evaluate": 1,
+        "report": 1,
+    }
+    return sum(announced[command] for command in commands)
 
 
 def _method(run: Run) -> dict[str, Any]:

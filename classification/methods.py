@@ -3,23 +3,21 @@
 Shapes: N images, C classes, M draws.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from uncertainty_core import cross_entropy, ddn_loss, derive_seed, kd_loss, kl_distillation
+import uncertainty_core as core
 from uncertainty_core.checks import check_positive_int
-from uncertainty_core.functional.losses import IGNORE_INDEX
-from uncertainty_core.sampling import mc_dropout
 
-from .sampling import Precision, mc_outputs
+if TYPE_CHECKING:  # configurations are read, and refused, where no torch is needed
+    from torch import Tensor, nn
 
-UNLABELLED = IGNORE_INDEX  # the label of an image without one
+Precision = Literal["float32", "bfloat16"]
 
 
 class Share(NamedTuple):
@@ -69,7 +67,7 @@ class Standard(Method):
 
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """Cross-entropy."""
-        return share.labels * cross_entropy(logits, labels)
+        return share.labels * core.cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,10 @@ class DDN(Method):
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Mean of M stochastic logits, or centred logarithm of the mean of M stochastic probabilities."""
+        import torch
+
+        from .sampling import mc_outputs
+
         options = {"seed": seed, "keys": keys, "precision": self.precision, "channels_last": self.channels_last}
         if self.average == "logits":
             return mc_outputs(teacher, images, self.mc_samples, **options)
@@ -105,7 +107,7 @@ class DDN(Method):
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """Squared distance to the target logits, and cross-entropy where there is a label."""
-        return ddn_loss(logits, targets, labels, self.dd_weight * share.rows, self.gt_weight * share.labels)
+        return core.ddn_loss(logits, targets, labels, self.dd_weight * share.rows, self.gt_weight * share.labels)
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,14 @@ class DropoutDistillation(Method):
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Probabilities of one stochastic pass, drawn anew for each `seed`."""
-        with torch.no_grad(), mc_dropout(teacher, seeds=[derive_seed(seed, key) for key in keys]):
+        import torch
+
+        with torch.no_grad(), core.mc_dropout(teacher, seeds=[core.derive_seed(seed, key) for key in keys]):
             return teacher(images).softmax(1)
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """KL(teacher || student), whose gradient is unbiased for the one to the mean of all passes (theorem 1-ii)."""
-        return share.rows * kl_distillation(logits, targets)
+        return share.rows * core.kl_distillation(logits, targets)
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,15 @@ class KD(Method):
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Logits of one deterministic pass."""
+        import torch
+
         with torch.no_grad():
             return teacher(images)
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """Hinton's loss, where there is no label without its hard term."""
-        soft = kd_loss(logits, targets, labels, self.temperature, alpha=1.0)
-        return share.rows * self.alpha * soft + share.labels * (1 - self.alpha) * cross_entropy(logits, labels)
+        soft = core.kd_loss(logits, targets, labels, self.temperature, alpha=1.0)
+        return share.rows * self.alpha * soft + share.labels * (1 - self.alpha) * core.cross_entropy(logits, labels)
 
 
 METHODS: dict[str, type[Method]] = {

@@ -8,15 +8,12 @@ Shapes: N images, C classes, M draws.
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from uncertainty_core import mc_mean_std, split_at_dropout
 from uncertainty_core.streaming.dtypes import at_least_float32
-
-Precision = Literal["float32", "bfloat16"]
 
 
 def enumerate_rows(values: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -33,7 +30,7 @@ def mc_outputs(
     seed: int | None = None,
     keys: Sequence[int | str] | None = None,
     sub_batch: int = 16,
-    precision: Precision = "float32",
+    precision: str = "float32",
     channels_last: bool = False,
 ) -> Tensor:
     """Mean over M stochastic passes of the transformed logits (N, C).
@@ -45,8 +42,9 @@ def mc_outputs(
         transform: applied to the logits (n, C) of each pass, `lambda z: z.softmax(1)` for mean probabilities.
         seed, keys: make the draws a function of (seed, key of the image, number of the draw) alone.
         sub_batch: images that are sampled together; does not change the result of keyed draws.
-        precision: "bfloat16" runs convolutions and matrix products in it: faster where the processor has it, and right
-            to two or three digits. Whatever it is, draws are averaged in float32, and keyed ones have the same masks.
+        precision: "float32", or "bfloat16", in which convolutions and matrix products then run: faster where the
+            processor has it, and right to two or three digits. Draws are averaged in float32 in any case, and keyed
+            ones have the same masks.
         channels_last: keep the channels of a pixel together, which most processors convolve faster; the sums of a
             convolution are taken in another order, so that the last bits of the result differ.
     """

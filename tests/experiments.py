@@ -1,13 +1,12 @@
 """Tiny experiments on the digits, and how to run them."""
 
-import contextlib
 import copy
-import io
 import os
 import runpy
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,16 +51,23 @@ def run_classification(*arguments):
 
 def command(*arguments):
     """`run_classification`, with what it wrote and its exit code."""
-    out, err = io.StringIO(), io.StringIO()
-    before, code = sys.argv, 0
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    argv, streams, descriptors = sys.argv, (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
+    code = 0
+    with tempfile.TemporaryFile("w+", buffering=1) as out, tempfile.TemporaryFile("w+", buffering=1) as err:
+        for number, file in ((1, out), (2, err)):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = out, err
+        try:
             run_classification(*arguments)
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.argv = before
-    return Outcome(code or 0, out.getvalue(), err.getvalue())
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            sys.argv, (sys.stdout, sys.stderr) = argv, streams
+            for number, before in zip((1, 2), descriptors, strict=True):
+                os.dup2(before, number)
+                os.close(before)
+        said = [file.seek(0) or file.read() for file in (out, err)]
+    return Outcome(code or 0, *said)
 
 
 def tree(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 from torch import Tensor
 
+from uncertainty_core.cli import echo
 from uncertainty_core.report import sections
 from uncertainty_core.report.markup import document
 from uncertainty_core.report.sections import Rows
@@ -26,6 +27,7 @@ def write_report(experiment: Experiment) -> Path:
     """Write `<folder>/report.html`, and its two main pictures beside it, and say where they are."""
     config, test = experiment.config, experiment.test_set
     records = evaluated(config)
+    experiment.step("report")
     probabilities = {row: predictions(config, row, found[0]["seed"], len(test)) for row, found in records.items()}
     logs = {
         student or "teacher": [
@@ -38,9 +40,9 @@ def write_report(experiment: Experiment) -> Path:
         figure.savefig(config.folder / f"{name}.png")
     path = config.folder / "report.html"
     path.write_text(build_report(config, records, rows, probabilities, logs, test), encoding="utf-8")
-    print(f"Look at {path}, one page with everything,")
-    print(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
-    print(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")
+    echo(f"Look at {path}, one page with everything,")
+    echo(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
+    echo(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")
     return path
 
 

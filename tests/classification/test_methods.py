@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from classification.methods import DDN, KD, METHODS, UNLABELLED, DropoutDistillation, Share, Standard
+from classification.methods import DDN, KD, METHODS, DropoutDistillation, Share, Standard
 from classification.models.staged import Staged
 from uncertainty_core import derive_seed, drawn_dropout, state_dict_sha256
+from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.sampling import mc_dropout
 
 UNITS, RATE = 4, 0.3
@@ -226,7 +227,7 @@ def test_no_images_give_no_targets(method):
 
 def test_ddn_distance_is_zero_at_the_targets():
     logits = torch.randn(5, 3, requires_grad=True)
-    labels = torch.tensor([0, 1, 2, 0, UNLABELLED])
+    labels = torch.tensor([0, 1, 2, 0, IGNORE_INDEX])
     loss = DDN(gt_weight=0.0).loss(logits, logits.detach().clone(), labels)
     loss.backward()
     assert loss.item() == 0
@@ -236,14 +237,14 @@ def test_ddn_distance_is_zero_at_the_targets():
 def test_ddn_loss_by_hand():
     # distances² 4 and 0, mean 2; cross-entropy of the one labelled image with equal logits: log 2
     logits, targets = torch.tensor([[0.0, 0.0], [1.0, 2.0]]), torch.tensor([[2.0, 0.0], [1.0, 2.0]])
-    loss = DDN(dd_weight=0.5, gt_weight=3.0).loss(logits, targets, torch.tensor([1, UNLABELLED]))
+    loss = DDN(dd_weight=0.5, gt_weight=3.0).loss(logits, targets, torch.tensor([1, IGNORE_INDEX]))
     assert loss.item() == pytest.approx(0.5 * 2 + 3 * 0.6931472)
 
 
 def test_dropout_distillation_needs_no_labels():
     logits, targets = torch.randn(4, 3), torch.randn(4, 3).softmax(1)
     loss = DropoutDistillation().loss
-    assert loss(logits, targets, torch.full((4,), UNLABELLED)) == loss(logits, targets, torch.arange(4) % 3)
+    assert loss(logits, targets, torch.full((4,), IGNORE_INDEX)) == loss(logits, targets, torch.arange(4) % 3)
     assert loss(targets.log(), targets, None).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -257,11 +258,11 @@ def test_standard_loss_by_hand():
 def test_shares_of_a_batch_add_up_to_the_whole(method, cut):
     torch.manual_seed(0)
     logits, targets = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64).softmax(1)
-    labels = torch.tensor([0, UNLABELLED, UNLABELLED, 2, 1, UNLABELLED])  # unevenly spread
+    labels = torch.tensor([0, IGNORE_INDEX, IGNORE_INDEX, 2, 1, IGNORE_INDEX])  # unevenly spread
     whole = method.loss(logits, targets, labels)
     parts = 0
     for rows in (slice(0, cut), slice(cut, 6)):
-        share = Share(len(labels[rows]) / 6, (labels[rows] != UNLABELLED).sum() / 3)
+        share = Share(len(labels[rows]) / 6, (labels[rows] != IGNORE_INDEX).sum() / 3)
         parts += method.loss(logits[rows], targets[rows], labels[rows], share)
     torch.testing.assert_close(parts, whole, rtol=1e-6, atol=0)
 

@@ -15,6 +15,16 @@ TRUTH = {
     "categories": [{"id": 1, "name": "a"}],
     "annotations": [],
 }
+CLASSIFICATION = (
+    ("", "required: --config"),
+    ("--config none.yaml", "neither a file"),
+    ("--config bad.yaml", "is not YAML"),
+    ("--config ddn_R50.yaml", "neither a file"),
+    (f"--config {ROOT}/configs/ddn/ddn_R50.yaml", "is a config of Detectron2"),
+    ("--config quick/digits.yaml data.nam=x", "there is no key data.nam; did you mean name?"),
+    ("--config quick/digits.yaml students.DDN.method=KDD", "known are standard, ddn"),
+    ("--config quick/digits.yaml --threads 0", "--threads must be at least 1"),
+)
 
 
 def tool(name, *words):
@@ -60,6 +70,7 @@ REFUSED = [
         ),
         "none",
     ),
+    *((["-m", "classification", "run", *words.split()], sentence) for words, sentence in CLASSIFICATION),
     (["-m", "uncertainty_core.report", "."], "there is no run.json"),
     (["-m", "uncertainty_core.report", ".", "--colour"], "unrecognized arguments"),
 ]
@@ -77,7 +88,7 @@ def folder(tmp_path_factory):
 
 def test_help_imports_nothing_heavy(folder):
     helps = [tool(name, "--help") for name in (*DETECTORS, *OTHERS)]
-    helps.append(["-m", "uncertainty_core.report", "--help"])
+    helps += [["-m", package, "--help"] for package in ("classification", "uncertainty_core.report")]
     for words, end in zip(helps, endings(helps, folder), strict=True):
         assert (end.code, end.heavy, end.err) == (0, [], ""), words
         assert "--verbose" in end.out

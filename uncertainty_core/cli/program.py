@@ -47,7 +47,8 @@ def program(args: argparse.Namespace) -> Iterator[None]:
         except (KeyboardInterrupt, Exception) as error:
             # what C code makes of a KeyboardInterrupt may be any error
             if interrupted or isinstance(error, KeyboardInterrupt):
-                _end("interrupted; the same command goes on", INTERRUPTED)
+                again = "the same command" if getattr(args, "resume", True) else "the same command with --resume"
+                _end(f"interrupted; {again} goes on", INTERRUPTED)
             if isinstance(error, OSError) and error.filename is not None:
                 _end(f"error: {error.filename}: {error.strerror or error}", 2)
             _name_log()  # what led to the traceback that follows

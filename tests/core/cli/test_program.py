@@ -63,6 +63,13 @@ def test_sigint_ends_with_one_sentence_and_130(action, capfd):
     assert capfd.readouterr() == ("", "interrupted; the same command goes on\n")
 
 
+def test_an_interrupted_program_says_how_to_go_on(capfd):
+    for resume, sentence in ((False, "the same command with --resume goes on"), (True, "the same command goes on")):
+        with pytest.raises(SystemExit), program(Namespace(verbose=False, resume=resume)):
+            raise KeyboardInterrupt
+        assert capfd.readouterr().err == f"interrupted; {sentence}\n"
+
+
 def test_frameworks_print_into_a_log_that_is_named_at_the_end(tmp_path, capfd):
     log = tmp_path / "run" / "log.txt"
     with program(Namespace(verbose=False)):
