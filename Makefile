@@ -26,7 +26,6 @@ demo-detection: export DETECTRON2_DATASETS = demo/datasets
 demo-detection: $(STAMP)  ## the same for detectors: a small Faster R-CNN on drawn scenes, its student and their scores
 	@$(RUN) tools/distill_detector.py --baseline-config quick/baseline_small.yaml --config-file quick/ddn_small.yaml \
 		--also quick/ddn_small_gt_iou.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
-	@$(RUN) -m uncertainty_core.report demo/detection/rows -o demo/detection/report.html
 
 demo-segmentation: export OMP_NUM_THREADS = 1
 demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small DeepLabV3+ on drawn streets, and its student

@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
     return parser
 
 
@@ -50,16 +51,22 @@ def distil_and_compare(args: argparse.Namespace) -> None:
     for student in configs.values():
         if not is_ddn(student):
             raise ConfigError("a config describes a plain detector: add --ddn, or take one of the ddn_* configs")
-    weights = cfg.MODEL.WEIGHTS
-    steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
-    step = steps if comm.is_main_process() else lambda title: None
+    baseline = None
     if args.baseline_config:
         baseline = pipeline.with_settings(
             read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED
         )
+    if comm.is_main_process():
+        pipeline.check(baseline, configs, output, args.overwrite)
+    comm.synchronize()
+    steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
+    step = steps if comm.is_main_process() else lambda title: None
+    origin = None
+    if baseline is not None:
+        origin = pipeline.training_settings(baseline)
         weights = pipeline.train(baseline, output / "baseline", step)
-    configs = {name: pipeline.with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
-    students = {name: pipeline.distil(student, output / name, step) for name, student in configs.items()}
+        configs = {name: pipeline.with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
+    students = {name: pipeline.distil(student, output / name, step, origin) for name, student in configs.items()}
     first = next(iter(configs))
     rows = pipeline.compare(configs[first], students, output, args.fit_on, args.pictures, step)
     pipeline.write_comparison(rows, output)
@@ -67,7 +74,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
         echo(f"Curves: {output / 'reliability.png'}")
         echo(f"Images whose scores changed most: {output / 'rows' / first / 'pictures'}")
-        echo(f"One page of it all: distilled-uncertainty report {output / 'rows'} -o {output / 'report.html'}")
+        echo(f"One page of it all: {output / 'report.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@
 <output>/<student>/         a student
 <output>/<student>-targets/ what it learns from, where that is stored
 <output>/rows/<name>/       each predictor's detections, calibration and diagrams; a student's pictures
-<output>/comparison.json    the table of all rows; reliability.png: their curves
+<output>/comparison.json    the table of all rows; reliability.png: their curves; report.html: one page of it all
 
 A step that an earlier run finished is not repeated, and one that was interrupted goes on. Each function announces its
 steps by calling `step` with a title.
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -34,16 +35,20 @@ from uncertainty_core.detection import (
 )
 from uncertainty_core.detection.report import write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
+from uncertainty_core.io.claims import check_claim, check_claims, claim
+from uncertainty_core.io.files import write_atomically
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
-from uncertainty_core.report.find import predictor_order
+from uncertainty_core.report.find import find_runs, predictor_order
 from uncertainty_core.report.markdown import brief_table
+from uncertainty_core.report.page import build_page
 from uncertainty_core.report.run_record import Picture
 
 from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
 from ..evaluation.records import IOU_THRESHOLD, calibration_at, measured, run_record
 from ..evaluation.visualizer import draw_changes
-from ..teaching.store import generate_targets
+from ..teaching.store import decisive_settings, generate_targets
+from .claims import WAY_OUT, training_settings
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
 
 Step = Callable[[str], None]
@@ -81,15 +86,58 @@ def num_steps(students: Mapping[str, CfgNode], trains_baseline: bool, fits_tempe
     return trains_baseline + stored + 2 * len(students) + 2 + 2 * fits_temperature
 
 
-def train(cfg: CfgNode, folder: Path, step: Step = _silent) -> str:
-    """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights."""
+def store_of(cfg: CfgNode, folder: Path) -> Path:
+    """Where the stored targets of the student in `folder` are: beside it, unless the config names a place."""
+    return Path(cfg.MODEL.DDN.TARGETS.STORE or folder.with_name(f"{folder.name}-targets"))
+
+
+def check(baseline: CfgNode | None, students: Mapping[str, CfgNode], output: Path, overwrite: bool = False) -> None:
+    """Before any work: refuse folders in `output` that other settings have made.
+
+    Args:
+        baseline: config of the detector to distil, if it is trained here.
+        students: configs by name.
+        output: gets all folders.
+        overwrite: remove those folders instead.
+    """
+    claims: dict[Path, dict[str, Any]] = {}
+    origin = None if baseline is None else training_settings(baseline)
+    if baseline is not None:
+        claims[output / "baseline"] = origin
+    for name, cfg in students.items():
+        claims[output / name] = training_settings(cfg, origin)
+        if cfg.MODEL.DDN.TARGETS.SOURCE == "store":
+            claims[store_of(cfg, output / name)] = _store_settings(cfg, origin)
+    check_claims(claims, WAY_OUT, overwrite)
+
+
+def _store_settings(cfg: CfgNode, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    files = training_settings(cfg, origin)
+    return decisive_settings(cfg) | {key: files[key] for key in ("annotations", "start", "members")}
+
+
+def train(cfg: CfgNode, folder: Path, step: Step = _silent, origin: Mapping[str, Any] | None = None) -> str:
+    """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights.
+
+    A folder that other settings have trained in is refused.
+
+    Args:
+        cfg: of the training.
+        folder: gets checkpoints and logs.
+        step: announces it.
+        origin: settings of the training that made `MODEL.WEIGHTS`, if that was a step of this pipeline.
+    """
+    settings = training_settings(cfg, origin)
+    check_claim(folder, settings, WAY_OUT)
     final = folder / "model_final.pth"
     marker = folder / "last_checkpoint"  # written after the file that it names
     if marker.exists() and marker.read_text().strip() == final.name:
         step(f"{folder.name}: trained before")
     else:
         step(f"{folder.name}: {cfg.SOLVER.MAX_ITER} iterations")
-        folder.mkdir(parents=True, exist_ok=True)
+        if comm.is_main_process():
+            claim(folder, settings)
+        comm.synchronize()
         if cfg.SEED >= 0:  # whatever was drawn by the steps before, or was not because they were finished
             seed_all_rng(cfg.SEED + comm.get_rank())
         unmeasured = {"DATASETS__TEST": (), "TEST__EXPECTED_RESULTS": []}
@@ -100,20 +148,22 @@ def train(cfg: CfgNode, folder: Path, step: Step = _silent) -> str:
     return str(final)
 
 
-def distil(cfg: CfgNode, folder: Path, step: Step = _silent) -> str:
+def distil(cfg: CfgNode, folder: Path, step: Step = _silent, origin: Mapping[str, Any] | None = None) -> str:
     """Train a student of the detector in `MODEL.WEIGHTS` in `folder`; returns its weights' path.
 
-    Where the config has `TARGETS.SOURCE` "store", the store is written first, beside `folder` unless it has a place.
+    Where the config has `TARGETS.SOURCE` "store", the store is written first. Arguments as `train`.
     """
-    targets = cfg.MODEL.DDN.TARGETS
-    if targets.SOURCE == "store":
-        store = targets.STORE or str(folder.with_name(f"{folder.name}-targets"))
-        cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=store)
+    if cfg.MODEL.DDN.TARGETS.SOURCE == "store":
+        store = store_of(cfg, folder)
+        cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=str(store))
         images = training_dicts(cfg)
         step(f"{folder.name}: targets of {len(images)} images")
-        generate_targets(cfg, build_with_teacher(cfg, build_model(cfg)), images)
+        model = build_with_teacher(cfg, build_model(cfg))
+        if comm.is_main_process():
+            claim(store, _store_settings(cfg, origin))
+        generate_targets(cfg, model, images)
         comm.synchronize()
-    return train(cfg, folder, step)
+    return train(cfg, folder, step, origin)
 
 
 def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
@@ -217,10 +267,12 @@ def table_text(rows: Mapping[str, Row]) -> str:
 
 
 def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
-    """comparison.json and reliability.png."""
+    """comparison.json, reliability.png, and report.html, which holds these rows alone."""
     content = {"format": FORMAT, "iou_threshold": IOU_THRESHOLD, "rows": metrics_by_row(rows)}
     content["equal_count"] = on_equally_many(rows)
-    (output / "comparison.json").write_text(strict_json(content), encoding="utf-8")
+    write_atomically(output / "comparison.json", strict_json(content).encode())
     results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
     figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")
     figure.savefig(output / "reliability.png")
+    runs = find_runs(output / "rows" / name.split()[0] for name in rows)
+    write_atomically(output / "report.html", build_page(runs, f"Confidence distilled: {output.name}").encode())

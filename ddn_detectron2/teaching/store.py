@@ -60,13 +60,21 @@ def dataset_fingerprint(dicts: Sequence[dict]) -> str:
 def target_fingerprint(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dict]) -> dict[str, Any]:
     """JSON values of everything that targets depend on. `model` has a teacher, and its own weights are the start's."""
     teacher = model.roi_heads.teacher
-    content = {"student": state_dict_sha256(frozen_part(model)), "annotations": dataset_fingerprint(dicts)}
-    settings = without(flatten(cfg), _HARMLESS)
+    fingerprint = decisive_settings(cfg) | {
+        "student": state_dict_sha256(frozen_part(model)),
+        "annotations": dataset_fingerprint(dicts),
+    }
     if isinstance(teacher, EnsembleTeacher):
-        members = [state_dict_sha256(member.state_dict()) for member in teacher.module]
-        return without(settings, _OF_DROPOUT) | content | {"ensemble": members}
-    settings["MODEL.DDN.DROPOUT.POSITIONS"] = list(dropout_positions(cfg))
-    return settings | content | {"teacher": state_dict_sha256(teacher.module.state_dict())}
+        return fingerprint | {"ensemble": [state_dict_sha256(member.state_dict()) for member in teacher.module]}
+    return fingerprint | {"teacher": state_dict_sha256(teacher.module.state_dict())}
+
+
+def decisive_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The config's values, by their whole names, that targets of the same weights and images depend on."""
+    settings = without(flatten(cfg), _HARMLESS)
+    if cfg.MODEL.DDN.TEACHER.WEIGHTS:
+        return without(settings, _OF_DROPOUT)
+    return settings | {"MODEL.DDN.DROPOUT.POSITIONS": list(dropout_positions(cfg))}
 
 
 def frozen_part(model: GeneralizedRCNN) -> dict[str, Tensor]:

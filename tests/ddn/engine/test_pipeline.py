@@ -71,6 +71,20 @@ def test_compares_all_rows(command, tmp_path):
     assert again.code == 0, again.err
     assert json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"] == rows
     assert (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns == before
+    assert (tmp_path / "output" / "report.html").read_text().count("<svg") >= 2
+
+    # one with other settings is refused before any work, wherever they matter first
+    weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("*.pth")}
+    for key, value, folder in (
+        ("SOLVER.BASE_LR", 0.5, "ddn"),
+        ("MODEL.DDN.DROPOUT.RATE", 0.4, "ddn"),
+        ("MODEL.DDN.TARGETS.MC_SAMPLES", 3, "ddn"),
+    ):
+        refused = run_tool("distill_detector", *command, key, value, folder=tmp_path)
+        assert refused.code == 2
+        assert f"output/{folder} holds the work of other settings: {key} (there " in refused.err
+        assert f"now {value})" in refused.err and "--overwrite" in refused.err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("*.pth")} == weights
 
 
 def test_goes_on_after_a_kill(command, tmp_path):

@@ -1,0 +1,46 @@
+"""What decides the outcome of a training, for the folder that remembers it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from uncertainty_core import file_sha256
+from uncertainty_core.io.claims import flatten, without
+
+WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
+
+# Keys, or whole sections, that do not change the weights that a training ends with.
+_HARMLESS = (
+    # where and how a program runs
+    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE"),
+    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"),
+    # files, whose content counts
+    *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
+    # evaluation
+    *("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST", "MODEL.DDN.TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.AUG", "TEST.KEYPOINT_OKS_SIGMAS"),
+)
+
+
+def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """JSON values of all that decides what a training of `cfg` ends with, by their whole names.
+
+    Args:
+        cfg: of the training.
+        origin: what stands for the weights that it starts from, if these are still to be trained.
+    """
+    members = cfg.MODEL.DDN.TEACHER.WEIGHTS if "DDN" in cfg.MODEL else ()
+    annotations = {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TRAIN}
+    return without(flatten(cfg), _HARMLESS) | {
+        "annotations": annotations,
+        "start": _content(cfg.MODEL.WEIGHTS) if origin is None else dict(origin),
+        "members": [_content(path) for path in members],
+    }
+
+
+def _content(path: str | None) -> str | None:
+    """What tells a file from all others; its name where it is not on this machine."""
+    return file_sha256(path) if path and Path(path).is_file() else path
