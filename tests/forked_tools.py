@@ -32,7 +32,7 @@ def fork(function, *arguments, folder):
         # pytest has put objects of its own there
         sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
         sys.settrace(None)  # what coverage would learn here is lost at os._exit
-        signal.alarm(120)  # whatever happens, no process is left behind
+        signal.alarm(300)  # whatever happens, no process is left behind
         code = 0
         try:
             function(*arguments)
