@@ -1,9 +1,14 @@
-"""Speed and memory as ratios: metrics against torchmetrics and netcal, sampling and distillation against plain ones.
+"""Speed and memory as ratios: a start, metrics, sampling and distillation.
 
-Ratios are to ours. Memory is the growth of a fresh process's peak.
+A start is compared with `import torch`, metrics with torchmetrics and netcal, the others with plain ones; ratios are to
+ours. Memory is the growth of a fresh process's peak.
 """
 
+import resource
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +22,7 @@ from classification.sampling import mc_outputs
 from uncertainty_core import CalibrationMetric, ConfidenceCalibration, mc_mean_std
 
 BATCH = 2**16
+TOOLS = Path(__file__).resolve().parents[1]
 
 
 def ours(confidence: Tensor, success: Tensor) -> float:
@@ -129,10 +135,39 @@ def one_image() -> tuple[Tensor, Tensor]:
     return probabilities, torch.randint(19, (1, 1024, 2048), generator=generator)
 
 
+STARTS = {
+    "import torch": ("-c", "import torch"),
+    "import uncertainty_core": ("-c", "import uncertainty_core"),
+    "the same and all its functions": ("-c", "import uncertainty_core.functional, uncertainty_core.sampling"),
+    "train_net.py --help": (str(TOOLS / "train_net.py"), "--help"),
+}
+
+
+def processor_seconds(*words: str) -> float:
+    """Processor time of `python <words>`, the least of three."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+def starts() -> None:
+    """What it costs to start, as ratios to `import torch`."""
+    print("Processor time of a start")
+    seconds = {name: processor_seconds(*words) for name, words in STARTS.items()}
+    for name, value in seconds.items():
+        print(f"  {name:<34}{value:7.2f} s{value / seconds['import torch']:8.2f}")
+    print()
+
+
 def main() -> None:
     """Run all benchmarks."""
     args = argument_parser(__doc__, rounds=11).parse_args()
     torch.set_num_threads(args.threads)
+    starts()
 
     confidence, success = one_million()
     streams: dict[str, Contender] = {

@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
 import shutil
+import signal
+import time
 
 import detectron2
 import pytest
 import torch
 import yaml
 from detectron2.engine import DefaultTrainer
-from forked_tools import KILLED, die_at_call, run, run_tool, tool
+from forked_tools import KILLED, die_at_call, fork, run, run_tool, tool, wait
 from tiny_detectors import SMALL, small_config
 
 from ddn_detectron2.engine.trainer import DDNTrainer
@@ -262,6 +265,24 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     content, wanted = checkpoint(tmp_path), checkpoint(undisturbed)
     assert content.keys() == wanted.keys()
     assert all(torch.equal(value, wanted["model"][key]) for key, value in content["model"].items())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigint_ends_a_training_with_one_sentence(small, tmp_path, workers):
+    words = arguments(small, tmp_path, *NO_EVALUATION, "SOLVER.MAX_ITER", 10_000, "DATALOADER.NUM_WORKERS", workers)
+
+    def in_a_group():  # of its own, as a terminal gives it: loader workers are interrupted, too
+        os.setpgrp()
+        tool("train_net", *words)
+
+    process, log = fork(in_a_group, folder=tmp_path), tmp_path / "output" / "log.txt"
+    while not (log.exists() and "Starting training" in log.read_text()):
+        assert process.is_alive(), wait(process, tmp_path).err
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    outcome = wait(process, tmp_path)
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == f"interrupted; the same command with --resume goes on\nlog: {log}\n"
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------
