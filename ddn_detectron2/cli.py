@@ -28,7 +28,7 @@ def read_config(name: str) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     path = find_detector_config(name)
     try:
-        cfg.merge_from_file(str(path))
+        cfg.merge_from_file(str(path), allow_unsafe=False)
     except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     return cfg
