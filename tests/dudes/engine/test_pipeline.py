@@ -10,7 +10,7 @@ from uncertainty_core.report.run_record import RunRecord
 
 OPTIONS = (
     "train_cfg.max_iters=2",
-    "train_cfg.val_interval=10",
+    "train_cfg.val_begin=3",  # never
     "default_hooks.checkpoint.interval=1",
     "model.data_preprocessor.size=(32,32)",
     *(f"{split}_dataloader.dataset.num_images=3" for split in ("train", "val", "test")),
@@ -73,6 +73,12 @@ def test_compares_all_rows(command, tmp_path):
     assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000
     assert all(f"| {record.name} " in done.out for record in records.values())
     assert "| road " in done.out
+    assert done.out.startswith("[1/7] member_0: trained before\n[2/7] member_1: 2 iterations\n[3/7] targets: ")
+    assert done.out.count("[7/7] measure student on the test images\n") == 1
+    assert len(done.out.splitlines()) < 60
+    assert (done.err, (tmp_path / "out" / "log.txt").read_text().count("\r")) == ("log: out/log.txt\n", 0)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(record.name in page for record in records.values())
 
     def again(*words):
         return run_tool("distill_segmentor", *command, *words, folder=tmp_path)
