@@ -16,6 +16,7 @@ import yaml
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli.configs import CONFIGS
 from uncertainty_core.errors import UserError
+from uncertainty_core.report.paper_rows import PaperRow, paper_table
 
 from .methods import METHODS, Method, Precision, Standard
 
@@ -120,7 +121,7 @@ class Config:
     teacher: Run = field(default_factory=Run)
     students: dict[str, Run] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    paper: dict[str, dict[str, float]] = field(default_factory=dict)  # row -> metric -> its value, a plain fraction
+    paper: str | None = None  # whose rows are called as ours: a table of `uncertainty_core.report.paper_rows`
 
     def __post_init__(self) -> None:
         for student in self.students:  # they name folders, and rows of a table that has others
@@ -135,6 +136,16 @@ class Config:
                         f"students.{student}.method.from_store needs the same images in every epoch: "
                         "turn off data.flip and data.crop_padding, or set from_store=false"
                     )
+
+        try:
+            self.paper_rows  # noqa: B018 (says now, not after training, that there is none)
+        except UserError as error:
+            raise ValueError(f"paper: {error}") from None
+
+    @property
+    def paper_rows(self) -> dict[str, PaperRow]:
+        """What the paper prints of each row."""
+        return {} if self.paper is None else paper_table(self.paper)
 
     @property
     def folder(self) -> Path:

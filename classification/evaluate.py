@@ -3,18 +3,18 @@
 Shapes: N images, C classes, M draws.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, auroc, fpr_at_tpr, mupe, ranking
+from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.cli import echo
+from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
@@ -23,7 +23,7 @@ from .corruptions import STRENGTHS, corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
-from .records import forget_other_runs, run_folder, run_record, write_record
+from .records import forget_other_runs, run_folder, run_record, write_run
 from .sampling import mc_outputs
 
 
@@ -96,7 +96,7 @@ def evaluate(experiment: Experiment) -> None:
     sha256 = cache(network_sha256)
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
-    records, runs = [], []
+    records, written = {}, []
     measured = list(predictors(experiment))  # all of them first: a missing network must not leave half a table
     experiment.step(f"evaluate: {len(measured)} predictors on {len(test)} images")
     for predictor in measured:
@@ -106,34 +106,29 @@ def evaluate(experiment: Experiment) -> None:
         seconds = time.perf_counter() - start
         confidence = probabilities.amax(1)
         confidences.setdefault(predictor.row, confidence)
-        twin = confidences.get(predictor.twin, confidences["baseline"])  # which come before all that have twins
-        result = _calibration(experiment, probabilities, test.labels)
         metrics = error_metrics(probabilities, test.labels)
-        metrics["mupe"] = mupe(twin, confidence).item()
+        if predictor.row != "baseline":
+            twin = confidences.get(predictor.twin, confidences["baseline"])  # which come before all that have twins
+            metrics["mupe"] = mupe(twin, confidence).item()
         if predictor.passes == 1:  # of the others it would take more passes than all else together
             metrics |= _other_accuracies(experiment, predictor)
         places = [experiment.folder_of(*network) for network in predictor.networks]
-        record = {
-            "row": predictor.row,
-            "seed": predictor.seed,
-            "passes": predictor.passes,
+        details = {
             "networks": {place.relative_to(folder).as_posix(): sha256(place) for place in places},
-            "precision": config.evaluation.precision,
-            "channels_last": config.evaluation.channels_last,
-            "metrics": metrics,
-            "calibration": json.loads(result.to_json()),
             "ood": {
                 name: outlier_metrics(probabilities, _predict(experiment, predictor, images, f"{name} {predictor.row}"))
                 for name, images in outliers.items()
             },
             "corruptions": _corruptions(experiment, predictor),
         }
-        write_record(folder, record, probabilities)
-        records.append(record)
-        runs.append(run_folder(folder, predictor.row, predictor.seed))
-        run_record(record, probabilities, test, seconds, config.paper.get(predictor.row, {})).write(runs[-1])
-    forget_other_runs(folder, runs)
-    echo(f"\n{summary(records)}\n")
+        calibration = _calibration(experiment, probabilities, test.labels)
+        who = predictor.row, predictor.seed, predictor.passes
+        record = run_record(config, *who, calibration, metrics, details, probabilities, test, seconds)
+        place = run_folder(folder, predictor.row, predictor.seed)
+        write_run(place, record, probabilities)
+        records[name], written = record.row, [*written, place]
+    forget_other_runs(folder, written)
+    echo(f"\n{brief_table(CLASSIFICATION, records)}\n")
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:
@@ -193,9 +188,9 @@ def _outliers(experiment: Experiment, name: str) -> ImageSet:
     return on_device(adapt(experiment.load("test", name), channels, size), experiment.device)
 
 
-def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list[dict[str, Any]]]:
-    """For each kind a list over strengths of accuracy, ece and nll_true."""
-    measured: dict[str, list[dict[str, Any]]] = {}
+def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list[dict[str, float]]]:
+    """For each kind the metrics at each strength."""
+    measured: dict[str, list[dict[str, float]]] = {}
     for kind in experiment.config.evaluation.corruptions:
         measured[kind] = []
         for strength in range(1, len(STRENGTHS[kind]) + 1):
@@ -203,19 +198,5 @@ def _corruptions(experiment: Experiment, predictor: Predictor) -> dict[str, list
             damaged = corrupt(test.images.cpu(), kind, strength, seed=0).to(test.images.device)
             images = ImageSet(damaged, test.labels, test.classes, test.ids, test.name)
             probabilities = _predict(experiment, predictor, images, f"{kind} {strength} {predictor.row}")
-            metrics = _calibration(experiment, probabilities, images.labels).metrics
-            measured[kind].append({key: metrics[key] for key in ("accuracy", "ece", "nll_true")})
+            measured[kind].append(_calibration(experiment, probabilities, images.labels).metrics)
     return measured
-
-
-SUMMARY = ("accuracy", "ece", "msce", "nll_true", "brier", "aurc")
-
-
-def summary(records: list[dict[str, Any]]) -> str:
-    """A table for the terminal, one line per predictor."""
-    lines = [f"{'':<28}{'passes':>8}" + "".join(f"{name:>10}" for name in SUMMARY)]
-    for record in records:
-        values = record["calibration"]["metrics"] | record["metrics"]
-        name = record["row"] if record["seed"] == 0 else f"{record['row']}, seed {record['seed']}"
-        lines.append(f"{name:<28}{record['passes']:>8}" + "".join(f"{float(values[key]):>10.4f}" for key in SUMMARY))
-    return "\n".join(lines)

@@ -3,7 +3,7 @@
 <output>/<name>/teacher/seed-0/            a network: log.csv, tensorboard/, epoch-*/, model.safetensors
 <output>/<name>/targets/<student>/         target store of a student that learns from cached targets
 <output>/<name>/students/<student>/seed-0/ a network
-<output>/<name>/evaluation/                one JSON per row of the report, and the predictions
+<output>/<name>/runs/                      what was measured of each row of the report, and the predictions
 """
 
 import dataclasses

@@ -1,13 +1,10 @@
-"""What `evaluate` measured, on disk.
-
-<folder>/evaluation/<row>/seed-<k>.json  everything about a row, and the predictions beside it
-<folder>/runs/<row>/seed-<k>/run.json    what all packages record of a predictor, for the report
+"""What `evaluate` measured, on disk: <folder>/runs/<row>/seed-<k>/ holds a run.json and the predictions beside it.
 
 Shapes: N images, C classes, K bins.
 """
 
-import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,92 +13,86 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
-from uncertainty_core.io.files import write_atomically
-from uncertainty_core.io.strict_json import strict_json
-from uncertainty_core.report.paper_rows import source_of
+from uncertainty_core.io.strict_json import strict
 from uncertainty_core.report.run_record import (
     FILE,
     Data,
-    PaperRow,
     Provenance,
     Reliability,
     RunRecord,
     risk_coverage_curve,
 )
 
-from .checkpoint import CheckpointError
+from .config import Config, Evaluation
 from .data import ImageSet
 
-# what the report shows of the calibration and of the other metrics of a row
-CALIBRATION = ("accuracy", "ece", "msce", "mce", "mce_squared", "nll_true", "nll_pred", "entropy", "brier")
-OTHERS = ("train_accuracy", "val_accuracy", "risk", "aurc", "mupe")
-
-
-def write_record(folder: Path, record: dict[str, Any], probabilities: Tensor) -> None:
-    """Write a row's record, and its predictions (N, C), under the experiment's `folder`."""
-    place = folder / "evaluation" / record["row"]
-    place.mkdir(parents=True, exist_ok=True)
-    save_file({"probabilities": probabilities.cpu()}, place / f"seed-{record['seed']}.safetensors")
-    write_atomically(place / f"seed-{record['seed']}.json", strict_json(record).encode())
-
-
-def read_evaluation(folder: Path) -> list[dict[str, Any]]:
-    """All records under an experiment's `folder`; a number that JSON lacks is a string that `float` reads."""
-    found = []
-    for path in sorted((folder / "evaluation").glob("*/seed-*.json")):
-        try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged ({error}): run evaluate again") from None
-    return found
+PREDICTIONS = "probabilities.safetensors"
+CHOOSE_ROWS = {
+    "mc_samples",
+    "mc_students",
+    "repetitions",
+}  # settings that decide which rows there are, not what they are
 
 
 def run_folder(folder: Path, row: str, seed: int) -> Path:
-    """Where a row's `run.json` lies, under the experiment's `folder`."""
+    """Where a row is, under the experiment's `folder`."""
     return folder / "runs" / row / f"seed-{seed}"
 
 
+def write_run(folder: Path, record: RunRecord, probabilities: Tensor) -> None:
+    """Write a row and its predictions (N, C) into a `folder` of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"probabilities": probabilities.cpu()}, folder / PREDICTIONS)
+    record.write(folder)
+
+
+def settings_of(evaluation: Evaluation) -> dict[str, Any]:
+    """All that decides what a row's numbers are, as JSON has it."""
+    return {key: value for key, value in strict(asdict(evaluation)).items() if key not in CHOOSE_ROWS}
+
+
 def run_record(
-    record: Mapping[str, Any], probabilities: Tensor, test: ImageSet, seconds: float, paper: Mapping[str, float]
+    config: Config,
+    row: str,
+    seed: int,
+    passes: int,
+    calibration: CalibrationResult,
+    metrics: Mapping[str, float],
+    details: Mapping[str, Any],
+    probabilities: Tensor,
+    test: ImageSet,
+    seconds: float,
 ) -> RunRecord:
-    """What all packages record of a predictor, from a row's record.
+    """The record of a row.
 
     Args:
-        record: of the row, as `evaluate` writes it.
+        config: of the experiment.
+        row, seed, passes: of the predictor.
+        calibration: of its predictions, whose metrics are recorded, too.
+        metrics: all others by name.
+        details: "networks" (path -> SHA-256), "ood" (data set -> metrics), "corruptions" (kind -> metrics by strength).
         probabilities: (N, C).
         test: the N images.
         seconds: that predicting them took.
-        paper: metric -> what a paper prints of the same row, perhaps nothing.
     """
-    calibration = CalibrationResult.from_json(json.dumps(record["calibration"]))
-    metrics = {key: calibration.metrics[key] for key in CALIBRATION}
-    metrics |= {key: record["metrics"][key] for key in OTHERS if key in record["metrics"]}
-    if record["row"] == "baseline":
-        del metrics["mupe"]  # its distance from itself
     confidence, prediction = probabilities.max(1)
     correct = prediction == test.labels
+    per_class = bin_statistics(
+        confidence, correct, calibration.num_bins, calibration.edges, test.labels, len(test.classes)
+    )
     data = Data(test.name, test.fingerprint, len(test))
     return RunRecord(
-        name=record["row"],
+        name=row,
         task="classification",
-        passes=record["passes"],
-        metrics=metrics,
-        provenance=Provenance.of_this_process(record["seed"], data, seconds, torchvision=torchvision.__version__),
+        passes=passes,
+        metrics={**calibration.metrics, **metrics},
+        provenance=Provenance.of_this_process(seed, data, seconds, torchvision=torchvision.__version__),
         reliability=Reliability.of(calibration),
         curves={"risk_coverage": risk_coverage_curve(ranking(1 - confidence, ~correct))},
-        per_class=_per_class(
-            bin_statistics(
-                confidence, correct, calibration.num_bins, calibration.edges, test.labels, len(test.classes)
-            ),
-            test.classes,
-        ),
-        paper_row=paper_row(paper),
+        per_class=_per_class(per_class, test.classes),
+        paper_row=config.paper_rows.get(row),
+        details={"settings": settings_of(config.evaluation), **details},
     )
-
-
-def paper_row(metrics: Mapping[str, float]) -> PaperRow | None:
-    """What a configuration says that its paper prints of a row, if anything."""
-    return PaperRow(source_of(metrics) or "as the configuration has it", dict(metrics)) if metrics else None
 
 
 def _per_class(bins: BinStatistics, classes: Iterable[str]) -> dict[str, dict[str, float]]:

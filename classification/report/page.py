@@ -20,26 +20,27 @@ from ..experiment import Experiment
 from . import results
 from .introduction import configuration, in_words, networks
 from .markup import style
-from .read import Curves, Records, evaluated, logged_accuracies, predictions, recorded_runs
+from .read import Curves, evaluated, logged_accuracies, predictions
 
 
 def write_report(experiment: Experiment) -> Path:
     """Write `<folder>/report.html`, and its two main pictures beside it, and say where they are."""
     config, test = experiment.config, experiment.test_set
-    records = evaluated(config)
+    rows = evaluated(config)
     experiment.step("report")
-    probabilities = {row: predictions(config, row, found[0]["seed"], len(test)) for row, found in records.items()}
+    probabilities = {
+        row: predictions(config, row, runs[0].record.provenance.seed, len(test)) for row, runs in rows.items()
+    }
     logs = {
         student or "teacher": [
             logged_accuracies(experiment.folder_of(student, seed)) for seed in experiment.run_of(student).seeds
         ]
         for student in (None, *config.students)
     }
-    rows = recorded_runs(config)
-    for name, figure in results.main_pictures(config, records, probabilities, test).items():
+    for name, figure in results.main_pictures(config, rows, probabilities, test).items():
         figure.savefig(config.folder / f"{name}.png")
     path = config.folder / "report.html"
-    path.write_text(build_report(config, records, rows, probabilities, logs, test), encoding="utf-8")
+    path.write_text(build_report(config, rows, probabilities, logs, test), encoding="utf-8")
     echo(f"Look at {path}, one page with everything,")
     echo(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
     echo(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")
@@ -48,7 +49,6 @@ def write_report(experiment: Experiment) -> Path:
 
 def build_report(
     config: Config,
-    records: Records,
     rows: Rows,
     probabilities: Mapping[str, Tensor],
     logs: Mapping[str, Sequence[Curves]],
@@ -58,8 +58,7 @@ def build_report(
 
     Args:
         config: of the experiment.
-        records: what `evaluate` measured.
-        rows: the common records of the same rows.
+        rows: what `evaluate` measured.
         probabilities: (N, C) of the first seed of each row.
         logs: accuracies of "teacher" and each student, for each seed, after each epoch.
         test: the N test images.
@@ -68,18 +67,18 @@ def build_report(
         content = {
             "Networks": networks(config, test),
             "Results": results.main_table(config, rows),
-            "Calibration and risk": results.calibration(config, rows, records),
+            "Calibration and risk": results.calibration(config, rows),
             "Classes": sections.classes(rows),
-            "Training": results.training(config, records, logs),
-            "Out-of-distribution images": results.outliers(records),
-            "Corrupted images": results.corruptions(config, records),
+            "Training": results.training(config, rows, logs),
+            "Out-of-distribution images": results.outliers(rows),
+            "Corrupted images": results.corruptions(config, rows),
             "Where student and baseline differ": results.differences(config, probabilities, test),
-            "Compression": results.compression(config, records, test),
+            "Compression": results.compression(config, rows, test),
             "Runs": sections.provenance(rows),
             "Metrics": sections.glossary([run.record for runs in rows.values() for run in runs]),
             "Configuration": configuration(config),
         }
-    colours = results.colours(config, records)
+    colours = results.colours(config, rows)
     student = next(iter(config.students), "baseline")
     cards = style(colours["baseline"], colours[student])
     return document(config.name, in_words(config, test), {"": content}, cards)

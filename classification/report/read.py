@@ -8,25 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from uncertainty_core.report.find import Run
-from uncertainty_core.report.run_record import RunRecord
+from uncertainty_core.report.run_record import FILE, RunRecord
 from uncertainty_core.report.sections import Rows
 
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
-from ..records import paper_row, read_evaluation, run_folder
+from ..records import PREDICTIONS, run_folder, settings_of
 
 # "train" and "test" -> accuracy after each epoch
 Curves = Mapping[str, Sequence[float]]
-
-# what `evaluate` measured by row, once per seed, in the order of the report
-Records = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
@@ -43,57 +39,45 @@ def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
                 yield f"MC-{evaluation.mc_students} {student}", seed
 
 
-def evaluated(config: Config) -> Records:
-    """What `evaluate` wrote for this configuration; what it left behind for others is passed over."""
-    folder = config.folder / "evaluation"
-    found = {(record["row"], record["seed"]): record for record in read_evaluation(config.folder)}
+def evaluated(config: Config) -> Rows:
+    """What `evaluate` wrote for this configuration; what it left behind for others is passed over.
+
+    What a paper prints of the rows is as the configuration has it now.
+    """
     sha256 = cache(network_sha256)
-    records: dict[str, list[dict[str, Any]]] = {}
-    for row, seed in expected_rows(config):
-        if (row, seed) not in found:
-            raise CheckpointError(f"{folder} holds nothing about {row}, seed {seed}: run evaluate first")
-        _check_settings(found[row, seed], config)
-        for name, measured in found[row, seed]["networks"].items():
-            place = config.folder / name
-            if not is_finished(place) or sha256(place) != measured:
-                raise CheckpointError(
-                    f"{place} holds another network than the one {folder} tells of as {row}, seed {seed}: "
-                    "run evaluate again"
-                )
-        records.setdefault(row, []).append(found[row, seed])
-    return records
-
-
-def recorded_runs(config: Config) -> Rows:
-    """The common records of the same rows, with the configuration's numbers of the paper."""
     rows: dict[str, list[Run]] = {}
     for row, seed in expected_rows(config):
         folder = run_folder(config.folder, row, seed)
-        record = replace(RunRecord.read(folder), paper_row=paper_row(config.paper.get(row, {})))
+        if not (folder / FILE).exists():
+            raise CheckpointError(
+                f"{config.folder / 'runs'} holds nothing about {row}, seed {seed}: run evaluate first"
+            )
+        record = RunRecord.read(folder)
+        _check_settings(record, config)
+        for name, measured in record.details["networks"].items():
+            place = config.folder / name
+            if not is_finished(place) or sha256(place) != measured:
+                raise CheckpointError(
+                    f"{place} holds another network than the one {folder} tells of: run evaluate again"
+                )
+        record = replace(record, paper_row=config.paper_rows.get(row))
         rows.setdefault(row, []).append(Run(folder, record, row))
     return rows
 
 
-def _check_settings(record: Mapping[str, Any], config: Config) -> None:
+def _check_settings(record: RunRecord, config: Config) -> None:
     """Raise CheckpointError unless `evaluate` was asked for the same as `config` asks for."""
-    measured = {
-        "num_bins": len(record["calibration"]["bins"]),
-        "edges": record["calibration"]["edges"],
-        "ood": tuple(record["ood"]),
-        "corruptions": tuple(record["corruptions"]),
-        "precision": record["precision"],
-        "channels_last": record["channels_last"],
-    }
-    for key, value in measured.items():
-        if value != getattr(config.evaluation, key):
+    measured = record.details["settings"]
+    for key, value in settings_of(config.evaluation).items():
+        if measured.get(key) != value:
             raise CheckpointError(
-                f"{config.folder / 'evaluation'} was made with another evaluation.{key}: run evaluate again"
+                f"{config.folder / 'runs'} was made with another evaluation.{key}: run evaluate again"
             )
 
 
 def predictions(config: Config, row: str, seed: int, num_images: int) -> Tensor:
     """Probabilities (N, C) that `evaluate` stored, of so many images."""
-    path = config.folder / "evaluation" / row / f"seed-{seed}.safetensors"
+    path = run_folder(config.folder, row, seed) / PREDICTIONS
     try:
         probabilities = load_file(path)["probabilities"]
     except (OSError, SafetensorError) as error:

@@ -3,43 +3,37 @@
 Shapes: N test images, C classes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from uncertainty_core import CalibrationResult, ranking, risk_coverage
-from uncertainty_core.catalog import Metric, metric
+from uncertainty_core import CalibrationResult, bin_statistics, ranking, risk_coverage
+from uncertainty_core.catalog import Metric, in_order
 from uncertainty_core.colours import COLOURS
 from uncertainty_core.plots import reliability_diagram, risk_coverage_plot
+from uncertainty_core.report.find import Run as RecordedRun
 from uncertainty_core.report.markup import paragraph
+from uncertainty_core.report.run_record import RunRecord
 from uncertainty_core.report.sections import Rows, charts, styles, summary
 from uncertainty_core.report.tables import mean_and_deviation, metric_table
 
-from ..config import Config, ConfigError, suggest
+from ..config import Config
 from ..data import ImageSet
 from ..methods import Method
-from ..records import CALIBRATION, OTHERS, paper_row
 from .examples import examples
 from .figures import Point, compression_figure, corruption_figure, training_figure
 from .introduction import describe, listed, parameter_counts
 from .markup import figures
-from .read import Curves, Records
+from .read import Curves
 
 OVERLAID = len(COLOURS)  # predictors in one diagram
 
 
 def main_table(config: Config, rows: Rows) -> str:
     """Every metric of every predictor (DDN table I, Amara table 1, Rota Bulò table 1)."""
-    known = ["passes", *CALIBRATION, *OTHERS]
-    for row, metrics in config.paper.items():
-        for key in metrics:
-            if key not in known:
-                raise ConfigError(f"paper.{row}.{key} is no column of the report{suggest(key, known)}")
-    return summary(rows, {row: paper_row(metrics) for row, metrics in config.paper.items() if row not in rows})
+    return summary(rows, {row: paper for row, paper in config.paper_rows.items() if row not in rows})
 
 
 # --- which rows a diagram shows ----------------------------------------------------------------------------------
@@ -51,44 +45,43 @@ def teacher_row(config: Config) -> str:
     return f"MC-{max(samples)}" if samples else "baseline"
 
 
-def overlaid_rows(config: Config, records: Records) -> list[str]:
+def overlaid_rows(config: Config, rows: Rows) -> list[str]:
     """Baseline, stochastic teacher, students and ensemble, as far as there are colours."""
-    ensembles = [row for row in records if row.startswith("ensemble of ")]
+    ensembles = [row for row in rows if row.startswith("ensemble of ")]
     return list(dict.fromkeys(["baseline", teacher_row(config), *config.students, *ensembles]))[:OVERLAID]
 
 
-def colours(config: Config, records: Records) -> dict[str, str]:
+def colours(config: Config, rows: Rows) -> dict[str, str]:
     """The colour of each overlaid row, the same in all diagrams."""
-    return dict(zip(overlaid_rows(config, records), COLOURS, strict=False))
+    return dict(zip(overlaid_rows(config, rows), COLOURS, strict=False))
 
 
 # --- calibration and risk ----------------------------------------------------------------------------------------
 
 
-def calibration(config: Config, rows: Rows, records: Records) -> str:
+def calibration(config: Config, rows: Rows) -> str:
     """Reliability and risk-coverage (DDN figures 2 and 3); any student can be laid over its teacher (Amara's)."""
-    return charts(rows, styles(rows, overlaid_rows(config, records)))
+    return charts(rows, styles(rows, overlaid_rows(config, rows)))
 
 
-def main_pictures(
-    config: Config, records: Records, probabilities: Mapping[str, Tensor], test: ImageSet
-) -> dict[str, Figure]:
+def main_pictures(config: Config, rows: Rows, probabilities: Mapping[str, Tensor], test: ImageSet) -> dict[str, Figure]:
     """Figures "reliability" and "risk_coverage" of baseline, stochastic teacher and students, as far as they fit."""
-    rows = overlaid_rows(config, records)
-    results = {row: CalibrationResult.from_json(json.dumps(records[row][0]["calibration"])) for row in rows}
-    curves = {}
-    for row in rows:
+    settings, labels = config.evaluation, test.labels.cpu()
+    results, curves = {}, {}
+    for row in overlaid_rows(config, rows):
         confidence, prediction = probabilities[row].max(1)
-        curves[row] = risk_coverage(ranking(1 - confidence, prediction != test.labels.cpu()))
+        bins = bin_statistics(confidence, prediction == labels, settings.num_bins, settings.edges)
+        results[row] = CalibrationResult(bins, settings.edges)
+        curves[row] = risk_coverage(ranking(1 - confidence, prediction != labels))
     return {"reliability": reliability_diagram(results), "risk_coverage": risk_coverage_plot(curves)}
 
 
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-def training(config: Config, records: Records, logs: Mapping[str, Sequence[Curves]]) -> str:
+def training(config: Config, rows: Rows, logs: Mapping[str, Sequence[Curves]]) -> str:
     """Accuracy in training and test over epochs (DDN figure 1), where logs are left."""
-    drawn = colours(config, records)
+    drawn = colours(config, rows)
     drawn["teacher"] = drawn["baseline"]  # it is the same network
     lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in drawn}
     lines = {name: seeds for name, seeds in lines.items() if seeds}
@@ -105,37 +98,40 @@ def training(config: Config, records: Records, logs: Mapping[str, Sequence[Curve
 # --- other images ------------------------------------------------------------------------------------------------
 
 
-def outliers(records: Records) -> str:
+def outliers(rows: Rows) -> str:
     """How well each predictor tells images of other data sets."""
-    names = list(dict.fromkeys(name for found in records.values() for record in found for name in record["ood"]))
-    if not names:
+    found = {row: [outlier_measurements(run.record) for run in runs] for row, runs in rows.items()}
+    columns = outlier_columns(rows["baseline"][0].record.details["ood"])
+    if not columns:
         return ""
-    rows = {row: [outlier_measurements(record) for record in found] for row, found in records.items()}
     note = (
         "How well a low confidence tells images of other data sets from the test images. FPR95 is the share of test "
         "images that are rejected along with 95% of the others."
     )
-    return metric_table(outlier_columns(names), rows, "Out-of-distribution images") + paragraph(note, "note")
+    return metric_table(columns, found, "Out-of-distribution images") + paragraph(note, "note")
 
 
-def outlier_measurements(record: Mapping[str, Any]) -> dict[str, float]:
+def outlier_measurements(record: RunRecord) -> dict[str, float]:
     """Metrics of a record by "<data set> <metric>"."""
-    return {f"{name} {key}": float(value) for name, found in record["ood"].items() for key, value in found.items()}
+    ood = record.details["ood"]
+    return {f"{name} {key}": float(value) for name, found in ood.items() for key, value in found.items()}
 
 
-def outlier_columns(names: Sequence[str]) -> list[Metric]:
-    """The columns of a table of out-of-distribution data sets."""
+def outlier_columns(ood: Mapping[str, Mapping[str, float]]) -> list[Metric]:
+    """The columns of a table of out-of-distribution data sets, from the metrics of each."""
     return [
-        replace(metric(key), key=f"{name} {key}", group=name) for name in names for key in ("auroc", "aupr", "fpr95")
+        replace(found, key=f"{name} {found.key}", group=name)
+        for name, metrics in ood.items()
+        for found in in_order(metrics)
     ]
 
 
-def corruptions(config: Config, records: Records) -> str:
+def corruptions(config: Config, rows: Rows) -> str:
     """Accuracy and ECE against the strength of each corruption."""
-    rows = overlaid_rows(config, records)
+    overlaid = overlaid_rows(config, rows)
     pictures = []
-    for kind in records["baseline"][0]["corruptions"]:
-        accuracy, ece = ({row: _by_strength(records[row], kind, name) for row in rows} for name in ("accuracy", "ece"))
+    for kind in config.evaluation.corruptions:
+        accuracy, ece = ({row: _by_strength(rows[row], kind, name) for row in overlaid} for name in ("accuracy", "ece"))
         said = listed([f"{row} {values[-1]:.2%}" for row, values in accuracy.items()])
         pictures.append(
             (
@@ -147,11 +143,11 @@ def corruptions(config: Config, records: Records) -> str:
     return figures(pictures) if pictures else ""
 
 
-def _by_strength(records: Sequence[Mapping], kind: str, name: str) -> list[float]:
+def _by_strength(runs: Sequence[RecordedRun], kind: str, name: str) -> list[float]:
     """Means over the seeds of a row, of the images as they are first."""
     curves = [
-        [float(values[name]) for values in (record["calibration"]["metrics"], *record["corruptions"][kind])]
-        for record in records
+        [float(values[name]) for values in (run.record.metrics, *run.record.details["corruptions"][kind])]
+        for run in runs
     ]
     return [mean_and_deviation(values)[0] for values in zip(*curves, strict=True)]
 
@@ -167,9 +163,9 @@ def differences(config: Config, probabilities: Mapping[str, Tensor], test: Image
     return examples(test, probabilities["baseline"], probabilities[student], student)
 
 
-def compression(config: Config, records: Records, test: ImageSet) -> str:
+def compression(config: Config, rows: Rows, test: ImageSet) -> str:
     """Error against size, where students differ in nothing else (Rota Bulò figure 3)."""
-    risks = {row: [record["metrics"]["risk"] for record in found] for row, found in records.items()}
+    risks = {row: [run.record.metrics["risk"] for run in runs] for row, runs in rows.items()}
     references = {row: mean_and_deviation(risks[row])[0] for row in dict.fromkeys(["baseline", teacher_row(config)])}
     captions = {
         "penultimate": "Test error with fewer units in the last hidden layer.",

@@ -354,7 +354,7 @@ def test_an_own_folder_of_images_is_trained_on(tmp_path, image_folder):
     config = folder_config(tmp_path, image_folder)
     assert command("train", "--config", config).code == 0
     assert command("evaluate", "--config", config, "evaluation.mc_samples=2").code == 0
-    probabilities = load_file(tmp_path / "out/tiny/evaluation/baseline/seed-0.safetensors")["probabilities"]
+    probabilities = load_file(tmp_path / "out/tiny/runs/baseline/seed-0/probabilities.safetensors")["probabilities"]
     assert probabilities.shape == (8, 2)  # a fifth of the forty
 
 

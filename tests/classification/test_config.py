@@ -61,7 +61,7 @@ def test_shipped_config_loads_and_can_be_run(path):
         build_model(model.name, classes, width=model.width, dropout=model.dropout, penultimate=model.penultimate)
         assert all(milestone < run.training.epochs for milestone in run.training.milestones)
     rows = {"baseline", *config.students, *(f"MC-{m}" for m in config.evaluation.mc_samples)}
-    assert config.paper.keys() <= rows  # else the report would have nowhere to put the paper's values
+    assert config.paper_rows.keys() <= rows  # else the report would have nowhere to put the paper's values
 
 
 PAPERS = [path for path in SHIPPED if path.parent.name != "quick"]
@@ -74,7 +74,7 @@ def test_every_config_of_a_paper_has_a_quick_twin(paper):
     assert twin.data.name == "digits"
     assert twin.folder != config.folder  # it must not replace what took days
     assert twin.teacher.model.name == config.teacher.model.name
-    assert twin.paper == {}  # whose values are of other images
+    assert twin.paper is None  # whose values are of other images
     if paper.stem != "dd_quick_compress":  # which has two points of each line
         assert list(twin.students) == list(config.students)
         for student, run in twin.students.items():
@@ -103,7 +103,7 @@ def test_quick_configs_run_from_end_to_end(name, tmp_path):
     outcome = command("run", "--config", path, *overrides)
     assert outcome.code == 0, outcome.err
     for row in ("baseline", "MC-2", *config.students):
-        assert re.search(rf"^{row} +[12] +0\.\d{{4}} ", outcome.out, re.MULTILINE)
+        assert re.search(rf"^\| {row} +\| [12] +\| \d+\.\d\d +\| 0\.\d{{4}} ", outcome.out, re.MULTILINE)
     assert (tmp_path / name / "report.html").stat().st_size > 10_000
 
 
@@ -160,7 +160,7 @@ teacher: {model: {name: quick, dropout: 0.1, penultimate: 8}, seeds: [3, 4]}
 students:
   A: {method: {name: kd, temperature: 2, alpha: 0.25}, training: {optimizer: adam, milestones: [1, 2]}, seeds: 7}
 evaluation: {ood: digits, corruptions: [noise, blur], edges: left}
-paper: {A: {ece: 1e-2}}
+paper: KD/MNIST
 """)
     )
     student = config.students["A"]
@@ -171,7 +171,7 @@ paper: {A: {ece: 1e-2}}
     assert config.teacher.seeds == (3, 4)
     assert config.data.image_size is None
     assert config.evaluation.ood == ("digits",)
-    assert config.paper == {"A": {"ece": 0.01}}
+    assert config.paper_rows["KD-SN1"].metrics["ece"] == 0.0064
 
 
 # --- upon a base
@@ -291,7 +291,8 @@ def test_the_last_override_wins(write):
         ("data: {bad_images: ignore}", ["data.bad_images", "stop, skip", "'ignore'"]),
         ("evaluation: {corruptions: [fog]}", ["evaluation.corruptions[0]", "noise", "'fog'"]),
         ("students: [A]", ["students", "keys and values"]),
-        ("paper: {A: {ece: low}}", ["paper.A.ece", "a number", "'low'"]),
+        ("paper: {A: {ece: low}}", ["paper", "a word"]),
+        ("paper: KD/minst", ["paper: no paper has a table 'KD/minst'", "KD/MNIST"]),
         ("- 1", ["my_experiment.yaml", "keys and values", "list"]),
         ("a: [", ["my_experiment.yaml", "not YAML"]),
         ("a: !!python/object:os.system {}", ["my_experiment.yaml", "not YAML"]),

@@ -1,5 +1,6 @@
 """What is measured of each predictor."""
 
+import dataclasses
 import math
 import shutil
 
@@ -7,15 +8,16 @@ import pytest
 import torch
 from experiments import TINY, command, write_config
 from safetensors.torch import load_file
-from strict import strictly
 
 from classification.config import load_config
 from classification.corruptions import corrupt
 from classification.data import to_float
 from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
-from classification.records import read_evaluation, write_record
+from classification.records import PREDICTIONS
 from uncertainty_core import derive_seed, state_dict_sha256
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.report.run_record import FILE, RunRecord
 from uncertainty_core.sampling import mc_dropout
 
 STUDENTS = list(TINY["students"])
@@ -28,11 +30,17 @@ def experiment(finished):
 
 @pytest.fixture(scope="module")
 def records(finished):
-    return {(record["row"], record["seed"]): record for record in read_evaluation(finished / "out/tiny")}
+    return records_in(finished / "out/tiny")
+
+
+def records_in(folder):
+    """Records by row and seed."""
+    found = [RunRecord.read(path.parent) for path in (folder / "runs").rglob(FILE)]
+    return {(record.name, record.provenance.seed): record for record in found}
 
 
 def probabilities_of(finished, row, seed=0):
-    return load_file(finished / f"out/tiny/evaluation/{row}/seed-{seed}.safetensors")["probabilities"]
+    return load_file(finished / f"out/tiny/runs/{row}/seed-{seed}/probabilities.safetensors")["probabilities"]
 
 
 def two_classes(*confidences):
@@ -93,7 +101,7 @@ def test_rows_come_in_the_order_of_the_report_with_their_cost(experiment):
 def test_every_row_has_a_record(records, experiment):
     assert records.keys() == {(p.row, p.seed) for p in predictors(experiment)}
     for predictor in predictors(experiment):
-        assert records[predictor.row, predictor.seed]["passes"] == predictor.passes
+        assert records[predictor.row, predictor.seed].passes == predictor.passes
 
 
 def test_the_baseline_is_the_plain_teacher(finished, experiment):
@@ -126,7 +134,10 @@ def test_the_ensemble_is_the_mean_of_its_members(finished, experiment):
 
 def test_evaluation_is_reproducible(copied):
     def written():
-        return {p.relative_to(copied): p.read_bytes() for p in (copied / "out/tiny/evaluation").rglob("seed-*")}
+        files = (copied / "out/tiny/runs").rglob(PREDICTIONS)
+        records = records_in(copied / "out/tiny").items()
+        measured = {who: strict_json(dataclasses.asdict(record) | {"provenance": None}) for who, record in records}
+        return {path.relative_to(copied): path.read_bytes() for path in files}, measured
 
     before = written()
     assert command("evaluate", "--config", copied / "tiny.yaml").code == 0
@@ -136,27 +147,11 @@ def test_evaluation_is_reproducible(copied):
 # --- records
 
 
-def test_records_are_strict_json_and_keep_what_json_lacks(tmp_path):
-    metrics = {"aurc": math.nan, "nll": math.inf, "risk": 0.25}
-    record = {"row": "a", "seed": 3, "passes": 1, "metrics": metrics, "corruptions": {"blur": [{"ece": math.nan}]}}
-    write_record(tmp_path, record, torch.ones(2, 1))
-    written = strictly((tmp_path / "evaluation/a/seed-3.json").read_text())
-    assert written["metrics"] == {"aurc": "nan", "nll": "inf", "risk": 0.25}
-    (read,) = read_evaluation(tmp_path)
-    assert math.isnan(float(read["metrics"]["aurc"]))
-    assert math.isnan(float(read["corruptions"]["blur"][0]["ece"]))
-    assert float(read["metrics"]["nll"]) == math.inf
-    assert (read["row"], read["seed"], read["passes"], read["metrics"]["risk"]) == ("a", 3, 1, 0.25)
-
-
-def test_perfect_predictions_are_recorded(tmp_path):
+def test_perfect_predictions_are_measured():
     # no error to be foretold: AUROC, AUPR and FPR95 are NaN
     with pytest.warns(RuntimeWarning, match="NaN"):
         metrics = error_metrics(two_classes(0.9, 0.8), torch.tensor([0, 0]))
-    write_record(tmp_path, {"row": "a", "seed": 0, "metrics": metrics}, two_classes(0.9, 0.8))
-    strictly((tmp_path / "evaluation/a/seed-0.json").read_text())
-    (read,) = read_evaluation(tmp_path)
-    assert math.isnan(float(read["metrics"]["error_auroc"]))
+    assert math.isnan(metrics["error_auroc"]) and metrics["risk"] == 0
 
 
 def test_every_record_names_the_networks_it_measured(records, finished, experiment):
@@ -168,7 +163,7 @@ def test_every_record_names_the_networks_it_measured(records, finished, experime
     places |= {"MC-3": ["teacher/seed-0"]}
     places |= {row: [f"students/{student}/seed-0"] for student in STUDENTS for row in (student, f"MC-2 {student}")}
     for (row, _), record in records.items():
-        assert record["networks"] == {place: hashes[place] for place in places[row]}
+        assert record.details["networks"] == {place: hashes[place] for place in places[row]}
 
 
 def test_accuracy_in_training_is_that_of_single_passes(records, experiment):
@@ -178,8 +173,8 @@ def test_accuracy_in_training_is_that_of_single_passes(records, experiment):
         for row, network in (("baseline", experiment.teacher), ("KD", experiment.trained("KD", 0))):
             with torch.no_grad():
                 expected = (network(floats).argmax(1) == images.labels).double().mean().item()
-            assert records[row, 0]["metrics"][f"{split}_accuracy"] == expected
-        assert f"{split}_accuracy" not in records["MC-3", 0]["metrics"]
+            assert records[row, 0].metrics[f"{split}_accuracy"] == expected
+        assert f"{split}_accuracy" not in records["MC-3", 0].metrics
 
 
 @pytest.mark.parametrize("part", ["teacher", "students/KD"])
@@ -214,11 +209,11 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
     for samples, twin in (("[2]", "MC-2"), ("[3]", "baseline")):
         options = [f"evaluation.mc_samples={samples}", "evaluation.repetitions=1"]
         assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
-        found = {(record["row"], record["seed"]): record for record in read_evaluation(copied / "out/tiny")}
+        found = records_in(copied / "out/tiny")
         for row, reference in (("MC-2 KD", twin), ("KD", "baseline"), ("DDN", "baseline")):
             ours, theirs = (probabilities_of(copied, name).amax(1).double() for name in (row, reference))
-            assert found[row, 0]["metrics"]["mupe"] == pytest.approx((ours - theirs).square().mean().item(), abs=1e-12)
-            assert found[row, 0]["metrics"]["mupe"] > 1e-6
+            assert found[row, 0].metrics["mupe"] == pytest.approx((ours - theirs).square().mean().item(), abs=1e-12)
+            assert found[row, 0].metrics["mupe"] > 1e-6
 
 
 def test_precision_is_of_the_draws_alone(copied, finished):
@@ -236,11 +231,11 @@ def test_precision_is_of_the_draws_alone(copied, finished):
 
 
 def test_mupe_compares_with_the_baseline(records, finished):
-    assert records["baseline", 0]["metrics"]["mupe"] == 0
+    assert "mupe" not in records["baseline", 0].metrics  # its distance from itself
     baseline = probabilities_of(finished, "baseline").amax(1).double()
     for row in ("KD", "MC-3"):
         expected = (baseline - probabilities_of(finished, row).amax(1).double()).square().mean().item()
-        assert records[row, 0]["metrics"]["mupe"] == pytest.approx(expected)
+        assert records[row, 0].metrics["mupe"] == pytest.approx(expected)
         assert expected > 0
 
 
@@ -250,8 +245,8 @@ def test_records_agree_with_the_predictions_beside_them(records, finished, exper
         probabilities = probabilities_of(finished, row, seed)
         assert probabilities.shape == (797, 10)
         accuracy = (probabilities.argmax(1) == labels).double().mean().item()
-        assert record["calibration"]["metrics"]["accuracy"] == pytest.approx(accuracy)
-        assert record["metrics"]["risk"] == pytest.approx(1 - accuracy)
+        assert record.metrics["accuracy"] == pytest.approx(accuracy)
+        assert record.metrics["risk"] == pytest.approx(1 - accuracy)
 
 
 @pytest.fixture(scope="module")
@@ -264,25 +259,25 @@ def other_images(finished, tmp_path_factory):
     evaluation = {"mc_samples": [2], "repetitions": 1, "ood": "digits", "corruptions": "noise"}
     config = write_config(folder, teacher=teacher, students={"KD": TINY["students"]["KD"]}, evaluation=evaluation)
     assert command("evaluate", "--config", config).code == 0
-    records = {record["row"]: record for record in read_evaluation(folder / "out/tiny")}
+    records = {row: record for (row, _), record in records_in(folder / "out/tiny").items()}
     assert records.keys() == {"baseline", "MC-2", "KD"}
     return records
 
 
 def test_outliers_of_the_same_images_cannot_be_told_apart(other_images):
     for record in other_images.values():
-        assert record["ood"].keys() == {"digits"}
-        assert record["ood"]["digits"]["auroc"] == pytest.approx(0.5)
-        assert record["ood"]["digits"]["aupr"] == pytest.approx(0.5, abs=0.01)
+        assert record.details["ood"].keys() == {"digits"}
+        assert record.details["ood"]["digits"]["auroc"] == pytest.approx(0.5)
+        assert record.details["ood"]["digits"]["aupr"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_corruptions_have_five_strengths_that_hurt_more_and_more(other_images):
     for record in other_images.values():
-        noise = record["corruptions"]["noise"]
-        assert [entry.keys() for entry in noise] == [{"accuracy", "ece", "nll_true"}] * 5
+        noise = record.details["corruptions"]["noise"]
+        assert [entry.keys() >= {"accuracy", "ece", "nll_true"} for entry in noise] == [True] * 5
     baseline = other_images["baseline"]
-    accuracies = [baseline["calibration"]["metrics"]["accuracy"]]
-    accuracies += [entry["accuracy"] for entry in baseline["corruptions"]["noise"]]
+    accuracies = [baseline.metrics["accuracy"]]
+    accuracies += [entry["accuracy"] for entry in baseline.details["corruptions"]["noise"]]
     assert accuracies[0] > 0.6  # there is something to lose
     assert accuracies[5] < accuracies[3] < accuracies[0]
 
@@ -292,15 +287,14 @@ def test_corrupted_images_are_those_of_seed_0(other_images, experiment):
     noisy = to_float(corrupt(test.images, "noise", 3, seed=0), *experiment.statistics)
     with torch.no_grad():
         expected = torch.nn.functional.cross_entropy(experiment.teacher(noisy), test.labels).item()
-    assert other_images["baseline"]["corruptions"]["noise"][2]["nll_true"] == pytest.approx(expected, rel=1e-5)
+    assert other_images["baseline"].details["corruptions"]["noise"][2]["nll_true"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_outliers_and_corruptions_unless_asked_for(copied):
     (folder,) = copied.glob("out/*")
-    for path in (folder / "evaluation").rglob("seed-*"):
-        path.unlink()
+    shutil.rmtree(folder / "runs")
     options = ["evaluation.mc_samples=[]", "evaluation.mc_students=0"]
     assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0
-    records = read_evaluation(folder)
-    assert {record["row"] for record in records} == {"baseline", "ensemble of 2", *STUDENTS}
-    assert all(record["ood"] == {} and record["corruptions"] == {} for record in records)
+    records = records_in(folder)
+    assert {row for row, _ in records} == {"baseline", "ensemble of 2", *STUDENTS}
+    assert all(record.details["ood"] == record.details["corruptions"] == {} for record in records.values())

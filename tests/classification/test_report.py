@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import io
-import json
 import math
 import re
 from pathlib import Path
@@ -12,27 +11,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import yaml
 from matplotlib.colors import to_hex
 from pages import Page, check_self_contained, headings, table_rows, text_of
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from classification.checkpoint import CheckpointError
-from classification.config import Config, ConfigError, Data, Evaluation, Model, Run, load_config
+from classification.config import Config, Data, Evaluation, Model, Run, load_config
 from classification.data import ImageSet
 from classification.evaluate import predictors
 from classification.experiment import Experiment
 from classification.methods import DDN, KD, DropoutDistillation, Standard
-from classification.records import run_folder, run_record
+from classification.records import PREDICTIONS, run_folder, run_record, write_run
 from classification.report import build_report, write_report
 from classification.report import markup as report_markup
 from classification.report.examples import PER_GROUP, example_groups, examples, histograms
 from classification.report.figures import compression_figure, corruption_figure, training_figure
 from classification.report.introduction import config_yaml, describe, in_words, listed, networks, parameter_counts
 from classification.report.markup import image
-from classification.report.read import evaluated, expected_rows, predictions, recorded_runs
+from classification.report.read import evaluated, expected_rows, predictions
 from classification.report.results import (
     compression_curves,
     corruptions,
@@ -43,8 +40,8 @@ from classification.report.results import (
 )
 from uncertainty_core import CalibrationMetric
 from uncertainty_core.errors import UserError
+from uncertainty_core.functional import BIN_METRICS, FINE_BIN_METRICS
 from uncertainty_core.report import Run as RecordedRun
-from uncertainty_core.report.paper_rows import source_of
 from uncertainty_core.report.run_record import FILE
 from uncertainty_core.report.tables import metric_table
 
@@ -71,45 +68,36 @@ def softmax(row, seed):
     return logits.softmax(1)
 
 
-def record_of(config, row, seed, probabilities):
-    """What `evaluate` writes, with made-up numbers beside the calibration."""
+def record_of(config, row, seed, probabilities, test=TEST):
+    """What `evaluate` records, with made-up numbers beside the calibration."""
     metric = CalibrationMetric(3, config.evaluation.num_bins, config.evaluation.edges)
-    metric.update(probabilities, LABELS)
+    metric.update(probabilities, test.labels)
     result = metric.result()
-    return {
-        "row": row,
-        "seed": seed,
-        "passes": int(re.match(r"MC-(\d+)|", row)[1] or 1),
+    metrics = {"risk": 1 - result.scores["accuracy"], "aurc": 0.1, "mupe": 0.2, "error_auroc": 0.5}
+    details = {
         "networks": {},
-        "precision": config.evaluation.precision,
-        "channels_last": config.evaluation.channels_last,
-        "metrics": {"risk": 1 - result.scores["accuracy"], "aurc": 0.1, "mupe": 0.2, "error_auroc": 0.5},
-        "calibration": json.loads(result.to_json()),
         "ood": {name: {"auroc": 0.9, "aupr": 0.8, "fpr95": 0.3} for name in config.evaluation.ood},
         "corruptions": {
-            kind: [{"accuracy": 0.5 - 0.1 * k, "ece": 0.1 * k, "nll_true": 1.0} for k in range(5)]
+            kind: [{"accuracy": 0.5 - 0.1 * k, "ece": 0.1 * k} for k in range(5)]
             for kind in config.evaluation.corruptions
         },
     }
-
-
-def run_of(config, record, probabilities):
-    return run_record(record, probabilities, TEST, 1.0, config.paper.get(record["row"], {}))
+    passes = int(re.match(r"MC-(\d+)|", row)[1] or 1)
+    return run_record(config, row, seed, passes, result, metrics, details, probabilities, test, 2.5)
 
 
 def world(config):
-    """(records, rows, probabilities, logs) of an experiment."""
-    records, rows, probabilities = {}, {}, {}
+    """(rows, probabilities, logs) of an experiment."""
+    rows, probabilities = {}, {}
     for row, seed in expected_rows(config):
         p = softmax(row, seed)
         probabilities.setdefault(row, p)
-        records.setdefault(row, []).append(record_of(config, row, seed, p))
-        run = run_of(config, records[row][-1], p)
-        rows.setdefault(row, []).append(RecordedRun(run_folder(config.folder, row, seed), run, row))
+        run = RecordedRun(run_folder(config.folder, row, seed), record_of(config, row, seed, p), row)
+        rows.setdefault(row, []).append(run)
     curves = {"train": [0.6, 0.9], "test": [0.6, 0.8]}
     logs = {"teacher": [{"train": [0.4, 0.8], "test": [0.5, 0.75]}]}
     logs |= {name: [curves for _ in run.seeds] for name, run in config.students.items()}
-    return records, rows, probabilities, logs
+    return rows, probabilities, logs
 
 
 def report(config):
@@ -124,7 +112,7 @@ FULL = Config(
         "narrower": Run(model=Model(width=0.25), method=KD()),
     },
     evaluation=Evaluation(mc_samples=(2, 5), repetitions=2, ood=("mnist", "folder:a&b"), corruptions=("noise", "blur")),
-    paper={"baseline": {"msce": 0.009676, "risk": 0.1331}, "MC-7": {"ece": 0.0123}},
+    paper="DDN/CIFAR10",
 )
 
 
@@ -142,8 +130,7 @@ def test_the_common_record_of_a_row():
     config = Config(evaluation=Evaluation(mc_samples=(), num_bins=4, ood=("mnist",)))
     # sure of class 0 six times and of class 1 six times: each is right twice; class 2 is never predicted
     p = torch.tensor([[1.0, 0, 0]] * 6 + [[0, 1.0, 0]] * 6)
-    record = record_of(config, "student", 3, p)
-    run = run_record(record, p, TEST, 2.5, {"risk": 0.1})
+    run = record_of(config, "student", 3, p)
     assert (run.name, run.task, run.passes) == ("student", "classification", 1)
     assert (run.provenance.seed, run.provenance.seconds) == (3, 2.5)
     assert run.provenance.data.size == 12
@@ -160,47 +147,45 @@ def test_the_common_record_of_a_row():
     # labels go 0, 1, 2, 0, 1, 2, ...: two of the four images of class 0 are among the first six
     assert run.per_class["recall"] == {CLASSES[0]: 0.5, CLASSES[1]: 0.5, CLASSES[2]: 0.0}
     assert run.per_class["ece"] == {CLASSES[0]: 0.5, CLASSES[1]: 0.5, CLASSES[2]: 1.0}
-    assert run.paper_row.metrics == {"risk": 0.1}
-    assert "mupe" not in run_record(record | {"row": "baseline"}, p, TEST, 1.0, {}).metrics
-    assert run_record(record, p, TEST, 1.0, {}).paper_row is None
-    assert outlier_measurements(record) == {"mnist auroc": 0.9, "mnist aupr": 0.8, "mnist fpr95": 0.3}
+    assert run.paper_row is None
+    # every number that was measured is there
+    assert run.metrics.keys() >= {*BIN_METRICS, *FINE_BIN_METRICS, "brier", "entropy", "error_auroc", "aurc"}
+    assert outlier_measurements(run) == {"mnist auroc": 0.9, "mnist aupr": 0.8, "mnist fpr95": 0.3}
 
 
 def test_a_class_without_images_has_no_numbers():
     labels = torch.tensor([0, 0, 2])
     images = ImageSet(torch.zeros(3, 1, 8, 8).byte(), labels, ("a", "b", "c"), (0, 1, 2), "t")
     p = torch.tensor([[0.75, 0.25, 0.0]] * 3)
-    metric = CalibrationMetric(3)
-    metric.update(p, labels)
-    record = record_of(Config(), "x", 0, softmax("x", 0)) | {"calibration": json.loads(metric.result().to_json())}
-    assert run_record(record, p, images, 1.0, {}).per_class["recall"] == {"a": 1.0, "c": 0.0}
+    assert record_of(Config(), "x", 0, p, images).per_class["recall"] == {"a": 1.0, "c": 0.0}
 
 
-def test_papers_are_quoted_alike_everywhere():
-    """Each row that a shipped configuration quotes is one of `paper_rows`, as far as it goes."""
-    quoted = [
-        values
-        for path in sorted((ROOT / "configs" / "classification").glob("*.yaml"))
-        for values in (yaml.safe_load(path.read_text(encoding="utf-8")).get("paper") or {}).values()
-    ]
-    assert len(quoted) > 30
-    for values in quoted:
-        assert source_of(values) is not None, values
+def test_papers_are_quoted_by_the_names_of_the_rows():
+    quoting = 0
+    for path in sorted((ROOT / "configs" / "classification").glob("*.yaml")):
+        config = load_config(path)
+        rows = [row for row, _ in expected_rows(config)]
+        quoting += bool(config.paper_rows.keys() & rows)
+        assert config.paper is None or {"baseline", *config.students} <= config.paper_rows.keys()
+    assert quoting == 9
 
 
 def test_outlier_table_has_a_heading_over_each_data_set():
     rows = {"baseline": [{"a auroc": 0.5, "a aupr": 0.25, "a fpr95": 1.0, "b auroc": 0.75}]}
-    groups, head, body = table_rows(metric_table(outlier_columns(["a", "b"]), rows, "Outliers"))
+    groups, head, body = table_rows(
+        metric_table(outlier_columns({k: {"auroc": 1, "aupr": 1, "fpr95": 1} for k in "ab"}), rows, "Outliers")
+    )
     assert [text_of(cell) for cell in groups] == ["", "a", "b"]
     assert ['colspan="3"' in cell for cell in groups] == [False, True, True]
     assert text_of(head[3]) == "FPR95 ↓ , lower is better %"
     assert [text_of(cell) for cell in body] == ["baseline", "50.00", "25.00", "100.00", "75.00", "—", "—"]
 
 
-def test_a_metric_of_the_paper_must_be_a_column():
-    config = dataclasses.replace(FULL, paper={"baseline": {"msse": 0.1}})
-    with pytest.raises(ConfigError, match=r"^paper.baseline.msse is no column of the report; did you mean msce\?$"):
-        main_table(config, world(config)[1])
+def results_of(html):
+    """Row -> label of a column -> cell, of the table of results."""
+    head, *rows = table_rows(html[html.index('id="results"') :] if 'id="results"' in html else html)
+    labels = [text_of(cell).split(" ↓")[0].split(" ↑")[0].removesuffix(" %") for cell in head]
+    return {text_of(row[0]): dict(zip(labels, map(text_of, row), strict=True)) for row in rows}
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
@@ -240,10 +225,10 @@ def test_names_are_text(full):
 
 
 def test_paper_values_stand_below_ours(full):
-    rows = {text_of(row[0]): [text_of(cell) for cell in row] for row in table_rows(full[full.index('id="results"') :])}
-    assert rows["baseline"][3].endswith("paper 13.31")
-    assert rows["baseline"][5].endswith("paper 0.9676")
-    assert rows["MC-7"][4] == "— paper 0.0123"
+    rows = results_of(full)
+    assert rows["baseline"]["Risk"].endswith("paper 13.31")
+    assert rows["baseline"]["MSCE"].endswith("paper 0.9676")
+    assert rows["MC-100"]["MSCE"] == "— paper 0.0330"
     assert {
         "MC-2 n = 2",
         "MC-5 n = 2",
@@ -280,27 +265,26 @@ def test_what_is_missing_is_left_out(config, missing):
 
 def test_no_log_no_training_section():
     config = Config(evaluation=PLAIN)
-    records, rows, probabilities, _ = world(config)
-    assert "Training" not in headings(build_report(config, records, rows, probabilities, {"teacher": [{}]}, TEST))
+    rows, probabilities, _ = world(config)
+    assert "Training" not in headings(build_report(config, rows, probabilities, {"teacher": [{}]}, TEST))
 
 
 def test_accuracy_in_training_is_shown_where_it_was_measured():
-    config = Config(evaluation=Evaluation(mc_samples=(2,)), paper={"baseline": {"train_accuracy": 0.9987}})
-    records, rows, probabilities, logs = world(config)
+    config = Config(evaluation=Evaluation(mc_samples=(2,)), paper="KD/MNIST")
+    rows, probabilities, logs = world(config)
     rows["baseline"][0].record.metrics["train_accuracy"] = 0.5
-    html = build_report(config, records, rows, probabilities, logs, TEST)
-    head, baseline, sampled = table_rows(html[html.index('id="results"') :])
-    assert [text_of(cell).split(" acc.")[0] for cell in head[2:4]] == ["Training", "Test"]  # no validation images
-    assert text_of(baseline[2]) == "50.00 paper 99.87"
-    assert text_of(sampled[2]) == "—"
+    found = results_of(build_report(config, rows, probabilities, logs, TEST))
+    assert found["baseline"]["Training acc."] == "50.00 paper 99.87"
+    assert found["MC-2"]["Training acc."] == "—"
+    assert "Validation acc." in found["baseline"]  # of the paper alone
 
 
 def test_undefined_and_infinite_metrics_are_said():
     config = Config(evaluation=PLAIN, students={"a": STUDENT})
-    rows = world(config)[1]
+    rows = world(config)[0]
     rows["a"][0].record.metrics.update(aurc=math.nan, mupe=math.inf, nll_true=math.inf)
-    (row,) = (row for row in table_rows(main_table(config, rows)) if text_of(row[0]) == "a")
-    assert [text_of(row[k]) for k in (7, 11, 12)] == ["∞", "undefined", "∞"]
+    row = results_of(main_table(config, rows))["a"]
+    assert [row[label] for label in ("NLL true", "AURC", "MUPE")] == ["∞", "undefined", "∞"]
 
 
 # --- which rows are drawn ----------------------------------------------------------------------------------------
@@ -328,10 +312,10 @@ def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
         lambda accuracy, ece: drawn.update(accuracy=accuracy, ece=ece) or corruption_figure(accuracy, ece),
     )
     config = Config(evaluation=Evaluation(mc_samples=(2,), repetitions=2, corruptions=("noise",)))
-    records = world(config)[0]
-    records["MC-2"][1]["corruptions"]["noise"] = [{"accuracy": 0.1, "ece": 0.5}] * 5
-    html = corruptions(config, records)
-    clean = [record["calibration"]["metrics"]["accuracy"] for record in records["MC-2"]]
+    rows = world(config)[0]
+    rows["MC-2"][1].record.details["corruptions"]["noise"] = [{"accuracy": 0.1, "ece": 0.5}] * 5
+    html = corruptions(config, rows)
+    clean = [run.record.metrics["accuracy"] for run in rows["MC-2"]]
     # the mean over two seeds, one of which falls from 0.5 by 0.1 each time
     assert drawn["accuracy"]["MC-2"] == pytest.approx([sum(clean) / 2, 0.3, 0.25, 0.2, 0.15, 0.1])
     assert drawn["ece"]["MC-2"][1:] == pytest.approx([0.25, 0.3, 0.35, 0.4, 0.45])
@@ -556,12 +540,8 @@ def written(config, folder):
     """`config`, with all that training and evaluation leave in `folder`."""
     config = dataclasses.replace(config, output=str(folder))
     for row, seed in expected_rows(config):
-        place = config.folder / "evaluation" / row
-        place.mkdir(parents=True, exist_ok=True)
         p = softmax(row, seed)
-        (place / f"seed-{seed}.json").write_text(json.dumps(record_of(config, row, seed, p)))
-        save_file({"probabilities": p}, place / f"seed-{seed}.safetensors")
-        run_of(config, record_of(config, row, seed, p), p).write(run_folder(config.folder, row, seed))
+        write_run(run_folder(config.folder, row, seed), record_of(config, row, seed, p), p)
     for place in ("teacher/seed-0", "students/a/seed-0"):
         (config.folder / place).mkdir(parents=True)
         (config.folder / place / "log.csv").write_text(
@@ -605,7 +585,7 @@ def test_leftovers_of_other_settings_are_passed_over(tmp_path):
     fewer = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, mc_samples=(2,)))
     assert list(evaluated(config)) == ["baseline", "MC-10", "MC-2", "a", "MC-3 a"]
     assert list(evaluated(fewer)) == ["baseline", "MC-2", "a", "MC-3 a"]
-    assert [record["seed"] for record in evaluated(fewer)["a"]] == [0, 1]
+    assert [run.record.provenance.seed for run in evaluated(fewer)["a"]] == [0, 1]
 
 
 def test_nothing_evaluated_is_said_in_a_sentence(tmp_path):
@@ -617,29 +597,17 @@ def test_nothing_evaluated_is_said_in_a_sentence(tmp_path):
 
 def test_a_part_that_is_missing_is_named(tmp_path):
     config = written(ON_DISK, tmp_path)
-    (config.folder / "evaluation" / "a" / "seed-1.json").unlink()
+    (run_folder(config.folder, "a", 1) / FILE).unlink()
     with pytest.raises(CheckpointError, match=r"holds nothing about a, seed 1: run evaluate first$"):
         evaluated(config)
 
 
 def test_what_the_configuration_says_of_its_paper_now_is_shown(tmp_path):
     config = written(ON_DISK, tmp_path)
-    config = dataclasses.replace(config, paper={"a": {"ece": 0.5}})
-    rows = recorded_runs(config)
-    assert {row: runs[0].record.paper_row and runs[0].record.paper_row.metrics for row, runs in rows.items()} == {
-        "baseline": None,
-        "MC-10": None,
-        "MC-2": None,
-        "a": {"ece": 0.5},
-        "MC-3 a": None,
-    }
-
-
-def test_a_row_without_its_common_record_is_named(tmp_path):
-    config = written(ON_DISK, tmp_path)
-    (run_folder(config.folder, "a", 1) / FILE).unlink()
-    with pytest.raises(UserError, match=r"there is no run.json in .*/a/seed-1: evaluate"):
-        recorded_runs(config)
+    config = dataclasses.replace(config, paper="DDN/CIFAR10")
+    quoted = {row: runs[0].record.paper_row for row, runs in evaluated(config).items()}
+    assert {row for row, paper in quoted.items() if paper} == {"baseline", "MC-10"}
+    assert quoted["MC-10"].metrics["passes"] == 10
 
 
 @pytest.mark.parametrize(
@@ -663,11 +631,12 @@ def test_an_evaluation_of_other_things_is_refused(key, tmp_path):
 
 def test_damaged_files_are_refused(tmp_path):
     config = written(ON_DISK, tmp_path)
-    (config.folder / "evaluation" / "a" / "seed-0.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(CheckpointError, match=r"a/seed-0.safetensors cannot be read .* run evaluate again$"):
+    place = run_folder(config.folder, "a", 0)
+    (place / PREDICTIONS).write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match=r"a/seed-0/probabilities.safetensors cannot be read .* evaluate again$"):
         predictions(config, "a", 0, 12)
     with pytest.raises(CheckpointError, match=r"predictions for 12 images, but there are 13: run evaluate again$"):
         predictions(config, "baseline", 0, 13)
-    (config.folder / "evaluation" / "a" / "seed-0.json").write_text('{"row": ')
-    with pytest.raises(CheckpointError, match=r"a/seed-0.json is damaged .*: run evaluate again$"):
+    (place / FILE).write_text('{"row": ')
+    with pytest.raises(UserError, match=r"a/seed-0/run.json is damaged .*: evaluate"):
         evaluated(config)

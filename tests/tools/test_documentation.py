@@ -69,7 +69,7 @@ def test_the_first_demo_leaves_its_pictures(tmp_path):
     assert outcome.code == 0, outcome.err
     assert "\r" not in outcome.err  # a progress bar is for terminals
     for row in ("baseline", "MC-2", *config["students"]):
-        assert re.search(rf"^{row} +[12] +0\.", outcome.out, re.MULTILINE)  # in the table
+        assert re.search(rf"^\| {row} +\| [12] +\| \d+\.\d\d ", outcome.out, re.MULTILINE)  # in the table
     pictures = re.findall(r"demo/\S+\.(?:png|html)", outcome.out)
     assert len(pictures) == 3
     assert all((tmp_path / picture).stat().st_size > 10_000 for picture in pictures)

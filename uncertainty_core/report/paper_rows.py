@@ -6,54 +6,47 @@ KD     Amara, Clark: Uncertainty transfer with knowledge distillation, 2020
 DUDES  Landgraf, Wursthorn, Hillemann, Ulrich: DUDES, 2023
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from ..errors import UserError
-from .run_record import PaperRow
 
-# Gurau 2018, table I; prints MSCE and MCE times 100
+
+@dataclass(frozen=True)
+class PaperRow:
+    """What a paper prints of a predictor: where, and its values in the units of our own."""
+
+    source: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", numbers(self.metrics))
+        object.__setattr__(self, "per_class", {name: numbers(column) for name, column in self.per_class.items()})
+
+
+def numbers(values: Mapping[str, float | str]) -> dict[str, float]:
+    """The same values as floats; what JSON lacks (NaN, infinity) is a word there."""
+    return {name: float(value) for name, value in values.items()}
+
+
+# Gurau 2018, table I; the paper prints MSCE and its MCE times 100
+_DDN_CIFAR10_COLUMNS = ("msce", "mce_squared", "risk", "nll_pred", "entropy", "passes")
 _DDN_CIFAR10 = {
-    "baseline": {
-        "msce": 0.009676,
-        "mce_squared": 0.050694,
-        "risk": 0.1331,
-        "nll_pred": 0.0634,
-        "entropy": 0.1331,
-        "passes": 1,
-    },
-    "MC-10": {
-        "msce": 0.000334,
-        "mce_squared": 0.008898,
-        "risk": 0.1209,
-        "nll_pred": 0.1293,
-        "entropy": 0.2661,
-        "passes": 10,
-    },
-    "MC-100": {
-        "msce": 0.000330,
-        "mce_squared": 0.005250,
-        "risk": 0.1169,
-        "nll_pred": 0.1318,
-        "entropy": 0.2790,
-        "passes": 100,
-    },
-    "DDN": {
-        "msce": 0.000927,
-        "mce_squared": 0.010790,
-        "risk": 0.1002,
-        "nll_pred": 0.1267,
-        "entropy": 0.4445,
-        "passes": 1,
-    },
+    "baseline": (0.009676, 0.050694, 0.1331, 0.0634, 0.1331, 1),
+    "MC-10": (0.000334, 0.008898, 0.1209, 0.1293, 0.2661, 10),
+    "MC-100": (0.000330, 0.005250, 0.1169, 0.1318, 0.2790, 100),
+    "DDN": (0.000927, 0.010790, 0.1002, 0.1267, 0.4445, 1),
 }
 
-# Gurau 2018, table II; prints AP and AR as fractions, MSCE and MCE times 100
+# Gurau 2018, table II; likewise, and AP and AR as fractions
+_DDN_COCO_COLUMNS = ("AP", "AR100", "msce", "mce_squared", "nll_pred")
 _DDN_COCO = {
-    "R50/baseline": {"AP": 29.2, "AR100": 41.3, "msce": 0.01638, "mce_squared": 0.02064, "nll_pred": 1.109},
-    "R50/DDN": {"AP": 29.2, "AR100": 40.8, "msce": 0.00757, "mce_squared": 0.01299, "nll_pred": 1.488},
-    "R101/baseline": {"AP": 32.0, "AR100": 44.2, "msce": 0.01816, "mce_squared": 0.02285, "nll_pred": 1.109},
-    "R101/DDN": {"AP": 31.8, "AR100": 43.3, "msce": 0.00706, "mce_squared": 0.01347, "nll_pred": 1.525},
+    "R50/baseline": (29.2, 41.3, 0.01638, 0.02064, 1.109),
+    "R50/DDN": (29.2, 40.8, 0.00757, 0.01299, 1.488),
+    "R101/baseline": (32.0, 44.2, 0.01816, 0.02285, 1.109),
+    "R101/DDN": (31.8, 43.3, 0.00706, 0.01347, 1.525),
 }
 
 # Rota Bulò 2016, table 1, errors; left half: three predictors, right half: distilled on training and on test images
@@ -116,12 +109,16 @@ def _by_class(values: str) -> dict[str, float]:
 
 PAPER_ROWS = {
     **{
-        f"DDN/CIFAR10/{name}": PaperRow("Gurau 2018, table I (DenseNet-40, CIFAR-10)", metrics)
-        for name, metrics in _DDN_CIFAR10.items()
+        f"DDN/CIFAR10/{name}": PaperRow(
+            "Gurau 2018, table I (DenseNet-40, CIFAR-10)", dict(zip(_DDN_CIFAR10_COLUMNS, row, strict=True))
+        )
+        for name, row in _DDN_CIFAR10.items()
     },
     **{
-        f"DDN/COCO/{name}": PaperRow("Gurau 2018, table II (Faster R-CNN, COCO)", metrics)
-        for name, metrics in _DDN_COCO.items()
+        f"DDN/COCO/{name}": PaperRow(
+            "Gurau 2018, table II (Faster R-CNN, COCO)", dict(zip(_DDN_COCO_COLUMNS, row, strict=True))
+        )
+        for name, row in _DDN_COCO.items()
     },
     **{
         f"DD/{network}/{name}": PaperRow(f"Rota Bulò 2016, table 1 ({network})", {"risk": risk})
@@ -147,11 +144,18 @@ PAPER_ROWS = {
 def paper_row(key: str) -> PaperRow:
     """The row "<method>/<data>/<predictor>" of a paper, for example "DDN/CIFAR10/MC-100"."""
     if key not in PAPER_ROWS:
-        near = get_close_matches(key, PAPER_ROWS, n=3, cutoff=0)
-        raise UserError(f"no paper has a row {key!r}; near it are {', '.join(near)}")
+        raise UserError(f"no paper has a row {key!r}; near it are {_near(key, PAPER_ROWS)}")
     return PAPER_ROWS[key]
 
 
-def source_of(metrics: Mapping[str, float]) -> str | None:
-    """The table that prints these values, None if it is none of ours."""
-    return next((row.source for row in PAPER_ROWS.values() if metrics.items() <= row.metrics.items()), None)
+def paper_table(table: str) -> dict[str, PaperRow]:
+    """All rows "<method>/<data>" of a paper by predictor, for example "DDN/CIFAR10"."""
+    rows = {key.removeprefix(f"{table}/"): row for key, row in PAPER_ROWS.items() if key.startswith(f"{table}/")}
+    if not rows:
+        tables = {key.rpartition("/")[0] for key in PAPER_ROWS}
+        raise UserError(f"no paper has a table {table!r}; near it are {_near(table, sorted(tables))}")
+    return rows
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    return ", ".join(get_close_matches(word, list(known), n=3, cutoff=0))

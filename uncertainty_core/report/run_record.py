@@ -13,15 +13,16 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
 from ..io.files import write_atomically
 from ..io.strict_json import strict_json
+from .paper_rows import PaperRow, numbers
 
 if TYPE_CHECKING:  # records are read and compared where no torch is needed
     from ..functional.calibration import CalibrationResult
@@ -116,19 +117,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PaperRow:
-    """What a paper prints of the same predictor: where, and its values in the units of our own."""
-
-    source: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", _numbers(self.metrics))
-        object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
-
-
-@dataclass(frozen=True)
 class Data:
     """What was predicted: a name for people, a checksum of its content, and the number of images."""
 
@@ -180,10 +168,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _numbers(values: Mapping[str, float | str]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
-
-
 @dataclass(frozen=True)
 class RunRecord:
     """One predictor on one data set.
@@ -200,6 +184,7 @@ class RunRecord:
         per_class: class -> value, by metric.
         pictures: in the order in which to show them.
         paper_row: what a paper prints of the same predictor, see `paper_rows`.
+        details: JSON values that are for the package that wrote the record alone; the page does not show them.
     """
 
     name: str
@@ -213,13 +198,14 @@ class RunRecord:
     pictures: list[Picture] = field(default_factory=list)
     paper_row: PaperRow | None = None
     equal_count: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
-        object.__setattr__(self, "metrics", _numbers(self.metrics))
-        object.__setattr__(self, "equal_count", _numbers(self.equal_count))
-        object.__setattr__(self, "per_class", {name: _numbers(column) for name, column in self.per_class.items()})
+        object.__setattr__(self, "metrics", numbers(self.metrics))
+        object.__setattr__(self, "equal_count", numbers(self.equal_count))
+        object.__setattr__(self, "per_class", {name: numbers(column) for name, column in self.per_class.items()})
 
     @property
     def row(self) -> dict[str, float]:

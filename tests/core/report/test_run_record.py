@@ -12,7 +12,7 @@ from strict import strictly
 
 from uncertainty_core import CalibrationMetric, ranking
 from uncertainty_core.errors import UserError
-from uncertainty_core.report.paper_rows import PAPER_ROWS, paper_row, source_of
+from uncertainty_core.report.paper_rows import PAPER_ROWS, paper_row, paper_table
 from uncertainty_core.report.run_record import (
     Curve,
     PaperRow,
@@ -174,8 +174,8 @@ def test_rows_of_the_papers():
     assert paper_row("DD/CIFAR10 Quick/distillation, test").metrics == {"risk": 0.1723}
     assert "DD/MNIST LeNet/distillation, test" not in PAPER_ROWS  # which the paper has not
     assert paper_row("KD/MNIST/KD-SN3").metrics["mupe"] == 0.0016
-    assert source_of({"risk": 0.0051}) == "Rota Bulò 2016, table 1 (MNIST LeNetAll)"
-    assert source_of({"risk": 0.123456}) is None
+    assert list(paper_table("DD/MNIST LeNetAll")) == ["baseline", "MC-100", "distillation"]
+    assert paper_table("DD/MNIST LeNetAll")["baseline"].metrics == {"risk": 0.0051}
 
 
 @pytest.mark.parametrize("name", ["teacher", "student", "Holder, teacher", "Holder, student"])
