@@ -150,4 +150,4 @@ def test_evaluates_detections(run):
     found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "score": 0.9}]
     (run.folder / "found.json").write_text(json.dumps(found))
     table = run("distilled-uncertainty", "evaluate-detections", "truth.json", "found.json")
-    assert re.search(r"^d.ece +0\.10000 ", table, re.IGNORECASE | re.MULTILINE), table  # |0.9 - 1|
+    assert re.search(r"^D-ECE +0\.1000 ", table, re.MULTILINE), table  # |0.9 - 1|
