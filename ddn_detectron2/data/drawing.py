@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uncertainty_core.drawing import Random, clouds, keyed_random
+from uncertainty_core.textures import Random, clouds, keyed_random
 
 from .shapes import CLASSES, SUBPIXELS, area, clip, coverage, outline, place
 

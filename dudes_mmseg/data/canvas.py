@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from uncertainty_core.drawing import Random, clouds
+from uncertainty_core.textures import Random, clouds
 
 Colour = Sequence[float] | np.ndarray
 Surface = Callable[[np.ndarray, np.ndarray], np.ndarray]  # brightness to add at rows (h, 1) and columns (1, w)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uncertainty_core.drawing import Random, keyed_random
+from uncertainty_core.textures import Random, keyed_random
 
 from . import cityscapes_labels as ids
 from .canvas import Canvas

@@ -17,8 +17,8 @@ import dudes_mmseg
 from dudes_mmseg.data import NUM_STREETS, cityscapes_labels, draw_street, write_streets
 from dudes_mmseg.data.canvas import Canvas, inside
 from dudes_mmseg.data.streets import VERSION
-from uncertainty_core.drawing import Random
 from uncertainty_core.errors import UserError
+from uncertainty_core.textures import Random
 
 init_default_scope("mmseg")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uncertainty_core.drawing import Random, clouds, keyed_random
+from uncertainty_core.textures import Random, clouds, keyed_random
 
 
 @pytest.mark.parametrize(("height", "width", "period"), [(7, 9, 3), (4, 4, 2), (5, 3, 10)])
