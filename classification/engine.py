@@ -7,6 +7,7 @@ Shapes: N images, C classes, B images of a batch.
 """
 
 import csv
+import io
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from uncertainty_core import CalibrationMetric, derive_seed, drawn_dropout, drop
 from uncertainty_core.cli import progress
 from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.io.claims import clear
+from uncertainty_core.io.files import write_text
 
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
 from .config import ConfigError, Data, Run, Training
@@ -225,7 +227,8 @@ def _train_epoch(
 
 
 def _write_log(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -17,6 +17,7 @@ from pathlib import Path
 from uncertainty_core.cli import add_common_flags, echo, program
 from uncertainty_core.detection import Settings
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.files import write_text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(str(error)) from None
         echo(f"temperature {temperature:.4f}")
         if args.apply is not None:
-            args.output.write_text(json.dumps(scale_results(args.apply, temperature)), encoding="utf-8")
+            write_text(args.output, json.dumps(scale_results(args.apply, temperature)))
             echo(f"wrote {args.output}")
 
 

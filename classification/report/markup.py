@@ -1,6 +1,5 @@
 """Drawings and test images as parts of the page, and the style of what this report alone has."""
 
-import io
 from collections.abc import Iterable
 from html import escape
 
@@ -9,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from uncertainty_core.colours import CARD, DARK_CARD, legible
+from uncertainty_core.io.files import png
 from uncertainty_core.report.markup import data_uri, picture, side_by_side
 
 FIGURE_WIDTH = 4.4  # inches: all drawings are as wide, so that their letters are as large
@@ -24,9 +24,8 @@ def figures(pictures: Iterable[tuple[Figure, str, str]]) -> str:
 
 def _figure(figure: Figure, alternative: str, caption: str) -> str:
     figure.set_size_inches(figure.get_size_inches() * FIGURE_WIDTH / figure.get_figwidth())
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=FIGURE_DPI, facecolor="white", metadata={"Software": None})
-    return picture(file.getvalue(), "image/png", alternative, caption)
+    content = png(figure, dpi=FIGURE_DPI, facecolor="white", metadata={"Software": None})
+    return picture(content, "image/png", alternative, caption)
 
 
 def image(pixels: Tensor, alternative: str) -> str:
@@ -34,10 +33,8 @@ def image(pixels: Tensor, alternative: str) -> str:
     array = pixels.cpu().permute(1, 2, 0).numpy()
     shown = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     shown.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))  # shrinks only
-    file = io.BytesIO()
-    shown.save(file, format="png", optimize=True)
     kind = ' class="pixels"' if max(shown.size) < PIXEL_ART else ""
-    return f'<img{kind} src="{data_uri(file.getvalue())}" alt="{escape(alternative)}">'
+    return f'<img{kind} src="{data_uri(png(shown, optimize=True))}" alt="{escape(alternative)}">'
 
 
 def style(baseline: str, student: str) -> str:

@@ -10,6 +10,7 @@ import matplotlib
 from torch import Tensor
 
 from uncertainty_core.cli import echo
+from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.report import sections
 from uncertainty_core.report.markup import document
 from uncertainty_core.report.sections import Rows
@@ -38,9 +39,9 @@ def write_report(experiment: Experiment) -> Path:
         for student in (None, *config.students)
     }
     for name, figure in results.main_pictures(config, rows, probabilities, test).items():
-        figure.savefig(config.folder / f"{name}.png")
+        write_png(config.folder / f"{name}.png", figure)
     path = config.folder / "report.html"
-    path.write_text(build_report(config, rows, probabilities, logs, test), encoding="utf-8")
+    write_text(path, build_report(config, rows, probabilities, logs, test))
     echo(f"Look at {path}, one page with everything,")
     echo(f"        {config.folder}/reliability.png: what is below the diagonal is overconfident,")
     echo(f"        {config.folder}/risk_coverage.png: the lower, the better the mistakes are known in advance.")

@@ -9,7 +9,6 @@ on nothing but the arguments: a writer that was killed starts again and ends wit
 """
 
 import hashlib
-import io
 import json
 import os
 from pathlib import Path
@@ -21,7 +20,7 @@ from PIL import Image
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli import track
 from uncertainty_core.io.claims import is_written_for
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_atomically, write_png
 
 from .coco_check import DatasetError
 from .drawing import CATEGORY_IDS, VERSION, draw_scene
@@ -101,9 +100,7 @@ def _write(path: Path, request: dict[str, Any], progress: bool) -> None:
             for number, annotation in enumerate(scene.annotations, start=1)
         ]
         digest.update(scene.image.tobytes())
-        png = io.BytesIO()
-        Image.fromarray(scene.image).save(png, format="png")
-        write_atomically(folder / name, png.getvalue())
+        write_png(folder / name, Image.fromarray(scene.image))
     content: dict[str, Any] = {
         "images": images,
         "annotations": annotations,

@@ -9,6 +9,8 @@ from detectron2.data import detection_utils
 from detectron2.modeling import build_model
 from torch import nn
 
+from uncertainty_core.io.files import write_text
+
 from ..convert import to_plain
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Pa
     torch.save({"model": model.state_dict()}, weights)
     plain = to_plain(cfg)
     plain.MODEL.WEIGHTS = str(weights)
-    config.write_text(plain.dump(), encoding="utf-8")
+    write_text(config, plain.dump())
     return weights, config
 
 

@@ -36,7 +36,7 @@ from uncertainty_core.detection import (
 from uncertainty_core.detection.report import write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 from uncertainty_core.io.claims import check_claim, check_claims, claim
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.report.find import find_runs, predictor_order
@@ -180,7 +180,7 @@ def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> 
     """The same detections with their scores scaled, measured like the others."""
     results = scale_results(detections, temperature)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).write_text(json.dumps(results), encoding="utf-8")
+    write_text(folder / RESULTS, json.dumps(results))
     settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
     matched = match_images(ground_truth, read_detections(results, ground_truth), settings)
     evaluation = evaluate(ground_truth, matched, settings)
@@ -270,9 +270,9 @@ def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
     """comparison.json, reliability.png, and report.html, which holds these rows alone."""
     content = {"format": FORMAT, "iou_threshold": IOU_THRESHOLD, "rows": metrics_by_row(rows)}
     content["equal_count"] = on_equally_many(rows)
-    write_atomically(output / "comparison.json", strict_json(content).encode())
+    write_text(output / "comparison.json", strict_json(content))
     results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
     figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")
-    figure.savefig(output / "reliability.png")
+    write_png(output / "reliability.png", figure)
     runs = find_runs(output / "rows" / name.split()[0] for name in rows)
-    write_atomically(output / "report.html", build_page(runs, f"Confidence distilled: {output.name}").encode())
+    write_text(output / "report.html", build_page(runs, f"Confidence distilled: {output.name}"))

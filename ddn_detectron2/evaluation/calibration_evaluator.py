@@ -34,6 +34,7 @@ from uncertainty_core.detection import (
     tables,
     write_report,
 )
+from uncertainty_core.io.files import write_text
 
 TASKS = ("bbox", "calibration")
 RESULTS = "coco_instances_results.json"  # Detectron2's own name for it
@@ -187,7 +188,7 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             )
         ]
         text = json.dumps(results)
-        (self._output_dir / RESULTS).write_text(text, encoding="utf-8")
+        write_text(self._output_dir / RESULTS, text)
 
     def _results(self, evaluation: DetectionEvaluation) -> OrderedDict[str, dict[str, float]]:
         names = self._ground_truth.category_names

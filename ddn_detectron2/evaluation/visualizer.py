@@ -18,6 +18,7 @@ from uncertainty_core.cli import track
 from uncertainty_core.colours import HIT, INK, MISS, PAPER, TRUTH
 from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
+from uncertainty_core.io.files import write_png
 
 from ..data import DatasetError, check_images
 
@@ -268,8 +269,8 @@ def draw_changes(
         picture = _read_image(image_root / file_names[image_id])
         strip = draw_strip(picture, comparison, ground_truth.category_names, title, iou_threshold)
         path = output / f"{rank:03d}_{Path(file_names[image_id]).stem}.png"
-        strip.save(path)
+        write_png(path, strip)
         strips.append(strip)
         drawn[path] = title
-    contact_sheet(strips).save(output / "index.png")
+    write_png(output / "index.png", contact_sheet(strips))
     return drawn

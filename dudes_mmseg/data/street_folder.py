@@ -9,7 +9,6 @@ Every file is written beside its place and moved there when complete, a picture 
 killed goes on with the street that it was at.
 """
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from PIL import Image
 from uncertainty_core.cli import console
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import is_written_for
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import png, write_atomically
 
 from .cityscapes_labels import train_ids
 from .streets import VERSION, draw_street
@@ -113,9 +112,7 @@ def _write_street(root: Path, split: str, index: int, size: tuple[int, int], see
 
 def _write_png(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    Image.fromarray(values).save(content, format="png")
-    _write(path, content.getvalue())
+    _write(path, png(Image.fromarray(values)))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.report.run_record import Data, PaperRow, Picture
 
@@ -64,7 +65,7 @@ def evaluate(
     seconds = time.perf_counter() - start
     if is_main_process():
         folder = Path(cfg.work_dir)
-        (folder / "metrics.json").write_text(strict_json(metrics), encoding="utf-8")
+        write_text(folder / "metrics.json", strict_json(metrics))
         evaluators = runner.test_loop.evaluator.metrics
         if any(isinstance(metric, StreamingMetric) for metric in evaluators):
             data = data_of(runner.test_dataloader.dataset)

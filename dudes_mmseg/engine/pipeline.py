@@ -20,7 +20,7 @@ from mmengine.config import Config, ConfigDict
 from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.cli import echo
 from uncertainty_core.io.claims import check_claims, claim
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
 from uncertainty_core.report.markdown import brief_table, markdown_table
@@ -206,12 +206,12 @@ def draw_sparsification(runs: Sequence[Run], output: Path) -> Path:
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"
-    figure.savefig(path)
+    write_png(path, figure)
     return path
 
 
 def write_report(runs: Sequence[Run], output: Path) -> Path:
     """One page of all that was measured."""
     path = output / "report.html"
-    write_atomically(path, build_page(runs, f"Uncertainty distilled: {output.name}").encode())
+    write_text(path, build_page(runs, f"Uncertainty distilled: {output.name}"))
     return path

@@ -12,6 +12,8 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
+from uncertainty_core.io.files import write_png
+
 from ..inference.pictures import strip
 
 
@@ -56,7 +58,7 @@ class UncertaintyVisualizationHook(Hook):
         name = Path(sample.img_path).stem
         path = Path(runner.work_dir) / "uncertainty" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
+        write_png(path, Image.fromarray(picture))
         # no slash in it: backends that write files make no folders for them, and do not say so
         runner.visualizer.add_image(f"uncertainty_{name}", picture, runner.iter)
 

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from uncertainty_core import file_sha256
 from uncertainty_core.errors import UserError
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_atomically, write_png
 from uncertainty_core.io.strict_json import strict_json
 
 from .pictures import LARGEST_SIDE, strip
@@ -132,11 +132,10 @@ class PredictionFolder:
         return codes
 
     def _save(self, kind: str, image: str, picture: Image.Image, **options: Any) -> None:
-        path, content = self.path(kind, image), io.BytesIO()
+        path = self.path(kind, image)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # the default takes four times as long to save a tenth
-        picture.save(content, format="png", compress_level=1, **options)
-        write_atomically(path, content.getvalue())
+        # the default level takes four times as long to save a tenth
+        write_png(path, picture, compress_level=1, **options)
 
     def write_index(self, rows: Sequence[Row], level: float, top: int) -> None:
         """Write images.csv, the most uncertain images first, and index.png with the strips of the first `top`.
@@ -152,9 +151,7 @@ class PredictionFolder:
         writer.writerow([*Row._fields[:-1], f"share_above_{level:g}"])
         writer.writerows([*row[:3], f"{row.mean_uncertainty:.6f}", f"{row.share_above:.6f}"] for row in rows)
         write_atomically(self.root / "images.csv", text.getvalue().encode(errors="surrogateescape"))
-        sheet, content = self._sheet(rows[:top]), io.BytesIO()
-        sheet.save(content, format="png")
-        write_atomically(self.root / "index.png", content.getvalue())
+        write_png(self.root / "index.png", self._sheet(rows[:top]))
 
     def _sheet(self, rows: Sequence[Row]) -> Image.Image:
         """The strips of these images below each other, under their names."""

@@ -11,6 +11,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from uncertainty_core import CalibrationMetric
+from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 
@@ -56,5 +57,5 @@ class SegCalibrationMetric(StreamingMetric):
         """Every bin, and the reliability diagram."""
         result = states["calibration"].result()
         columns = {name: getattr(result.bins, name).tolist() for name in BINS}
-        (folder / f"{self.prefix}_bins.json").write_text(strict_json(columns), encoding="utf-8")
-        reliability_diagram(result).savefig(folder / f"{self.prefix}_reliability.png")
+        write_text(folder / f"{self.prefix}_bins.json", strict_json(columns))
+        write_png(folder / f"{self.prefix}_reliability.png", reliability_diagram(result))

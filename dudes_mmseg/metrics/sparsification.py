@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uncertainty_core import PixelRanking
 from uncertainty_core.functional.logit_scores import logit_confidence, logit_entropy
+from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import sparsification_plot
 
@@ -72,6 +73,6 @@ class SparsificationMetric(StreamingMetric):
         state = states["pixels"]
         curves = state.compute()
         content = {"removed": list(state.removed)} | {k: curves[k].tolist() for k in ("curve", "oracle")}
-        (folder / f"{self.prefix}_curve.json").write_text(strict_json(content), encoding="utf-8")
+        write_text(folder / f"{self.prefix}_curve.json", strict_json(content))
         figure = sparsification_plot(state.removed, {self.prefix: curves["curve"]}, {self.prefix: curves["oracle"]})
-        figure.savefig(folder / f"{self.prefix}_sparsification.png")
+        write_png(folder / f"{self.prefix}_sparsification.png", figure)

@@ -16,6 +16,7 @@ from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.metrics.base import SumMetric
 
@@ -124,7 +125,7 @@ class StreamingMetric(BaseMetric):
     def _write(self, metrics: Mapping[str, float]) -> None:
         mkdir_or_exist(self.output_dir)
         folder = Path(self.output_dir)
-        (folder / f"{self.prefix}.json").write_text(strict_json(dict(metrics)), encoding="utf-8")
+        write_text(folder / f"{self.prefix}.json", strict_json(dict(metrics)))
         self.write(self.measured, metrics, folder)
 
     def compute_metrics(self, results: list) -> dict:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import FORMAT, in_order
+from ..io.files import write_png, write_text
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
@@ -36,13 +37,13 @@ def write_report(evaluation: DetectionEvaluation, folder: str | Path) -> list[Pa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "calibration.json"]
-    written[0].write_text(to_json(evaluation), encoding="utf-8")
+    write_text(written[0], to_json(evaluation))
     for at in evaluation.calibration:
         stem = f"reliability_iou{100 * at.iou_threshold:g}"
         written += [folder / f"{stem}.json", folder / f"{stem}.png"]
-        written[-2].write_text(at.result.to_json(), encoding="utf-8")
+        write_text(written[-2], at.result.to_json())
         figure = reliability_diagram(at.result, "msce", f"true positives: IoU >= {at.iou_threshold:g}")
-        figure.savefig(written[-1])
+        write_png(written[-1], figure)
     return written
 
 

@@ -1,7 +1,9 @@
 """Files that are complete or absent, whatever happens while they are written."""
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
@@ -19,3 +21,21 @@ def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(incomplete, path)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """`write_atomically` in UTF-8."""
+    write_atomically(Path(path), text.encode())
+
+
+def png(picture: Any, **options: Any) -> bytes:
+    """A figure of matplotlib or an image of Pillow as a PNG file; `options` are those of its own saving."""
+    content = io.BytesIO()
+    save = picture.savefig if hasattr(picture, "savefig") else picture.save
+    save(content, format="png", **options)
+    return content.getvalue()
+
+
+def write_png(path: str | os.PathLike, picture: Any, **options: Any) -> None:
+    """`write_atomically` what `png` makes."""
+    write_atomically(Path(path), png(picture, **options))

@@ -2,13 +2,16 @@
 
 import math
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
 from strict import strictly
 
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_atomically, write_png
 from uncertainty_core.io.strict_json import strict_json
 
 
@@ -59,3 +62,26 @@ def test_json_is_strict_and_loses_nothing(content):
     text = strict_json(content)
     assert text.endswith("\n")
     assert same(strictly(text), content)
+
+
+@pytest.mark.parametrize("kind", ["figure", "image"])
+def test_pictures_are_written_whole(tmp_path, kind):
+    picture = Figure(figsize=(1, 1)) if kind == "figure" else Image.new("RGB", (4, 3), (1, 2, 3))
+    write_png(tmp_path / "picture.png", picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    with Image.open(tmp_path / "picture.png") as read:
+        assert read.format == "PNG" and read.size == ((100, 100) if kind == "figure" else (4, 3))
+
+
+def test_no_file_is_written_in_place():
+    root = Path(__file__).resolve().parents[3]
+    packages = ("uncertainty_core", "ddn_detectron2", "dudes_mmseg", "classification")
+    found = {
+        f"{file.relative_to(root)}: {call}"
+        for package in packages
+        for file in (root / package).rglob("*.py")
+        for call in (".write_text(", ".write_bytes(", ".savefig(")
+        if call in file.read_text(encoding="utf-8")
+    }
+    # a checkpoint is a folder that gets its name when it is whole
+    assert found == {"classification/checkpoint.py: .write_text("}
