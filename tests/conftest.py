@@ -1,5 +1,7 @@
 """Settings for every test: one thread, and property tests that draw the same examples each time."""
 
+import gc
+
 import torch
 from hypothesis import settings
 
@@ -8,3 +10,8 @@ torch.set_num_threads(1)
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("project")
+
+
+def pytest_collection_finish():
+    """Leave what is imported by now out of garbage collections, whole ones of which every data set of mmengine runs."""
+    gc.freeze()

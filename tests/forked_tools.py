@@ -1,14 +1,20 @@
 """The command-line tools, each run in a forked process, which has paid for its imports already and may be killed."""
 
+import faulthandler
 import functools
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import NamedTuple
+
+import torch.utils.cpp_extension
+import torch.utils.tensorboard  # noqa: F401 (both what trainings of all frameworks import late)
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = -signal.SIGKILL
@@ -32,7 +38,8 @@ def fork(function, *arguments, folder):
         # pytest has put objects of its own there
         sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
         sys.settrace(None)  # what coverage would learn here is lost at os._exit
-        signal.alarm(300)  # whatever happens, no process is left behind
+        faulthandler.dump_traceback_later(300, exit=True, file=sys.stderr)  # no process is left behind
+        tqdm.set_lock(threading.RLock())  # not the parent's, which all share: one killed with it in hand stops them all
         code = 0
         try:
             function(*arguments)
