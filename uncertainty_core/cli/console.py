@@ -17,6 +17,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from . import interrupts
+
 Item = TypeVar("Item")
 
 
@@ -146,12 +148,21 @@ class Steps:
         echo(f"[{self.number}/{self.total}] {title}")
 
 
+class _Bar(tqdm):
+    """A bar whose owner, a long loop, notices a SIGINT that got lost."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count."""
+        interrupts.check()
+        return super().update(n)
+
+
 _bars: weakref.WeakSet[tqdm] = weakref.WeakSet()
 
 
 def progress(total: int, description: str, unit: str = "it", initial: int = 0, shown: bool = True) -> tqdm:
     """A progress bar on the terminal, gone when it ends; none where standard error is a file, or unless `shown`."""
-    bar = tqdm(
+    bar = _Bar(
         total=total,
         initial=initial,
         desc=description,

@@ -3,13 +3,13 @@
 import argparse
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 from ..errors import UserError
+from . import interrupts
 from .console import echo_error, log_path, quiet
 
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended
@@ -37,7 +37,7 @@ def program(args: argparse.Namespace) -> Iterator[None]:
     SIGINT ends it with one sentence and exit code 130. Other errors keep their tracebacks. Frameworks are imported
     inside: what they print goes to the log (`console.log_to`), which is named at the end, unless `args.verbose`.
     """
-    with _noticing_sigint() as interrupted, quiet() if _is_quiet(args) else nullcontext():
+    with interrupts.noticing(), quiet() if _is_quiet(args) else nullcontext():
         try:
             if hasattr(args, "threads"):
                 _set_threads(args.threads)
@@ -46,7 +46,7 @@ def program(args: argparse.Namespace) -> Iterator[None]:
             _end(f"error: {error}", 2)
         except (KeyboardInterrupt, Exception) as error:
             # what C code makes of a KeyboardInterrupt may be any error
-            if interrupted or isinstance(error, KeyboardInterrupt):
+            if interrupts.received() or isinstance(error, KeyboardInterrupt):
                 again = "the same command" if getattr(args, "resume", True) else "the same command with --resume"
                 _end(f"interrupted; {again} goes on", INTERRUPTED)
             if isinstance(error, OSError) and error.filename is not None:
@@ -60,23 +60,6 @@ def _is_quiet(args: argparse.Namespace) -> bool:
     """Unless asked for otherwise, or where Detectron2 starts processes, which write as they do everywhere."""
     processes = max(getattr(args, name, 1) for name in ("num_gpus", "num_machines"))
     return not getattr(args, "verbose", True) and processes == 1
-
-
-@contextmanager
-def _noticing_sigint() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT comes, which raises KeyboardInterrupt as ever."""
-    received, before = [], signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, _: object) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    if before is not signal.SIG_IGN:  # as in the background of a script
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from argparse import ArgumentParser, Namespace
 
 import pytest
@@ -55,7 +56,24 @@ def swallowed():
         raise ImportError("multiarray failed to import") from None
 
 
-@pytest.mark.parametrize("action", [lambda: os.kill(os.getpid(), signal.SIGINT), swallowed])
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100):  # until Python notices
+            pass
+
+
+def lost():
+    """In a destructor, whose errors Python prints and forgets."""
+    sys.unraisablehook, before = (lambda _: None), sys.unraisablehook
+    Interrupted()
+    sys.unraisablehook = before
+    with progress(2, "train") as bar:
+        bar.update()
+    pytest.fail("the training went on")
+
+
+@pytest.mark.parametrize("action", [lambda: os.kill(os.getpid(), signal.SIGINT), swallowed, lost])
 def test_sigint_ends_with_one_sentence_and_130(action, capfd):
     with pytest.raises(SystemExit) as stop, program(Namespace(verbose=False)):
         action()
