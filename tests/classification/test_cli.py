@@ -71,7 +71,7 @@ def test_every_step_leaves_its_files(finished):
             "tensorboard",
         ]
     assert sorted(path.name for path in (folder / "targets").iterdir()) == ["DDN"]  # the only one that reads them
-    rows = {path.parent.name for path in (folder / "evaluation").glob("*/seed-*.json")}
+    rows = {path.parents[1].name for path in (folder / "runs").glob("*/seed-*/run.json")}
     assert rows == {"baseline", "MC-3", "ensemble of 2", *STUDENTS, *(f"MC-2 {student}" for student in STUDENTS)}
     assert not [name for name in tree(finished) if name.endswith((".pt", ".pth", ".pkl", ".part"))]
 
@@ -92,7 +92,7 @@ def test_run_does_everything(tmp_path):
     outcome = command("run", "--config", config, "teacher.seeds=0")
     assert outcome.code == 0, outcome.err
     folder = tmp_path / "out/tiny"
-    for part in ("teacher", "targets", "students", "evaluation"):
+    for part in ("teacher", "targets", "students", "runs"):
         assert (folder / part).is_dir()
     assert list(folder.glob("*.html"))
     again = command("run", "--config", config, "teacher.seeds=0")

@@ -1,5 +1,6 @@
 """Files that are complete or absent, whatever happens while they are written."""
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -15,6 +16,8 @@ def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
         part: behind the name while it is not complete. Processes that may write the same file at one time need
             different ones.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     incomplete = path.with_name(path.name + part)
     with open(incomplete, "wb") as file:
         file.write(content)

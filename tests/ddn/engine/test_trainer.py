@@ -276,7 +276,7 @@ def test_sigint_ends_a_training_with_one_sentence(small, tmp_path, workers):
         tool("train_net", *words)
 
     process, log = fork(in_a_group, folder=tmp_path), tmp_path / "output" / "log.txt"
-    while not (log.exists() and "Starting training" in log.read_text()):
+    while not (log.exists() and "Saving checkpoint" in log.read_text()):  # when the workers have started
         assert process.is_alive(), wait(process, tmp_path).err
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)

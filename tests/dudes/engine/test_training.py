@@ -212,7 +212,7 @@ def test_sigint_ends_a_training_and_its_workers_with_one_sentence(folder):
 
     done = run(interrupted, folder=folder)
     assert (done.code, done.out) == (130, "work: 4 iterations\n")
-    assert done.err == "interrupted; the same command goes on\nlog: work/log.txt\n"
+    assert done.err == "interrupted; the same command with --resume goes on\nlog: work/log.txt\n"
 
 
 def on_two_ranks(name, *arguments, folder):
