@@ -17,7 +17,7 @@ from torch import nn
 
 from uncertainty_core import state_dict_sha256
 from uncertainty_core.io.checkpoints import CheckpointError
-from uncertainty_core.io.files import write_atomically
+from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
 
 
@@ -62,7 +62,7 @@ def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "model.safetensors.part")
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
-    write_atomically(folder / "model.json", strict_json(record).encode())
+    write_text(folder / "model.json", strict_json(record))
 
 
 def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:

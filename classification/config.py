@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from uncertainty_core.checks import check_positive_int
-from uncertainty_core.cli.configs import CONFIGS
+from uncertainty_core.cli.configs import CONFIGS, read_yaml
 from uncertainty_core.errors import UserError
 from uncertainty_core.report.paper_rows import PaperRow, paper_table
 
@@ -138,7 +138,7 @@ class Config:
                     )
 
         try:
-            self.paper_rows  # noqa: B018 (says now, not after training, that there is none)
+            self.paper_rows  # noqa: B018 (raises before a training, not after it, where there is none)
         except UserError as error:
             raise ValueError(f"paper: {error}") from None
 
@@ -170,13 +170,11 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
 def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The content of a YAML file upon that of its base; `heirs` are the files whose base it is."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, not a {type(content).__name__}")
+    except UserError as error:
+        raise ConfigError(str(error)) from None
     base = content.pop("base", None)
     if base is None:
         return content

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
+from uncertainty_core.cli import silent
 from uncertainty_core.io.claims import check_claims, claim
 from uncertainty_core.io.strict_json import strict
 
@@ -32,10 +33,6 @@ from .models import build_model
 TARGET_SHARD = 1000
 TARGET_BATCH = 64
 WAY_OUT = "choose another name or output, add --overwrite to start over, or --resume to go on to more epochs"
-
-
-def silent(title: str) -> None:
-    """What announces no step."""
 
 
 @dataclass(frozen=True)

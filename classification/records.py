@@ -27,11 +27,7 @@ from .config import Config, Evaluation
 from .data import ImageSet
 
 PREDICTIONS = "probabilities.safetensors"
-CHOOSE_ROWS = {
-    "mc_samples",
-    "mc_students",
-    "repetitions",
-}  # settings that decide which rows there are, not what they are
+CHOOSE_ROWS = {"mc_samples", "mc_students", "repetitions"}  # decide which rows there are, not what they are
 
 
 def run_folder(folder: Path, row: str, seed: int) -> Path:

@@ -73,6 +73,16 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TEST.TEMPERATURE = 1.0
 
 
+# Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
+NEVER_DECISIVE = (
+    # where and how a program runs
+    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE"),
+    # files, whose content counts
+    *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
+    # evaluation
+    *("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST", "MODEL.DDN.TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.AUG", "TEST.KEYPOINT_OKS_SIGMAS"),
+)
 FREEZABLE = ("mask_head", "keypoint_head", "box_regression")
 _CHOICES = {
     "TARGETS.SOURCE": ("online", "store"),

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "torchmetrics", "torchvision", "detectron2", "mmengine", "mmseg", "matplotlib")
 DRIVER = """
 import json, os, runpy, sys, traceback
 
-HEAVY = {"torch", "torchmetrics", "torchvision", "detectron2", "mmengine", "mmseg", "matplotlib"}
-answers = os.dup(1)
-for words in json.load(sys.stdin):
+answers, (heavy, commands) = os.dup(1), json.load(sys.stdin)
+for words in commands:
     for stream, name in ((1, "out.txt"), (2, "err.txt")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     code = 0
@@ -30,7 +30,7 @@ for words in json.load(sys.stdin):
         code = 1
     sys.stdout.flush()
     said = {name: open(f"{name}.txt").read() for name in ("out", "err")}
-    os.write(answers, json.dumps({"code": code, **said, "heavy": sorted(HEAVY & sys.modules.keys())}).encode() + b"\\n")
+    os.write(answers, json.dumps({"code": code, **said, "heavy": sorted(sys.modules.keys() & heavy)}).encode() + b"\\n")
 """
 
 
@@ -43,9 +43,9 @@ class Ending(NamedTuple):
     heavy: list[str]
 
 
-def endings(commands, folder):
+def endings(commands, folder, heavy=HEAVY):
     """How each of the commands ends, lists of words after `python`, in `folder`."""
-    words = json.dumps([[str(word) for word in command] for command in commands])
+    words = json.dumps([heavy, [[str(word) for word in command] for command in commands]])
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         input=words,

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.cli import Steps, check_at_least, echo, program
+from uncertainty_core.cli import Steps, check_at_least, echo, program, silent
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 
 
@@ -60,7 +60,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         pipeline.check(baseline, configs, output, args.overwrite)
     comm.synchronize()
     steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
-    step = steps if comm.is_main_process() else lambda title: None
+    step = steps if comm.is_main_process() else silent
     origin = None
     if baseline is not None:
         origin = pipeline.training_settings(baseline)

@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         students = {find_config(args.config, "dudes").stem: cfg}
         students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
         step = Steps(pipeline.num_steps(students, args.members))
-        pipeline.check(member, students, args.members, output, args.overwrite)
-        teacher, trained = pipeline.distil(member, students, args.members, output, step)
+        teacher, trained = pipeline.distil(member, students, args.members, output, step, args.overwrite)
         runs = pipeline.compare(member, teacher, students, trained, output, step)
         first = next(iter(students))
         echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")

@@ -10,19 +10,12 @@ from detectron2.data import MetadataCatalog
 from uncertainty_core import file_sha256
 from uncertainty_core.io.claims import flatten, without
 
+from ..config import NEVER_DECISIVE
+
 WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
 
 # Keys, or whole sections, that do not change the weights that a training ends with.
-_HARMLESS = (
-    # where and how a program runs
-    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE"),
-    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"),
-    # files, whose content counts
-    *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
-    # evaluation
-    *("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST", "MODEL.DDN.TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
-    *("TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.AUG", "TEST.KEYPOINT_OKS_SIGMAS"),
-)
+_HARMLESS = (*NEVER_DECISIVE, "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD")
 
 
 def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -32,10 +25,14 @@ def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> 
         cfg: of the training.
         origin: what stands for the weights that it starts from, if these are still to be trained.
     """
+    return without(flatten(cfg), _HARMLESS) | files_of(cfg, origin)
+
+
+def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The content of the files that a config names. Arguments as `training_settings`."""
     members = cfg.MODEL.DDN.TEACHER.WEIGHTS if "DDN" in cfg.MODEL else ()
-    annotations = {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TRAIN}
-    return without(flatten(cfg), _HARMLESS) | {
-        "annotations": annotations,
+    return {
+        "annotations": {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TRAIN},
         "start": _content(cfg.MODEL.WEIGHTS) if origin is None else dict(origin),
         "members": [_content(path) for path in members],
     }

@@ -13,7 +13,7 @@ steps by calling `step` with a title.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from uncertainty_core.catalog import DETECTION, FORMAT
+from uncertainty_core.cli import silent
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
@@ -48,14 +49,10 @@ from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator
 from ..evaluation.records import IOU_THRESHOLD, calibration_at, measured, run_record
 from ..evaluation.visualizer import draw_changes
 from ..teaching.store import decisive_settings, generate_targets
-from .claims import WAY_OUT, training_settings
+from .claims import WAY_OUT, files_of, training_settings
 from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
 
 Step = Callable[[str], None]
-
-
-def _silent(title: str) -> None:
-    """A `step` that nobody hears of."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,15 @@ class Row:
     """A predictor of the comparison.
 
     passes: of the box head, for one image.
+    evaluation: of all that counts.
     seconds: that the evaluation took.
+    equal_count: calibration of its best n detections, n being the number of the row with the fewest.
     """
 
     passes: int
     evaluation: DetectionEvaluation
-    seconds: float = 0.0
+    seconds: float
+    equal_count: Mapping[str, float] = field(default_factory=dict)
 
 
 def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
@@ -112,11 +112,10 @@ def check(baseline: CfgNode | None, students: Mapping[str, CfgNode], output: Pat
 
 
 def _store_settings(cfg: CfgNode, origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    files = training_settings(cfg, origin)
-    return decisive_settings(cfg) | {key: files[key] for key in ("annotations", "start", "members")}
+    return decisive_settings(cfg) | files_of(cfg, origin)
 
 
-def train(cfg: CfgNode, folder: Path, step: Step = _silent, origin: Mapping[str, Any] | None = None) -> str:
+def train(cfg: CfgNode, folder: Path, step: Step = silent, origin: Mapping[str, Any] | None = None) -> str:
     """Train what `cfg` describes, unless `folder` holds it already; returns the path of the final weights.
 
     A folder that other settings have trained in is refused.
@@ -148,7 +147,7 @@ def train(cfg: CfgNode, folder: Path, step: Step = _silent, origin: Mapping[str,
     return str(final)
 
 
-def distil(cfg: CfgNode, folder: Path, step: Step = _silent, origin: Mapping[str, Any] | None = None) -> str:
+def distil(cfg: CfgNode, folder: Path, step: Step = silent, origin: Mapping[str, Any] | None = None) -> str:
     """Train a student of the detector in `MODEL.WEIGHTS` in `folder`; returns its weights' path.
 
     Where the config has `TARGETS.SOURCE` "store", the store is written first. Arguments as `train`.
@@ -188,6 +187,11 @@ def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> 
     return evaluation
 
 
+def row_folder(output: Path, name: str) -> Path:
+    """Where a row is; the folder of the temperature has no number."""
+    return output / "rows" / name.split()[0]
+
+
 def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings: object) -> Row:
     start = time.perf_counter()
     evaluation = measuring(*arguments, **settings)
@@ -200,7 +204,7 @@ def compare(
     output: Path,
     fit_on: str | None,
     num_pictures: int,
-    step: Step = _silent,
+    step: Step = silent,
 ) -> dict[str, Row]:
     """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
 
@@ -210,15 +214,15 @@ def compare(
         output: gets a folder for each row.
         fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
         num_pictures: of each student, of the images whose scores changed most.
+        step: announces each step.
     """
     (dataset,) = cfg.DATASETS.TEST
-    rows, passes, weights = output / "rows", cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS
+    passes, weights, baseline = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, row_folder(output, "baseline")
     table: dict[str, Row] = {}
 
     def add(name: str, passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings) -> None:
         step(f"measure {name} on {dataset}")
-        # the folder of the temperature has no number
-        table[name] = _timed(passes, measuring, *arguments, rows / name.split()[0], **settings)
+        table[name] = _timed(passes, measuring, *arguments, row_folder(output, name), **settings)
 
     add("baseline", 1, measure, cfg, weights, dataset)
     add(f"MC-{passes}", passes, measure, cfg, weights, dataset, MODEL__DDN__TEST__MC_SAMPLES=passes)
@@ -227,15 +231,18 @@ def compare(
         measure(cfg, weights, fit_on, output / "fit")
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        add(f"temperature {temperature:.2f}", 1, scaled, dataset, rows / "baseline" / RESULTS, temperature)
+        add(f"temperature {temperature:.2f}", 1, scaled, dataset, baseline / RESULTS, temperature)
     for name, path in students.items():
         add(name, 1, measure, cfg, path, dataset)
-    of_equally_many = on_equally_many(table)
+    compared = at_equal_count([row.evaluation for row in table.values()], IOU_THRESHOLD)
+    table = {
+        name: replace(row, equal_count=at.metrics) for (name, row), at in zip(table.items(), compared, strict=True)
+    }
     for name, row in table.items():
-        folder = rows / name.split()[0]  # that of the temperature has no number
-        pictures = draw(dataset, rows / "baseline", folder, num_pictures) if name in students else ()
+        folder = row_folder(output, name)
+        pictures = draw(dataset, baseline, folder, num_pictures) if name in students else ()
         record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures)
-        replace(record, equal_count=of_equally_many[name]).write(folder)
+        replace(record, equal_count=row.equal_count).write(folder)
     # as the report has them, so that a predictor has one place and one colour
     return dict(sorted(table.items(), key=lambda item: predictor_order(item[0], item[1].passes)))
 
@@ -254,10 +261,9 @@ def metrics_by_row(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
     return {name: {"passes": row.passes} | measured(row.evaluation) for name, row in rows.items()}
 
 
-def on_equally_many(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
-    """Calibration of each row's best n detections, n being the number of the row with the fewest."""
-    compared = at_equal_count([row.evaluation for row in rows.values()], IOU_THRESHOLD)
-    return {name: at.metrics for name, at in zip(rows, compared, strict=True)}
+def on_equally_many(rows: Mapping[str, Row]) -> dict[str, Mapping[str, float]]:
+    """`Row.equal_count` by name."""
+    return {name: row.equal_count for name, row in rows.items()}
 
 
 def table_text(rows: Mapping[str, Row]) -> str:
@@ -274,5 +280,5 @@ def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
     results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
     figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")
     write_png(output / "reliability.png", figure)
-    runs = find_runs(output / "rows" / name.split()[0] for name in rows)
+    runs = find_runs(row_folder(output, name) for name in rows)
     write_text(output / "report.html", build_page(runs, f"Confidence distilled: {output.name}"))

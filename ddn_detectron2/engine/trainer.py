@@ -76,7 +76,7 @@ class DDNTrainer(DefaultTrainer):
     """`DefaultTrainer` that trains a plain detector, or distils a teacher into a `DDNRCNN`.
 
     With a `cfg.SEED` of at least 0, a training that is interrupted and resumed ends, on a CPU, with the weights of an
-    undisturbed one bit for bit, whatever the number of loader workers.
+    undisturbed one bit for bit, with any number of loader workers.
     """
 
     def build_hooks(self):

@@ -14,19 +14,16 @@ from torch.utils.data import DataLoader, Subset
 from uncertainty_core import TargetStore, TargetStoreError, derive_seed, state_dict_sha256, write_targets
 from uncertainty_core.io.claims import flatten, without
 
-from ..config import dropout_positions
+from ..config import NEVER_DECISIVE, dropout_positions
 from .mapper import corner_boxes, not_crowd
 from .teacher import EnsembleTeacher, MCDropoutTeacher
 
 # Keys, or whole sections, that change no target of a teacher whose weights are the same. All others are decisive, those
 # that a later Detectron2 adds among them.
 _HARMLESS = (
-    # where and how a program runs
-    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "DATALOADER", "MODEL.DEVICE"),
-    # files, whose content is in the fingerprint
-    *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
+    *NEVER_DECISIVE,
     # the training of students
-    *("SEED", "SOLVER", "MODEL.BACKBONE.FREEZE_AT"),
+    *("SEED", "SOLVER", "DATALOADER", "MODEL.BACKBONE.FREEZE_AT", "TEST.PRECISE_BN"),
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
     *(f"MODEL.DDN.{key}" for key in ("DD_WEIGHT", "GT_WEIGHT", "FREEZE")),
     *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
@@ -36,9 +33,6 @@ _HARMLESS = (
         for key in ("BATCH_SIZE_PER_IMAGE", "POSITIVE_FRACTION", "IOU_THRESHOLDS", "IOU_LABELS")
     ),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "MODEL.RPN.POST_NMS_TOPK_TRAIN"),
-    # their evaluation
-    *("DATASETS.TEST", "DATASETS.PROPOSAL_FILES_TEST", "MODEL.DDN.TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
-    *("TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD", "TEST.AUG", "TEST.PRECISE_BN", "TEST.KEYPOINT_OKS_SIGMAS"),
 )
 _OF_DROPOUT = ("MODEL.DDN.DROPOUT", "MODEL.DDN.TARGETS.MC_SAMPLES", "MODEL.DDN.TARGETS.SEED")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from uncertainty_core.cli import console
+from uncertainty_core.cli import track
 
 NUM_IMAGES = {"train": 2975, "val": 500, "test": 1525}
 _IMAGE, _LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"
@@ -81,15 +81,12 @@ def _unreadable(root: Path, progress: bool) -> Iterator[str]:
     """Files that are damaged, and labels of another size than their image."""
     for split in NUM_IMAGES:
         folder = root / "leftImg8bit" / split
-        names = sorted(_names(folder, _IMAGE))
-        with console.progress(len(names), split, "image", shown=progress) as bar:
-            for name in names:
-                files = [folder / (name + _IMAGE)]
-                files += [
-                    path for end in (_LABELS, _TRAIN_IDS) if (path := root / "gtFine" / split / (name + end)).is_file()
-                ]
-                yield from _check_files(files)
-                bar.update()
+        for name in track(sorted(_names(folder, _IMAGE)), split, "image", progress):
+            files = [folder / (name + _IMAGE)]
+            files += [
+                path for end in (_LABELS, _TRAIN_IDS) if (path := root / "gtFine" / split / (name + end)).is_file()
+            ]
+            yield from _check_files(files)
 
 
 def _check_files(files: Sequence[Path]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uncertainty_core.cli import console
+from uncertainty_core.cli import track
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import is_written_for
 from uncertainty_core.io.files import png, write_atomically
@@ -59,10 +59,8 @@ def write_streets(
             _refuse_more(root, split, number)
         wanted = [(split, index) for split, number in num_streets.items() for index in range(number)]
         todo = [(split, index) for split, index in wanted if not _image_path(root, split, index).exists()]
-        with console.progress(len(todo), "streets", "image", shown=progress) as bar:
-            for split, index in todo:
-                _write_street(root, split, index, size, seed)
-                bar.update()
+        for split, index in track(todo, "streets", "image", progress):
+            _write_street(root, split, index, size, seed)
     except OSError as error:
         raise UserError(f"{root} cannot hold the streets ({error}): choose another folder") from None
     return root

@@ -76,15 +76,8 @@ def num_steps(students: Mapping[str, Config], num_members: int) -> int:
     return num_members + len(stores) + len(students) + len(["baseline", "teacher", *students])
 
 
-def check(
-    member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool = False
-) -> None:
-    """Before any training: refuse what cannot work, and folders in `output` that other settings have made.
-
-    Args:
-        member, students, num_members, output: as `distil`.
-        overwrite: remove those folders instead.
-    """
+def _check(member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool) -> None:
+    """Refuse what cannot work, and folders that other settings have made. Arguments as `distil`."""
     for student in students.values():
         check_evaluators(student)
         with_store(student, store_of(student, output))
@@ -113,6 +106,7 @@ def distil(
     num_members: int,
     output: Path,
     step: Callable[[str], None] = echo,
+    overwrite: bool = False,
 ) -> tuple[Config, dict[str, Path]]:
     """Train members and students; returns the ensemble's config, and the students' checkpoints.
 
@@ -122,8 +116,9 @@ def distil(
         num_members: N.
         output: gets all of it.
         step: announces each step.
+        overwrite: start over what other settings have made, instead of refusing it before any training.
     """
-    check(member, students, num_members, output)
+    _check(member, students, num_members, output, overwrite)
     teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members), step))
     for store, student in {store_of(student, output): student for student in students.values()}.items():
         step(f"{store.name}: uncertainty of the ensemble on the training images")

@@ -21,11 +21,7 @@ from uncertainty_core.io.strict_json import strict_json
 
 from .pictures import LARGEST_SIDE, strip
 
-KINDS = (
-    "classes",
-    "strips",
-    "uncertainty",
-)  # in the order of writing: with the last an image is complete
+KINDS = ("classes", "strips", "uncertainty")  # in the order of writing: with the last an image is complete
 _LARGEST_CODE = 2**16 - 1
 _SHEET_WIDTH = 1200
 _PALETTE_SIZE = 256  # of a PNG

@@ -295,7 +295,7 @@ def test_the_last_override_wins(write):
         ("paper: KD/minst", ["paper: no paper has a table 'KD/minst'", "KD/MNIST"]),
         ("- 1", ["my_experiment.yaml", "keys and values", "list"]),
         ("a: [", ["my_experiment.yaml", "not YAML"]),
-        ("a: !!python/object:os.system {}", ["my_experiment.yaml", "not YAML"]),
+        ("a: !!python/object:os.system {}", ["my_experiment.yaml", "wants to run code"]),
         (b"\xff\xfe\x00a", ["my_experiment.yaml", "not YAML"]),
     ],
 )

@@ -1,11 +1,7 @@
 """Help and mistakes of the segmentors' tools are answered before any framework is imported."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+from light_tools import HEAVY, ROOT, endings
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 STUDENT = "quick/streets_student.py"
 COMMANDS = {
     "train_seg": [
@@ -30,24 +26,6 @@ COMMANDS = {
     "check_cityscapes": [([], "error: the following arguments are required: data_root")],
     "make_street_scenes": [(["folder", "--train", "many"], "argument --train: invalid int value: 'many'")],
 }
-RUN_ALL = """
-import json, os, runpy, sys
-terminal, outcomes = os.dup(1), []
-for tool, arguments in json.loads(sys.argv[1]):
-    sys.argv = [tool, *arguments]
-    for stream, name in ((1, "out.txt"), (2, "err.txt")):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    try:
-        runpy.run_path(tool, run_name="__main__")
-        code = 0
-    except SystemExit as stop:
-        code = stop.code or 0
-    sys.stdout.flush()
-    outcomes.append((code, open("out.txt").read(), open("err.txt").read()))
-    heavy = {"torch", "numpy", "mmengine", "mmseg"} & set(sys.modules)
-    assert not heavy, (sys.argv, heavy)
-os.write(terminal, json.dumps(outcomes).encode())
-"""
 
 
 def test_no_framework_is_imported_for_help_and_mistakes(tmp_path):
@@ -55,13 +33,11 @@ def test_no_framework_is_imported_for_help_and_mistakes(tmp_path):
     commands, expected = [], []
     for name, mistakes in COMMANDS.items():
         for arguments, message in [(["--help"], None), *mistakes]:
-            commands.append((str(TOOLS / f"{name}.py"), arguments))
+            commands.append([ROOT / "tools" / f"{name}.py", *arguments])
             expected.append(message)
-    done = subprocess.run([sys.executable, "-c", RUN_ALL, json.dumps(commands)], cwd=tmp_path, stdout=subprocess.PIPE)
-    assert done.returncode == 0, (tmp_path / "err.txt").read_text()
-    outcomes = json.loads(done.stdout)
-    assert len(outcomes) == len(commands)
-    for (code, out, err), (_, arguments), message in zip(outcomes, commands, expected, strict=True):
+    outcomes = endings(commands, tmp_path, (*HEAVY, "numpy"))
+    for (code, out, err, heavy), arguments, message in zip(outcomes, commands, expected, strict=True):
+        assert not heavy, arguments
         if message is None:
             assert code == 0 and out.startswith("usage: ") and err == ""
         else:

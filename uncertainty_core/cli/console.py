@@ -127,6 +127,10 @@ def echo_error(text: object) -> None:
     _print(text, _terminal("err") if _is_first_process() else sys.stderr)
 
 
+def silent(title: str) -> None:
+    """In the place of `Steps` where nobody is to hear of steps."""
+
+
 class Steps:
     """Announces numbered steps: `[2/5] student: 200 iterations`.
 

@@ -51,7 +51,7 @@ def check_detectron2() -> Path:
 
 
 def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> None:
-    """Raise UserError for whatever is wrong with the command line that can be seen without Detectron2.
+    """Raise UserError for a mistake in the command line that can be seen without Detectron2.
 
     Args:
         args: of `detector_parser`.

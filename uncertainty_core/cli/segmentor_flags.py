@@ -45,7 +45,7 @@ def _assignment(text: str) -> str:
 
 
 def check_segmentor_arguments(*configs: str, checkpoints: Sequence[str | None] = ()) -> None:
-    """Raise UserError for whatever is wrong with files of the command line that can be seen without mmsegmentation.
+    """Raise UserError for a mistake in the files of a command line that can be seen without mmsegmentation.
 
     Args:
         configs: names as `find_config` takes them.

@@ -16,11 +16,10 @@ class Settings:
     iou_thresholds: from which on a detection is a true positive, each in (0, 1).
     num_bins: K, of the score.
     edges: which edge belongs to a bin.
-    score_threshold: detections below it do not count, whatever recalibration makes of their scores; the DDN paper's
-        0.05.
+    score_threshold: detections whose scores before recalibration are below it do not count; the DDN paper's 0.05.
     protocol: "coco", or "fiveai" for laece and laace, and the matching at threshold 0, as in fiveai.
-    federated: whether categories were looked for in some images alone, as in LVIS; None takes the annotations' word for
-        it, and where the answer differs from theirs they are refused.
+    federated: whether categories were looked for in some images alone, as in LVIS. None takes the annotations as they
+        are; True or False refuses those that are otherwise.
     """
 
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..checks import (
+    Edges,
+    check_edges,
     check_label_shape,
     check_labels,
     check_positive_int,
@@ -23,12 +25,10 @@ from ..checks import (
 from ..functional.calibration import (
     BinStatistics,
     CalibrationResult,
-    Edges,
     bin_index,
     bin_metrics,
     bin_sums,
     cell_sums,
-    check_edges,
     class_wise_ece,
     fine_bins,
     merge_bins,

@@ -30,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the page and say where it is."""
     args = build_parser().parse_args(argv)
     with program(args):
-        from ..io.files import write_atomically
+        from ..io.files import write_text
         from .find import find_runs
         from .page import build_page
 
         runs = find_runs(args.runs)
         page = build_page(runs, args.title)
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(args.output, page.encode())
+        write_text(args.output, page)
         echo(f"Look at {args.output}, which compares {len(runs)} {'run' if len(runs) == 1 else 'runs'}.")
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
-from ..io.files import write_atomically
+from ..io.files import write_text
 from ..io.strict_json import strict_json
 from .paper_rows import PaperRow, numbers
 
@@ -220,7 +220,7 @@ class RunRecord:
                 raise ValueError(f"there is no picture {picture.path} in {folder}")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / FILE
-        write_atomically(path, strict_json({"format": FORMAT, **asdict(self)}).encode())
+        write_text(path, strict_json({"format": FORMAT, **asdict(self)}))
         return path
 
     @classmethod
