@@ -22,8 +22,21 @@ def _at(name: str, index: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, index))}]" if index else name
 
 
+def check_tensor(name: str, values: Tensor) -> None:
+    """Raise TypeError unless `values` are a tensor, with the way to make one."""
+    import torch
+
+    if not isinstance(values, torch.Tensor):
+        kind = type(values)
+        module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        raise TypeError(
+            f"{name} must be a tensor, got {module}{kind.__qualname__}; torch.as_tensor({name}) makes one of it"
+        )
+
+
 def check_unit_interval(name: str, values: Tensor) -> None:
     """Raise ValueError unless all `values` (any shape, floating point) lie in [0, 1]; NaN does not."""
+    check_tensor(name, values)
     if not values.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {values.dtype}")
     if values.numel() == 0:
@@ -31,18 +44,26 @@ def check_unit_interval(name: str, values: Tensor) -> None:
     low, high = values.detach().aminmax()  # both NaN when any value is
     if low >= 0 and high <= 1:
         return
-    index = _first(~((values >= 0) & (values <= 1)))
+    if not values.isfinite().all():
+        index = _first(~values.isfinite())
+        raise ValueError(
+            f"{name} must be finite, but {_at(name, index)} is {values[index].item()}; find out what made the network "
+            "diverge, or overflow in half precision"
+        )
+    index = _first((values < 0) | (values > 1))
     raise ValueError(f"{name} must lie in [0, 1], but {_at(name, index)} is {values[index].item()}")
 
 
 def check_distribution(name: str, probabilities: Tensor) -> None:
     """Raise ValueError unless `probabilities` (N, C, ...) are distributions over dimension 1."""
+    check_tensor(name, probabilities)
     if probabilities.dim() < 2 or probabilities.shape[1] == 0:
         raise ValueError(f"{name} must have shape (N, C, ...) with C >= 1, got {tuple(probabilities.shape)}")
     try:
         check_unit_interval(name, probabilities)
     except ValueError as error:
-        raise ValueError(f"{error}; are these logits? apply softmax first") from None
+        advice = "; are these logits? apply softmax first" if "must lie in" in str(error) else ""
+        raise ValueError(f"{error}{advice}") from None
     if probabilities.numel() == 0:
         return
     import torch
@@ -60,6 +81,7 @@ def check_distribution(name: str, probabilities: Tensor) -> None:
 
 def check_labels(name: str, labels: Tensor, num_classes: int, ignore_index: int | None = None) -> None:
     """Raise ValueError unless integer `labels` (any shape) lie in [0, num_classes) or equal `ignore_index`."""
+    check_tensor(name, labels)
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"{name} must be integers, got {labels.dtype}")
     if labels.numel() == 0:
@@ -78,6 +100,8 @@ def check_labels(name: str, labels: Tensor, num_classes: int, ignore_index: int 
 
 def check_same_shape(name: str, values: Tensor, other_name: str, other: Tensor) -> None:
     """Raise ValueError unless both tensors have the same shape."""
+    check_tensor(name, values)
+    check_tensor(other_name, other)
     if values.shape != other.shape:
         raise ValueError(
             f"{name} and {other_name} must have the same shape, got {tuple(values.shape)} and {tuple(other.shape)}"

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy
 import pytest
 import torch
 
@@ -33,8 +34,8 @@ def test_the_unit_interval_includes_its_ends(dtype):
     [
         ([0.5, 1.5, 2.0], "x must lie in [0, 1], but x[1] is 1.5"),
         ([0.5, 0.5, -0.25], "x must lie in [0, 1], but x[2] is -0.25"),
-        ([0.5, NAN, 7.0], "x must lie in [0, 1], but x[1] is nan"),
-        ([math.inf, NAN], "x must lie in [0, 1], but x[0] is inf"),
+        ([0.5, NAN, 7.0], "x must be finite, but x[1] is nan"),
+        ([math.inf, NAN], "x must be finite, but x[0] is inf; find out what made the network diverge"),
         ([[0.0, 1.0], [0.5, -1.0]], "x must lie in [0, 1], but x[1, 1] is -1.0"),
         (3.0, "x must lie in [0, 1], but x is 3.0"),
         ([1.0 + 2**-23], "x must lie in [0, 1], but x[0] is 1.0000001"),
@@ -61,7 +62,7 @@ def test_no_values_are_no_bad_values():
     [
         ([[0.5, 0.5], [2.0, -1.0]], "p must lie in [0, 1], but p[1, 0] is 2.0; are these logits? apply softmax first"),
         ([[0.5, 0.5], [0.5, 0.25]], "p must sum to 1 over dimension 1, but p[1, :] sums to 0.75; are these logits?"),
-        ([[NAN, 0.5]], "p must lie in [0, 1], but p[0, 0] is nan"),
+        ([[NAN, 0.5]], "p must be finite, but p[0, 0] is nan"),
         ([[[0.5, 0.5], [0.5, 1.0]]], "p must sum to 1 over dimension 1, but p[0, :, 1] sums to 1.5"),
         ([0.5, 0.5], "p must have shape (N, C, ...) with C >= 1, got (2,)"),
         ([[], []], "p must have shape (N, C, ...) with C >= 1, got (2, 0)"),
@@ -69,6 +70,28 @@ def test_no_values_are_no_bad_values():
 )
 def test_what_is_no_distribution_is_refused(values, message):
     refuses(message, check_distribution, "p", torch.tensor(values))
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments"),
+    [
+        (check_unit_interval, ()),
+        (check_distribution, ()),
+        (check_labels, (3,)),
+        (check_same_shape, ("y", torch.zeros(2))),
+    ],
+)
+def test_arrays_and_lists_are_no_tensors(check, arguments):
+    for values, kind in ((numpy.zeros(2), "numpy.ndarray"), ([0.0, 0.0], "list")):
+        message = f"x must be a tensor, got {kind}; torch.as_tensor(x) makes one of it"
+        with pytest.raises(TypeError, match=re.escape(message)):
+            check("x", values, *arguments)
+
+
+def test_what_is_not_finite_is_not_taken_for_logits():
+    with pytest.raises(ValueError, match=r"p\[0, 1\] is nan; find out") as error:
+        check_distribution("p", torch.tensor([[7.0, NAN]]))
+    assert "softmax" not in str(error.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -10,6 +10,8 @@ from typing import Any
 def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
     """Write the bytes `content` to `path`, which holds all of them or what it held before, also after a power cut.
 
+    Where the disk is full, the error names `path` and nothing else is left there.
+
     Args:
         path: in a folder that exists.
         content: of the whole file.
@@ -19,11 +21,15 @@ def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     incomplete = path.with_name(path.name + part)
-    with open(incomplete, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(incomplete, path)
+    try:
+        with open(incomplete, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(incomplete, path)
+    except OSError as error:  # that of a write does not know its file
+        incomplete.unlink(missing_ok=True)
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

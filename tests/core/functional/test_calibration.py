@@ -311,11 +311,11 @@ GOOD = (torch.tensor([0.25, 0.5]), torch.tensor([True, False]))
     ("arguments", "message"),
     [
         ({"confidence": torch.tensor([0.5, 3.0])}, "confidence must lie in [0, 1], but confidence[1] is 3.0"),
-        ({"confidence": torch.tensor([math.nan, 3.0])}, "confidence must lie in [0, 1], but confidence[0] is nan"),
+        ({"confidence": torch.tensor([math.nan, 3.0])}, "confidence must be finite, but confidence[0] is nan"),
         ({"confidence": torch.tensor([1, 0])}, "confidence must be floating point, got torch.int64"),
         ({"confidence": torch.rand(3)}, "confidence and success must have the same shape, got (3,) and (2,)"),
         ({"success": torch.tensor([0.5, -0.5])}, "success must lie in [0, 1], but success[1] is -0.5"),
-        ({"success": torch.tensor([0.5, math.nan])}, "success must lie in [0, 1], but success[1] is nan"),
+        ({"success": torch.tensor([0.5, math.nan])}, "success must be finite, but success[1] is nan"),
         ({"success": torch.tensor([1, 0])}, "success must be bool or floating point, got torch.int64"),
         ({"num_bins": 0}, "num_bins must be an integer >= 1, got 0"),
         ({"num_bins": 10.0}, "num_bins must be an integer >= 1, got 10.0"),

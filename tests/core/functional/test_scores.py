@@ -147,7 +147,7 @@ P, Y = torch.tensor([[0.25, 0.75], [0.5, 0.5]]), torch.tensor([0, 1])
     ("probabilities", "message"),
     [
         ([[0.5, 0.5], [2.0, -1.0]], "probabilities must lie in [0, 1], but probabilities[1, 0] is 2.0; are these log"),
-        ([[0.5, 0.5], [0.5, math.nan]], "probabilities must lie in [0, 1], but probabilities[1, 1] is nan"),
+        ([[0.5, 0.5], [0.5, math.nan]], "probabilities must be finite, but probabilities[1, 1] is nan"),
         (
             [[0.5, 0.25], [0.5, 0.5]],
             "probabilities must sum to 1 over dimension 1, but probabilities[0, :] sums to 0.75",

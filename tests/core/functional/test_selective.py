@@ -201,7 +201,7 @@ def test_a_perfect_a_useless_and_an_inverted_ranking():
     ("uncertainty", "event", "num_bins", "message"),
     [
         ([0.5, 2.0], [True, False], 10, "uncertainty must lie in [0, 1], but uncertainty[1] is 2.0"),
-        ([math.nan, 2.0], [True, False], 10, "uncertainty must lie in [0, 1], but uncertainty[0] is nan"),
+        ([math.nan, 2.0], [True, False], 10, "uncertainty must be finite, but uncertainty[0] is nan"),
         ([0.5, math.nan], [True, False], None, "uncertainty must be finite, but uncertainty[1] is nan"),
         ([-math.inf, 0.5], [True, False], None, "uncertainty must be finite, but uncertainty[0] is -inf"),
         ([0.5, 0.5], [1, 0], 10, "event must be bool, got torch.int64"),

@@ -154,7 +154,7 @@ def test_shares_to_remove_are_below_one(removed):
     ("change", "message"),
     [
         ({"uncertainty": [0.5, 1.5]}, "uncertainty must lie in [0, 1], but uncertainty[1] is 1.5"),
-        ({"uncertainty": [math.nan, 1.5]}, "uncertainty must lie in [0, 1], but uncertainty[0] is nan"),
+        ({"uncertainty": [math.nan, 1.5]}, "uncertainty must be finite, but uncertainty[0] is nan"),
         ({"uncertainty": [1, 0]}, "uncertainty must be floating point, got torch.int64"),
         ({"prediction": [0]}, "prediction and label must have the same shape, got (1,) and (2,)"),
         ({"label": [0, 1, 1]}, "prediction and label must have the same shape, got (2,) and (3,)"),

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,25 @@ def test_an_interruption_leaves_what_was_there(tmp_path, monkeypatch, step):
         "a.bin.7.part": b"new",
         "b.bin.7.part": b"new",
     }
+
+
+FULL_DISK = """
+import resource, sys
+from argparse import Namespace
+from pathlib import Path
+from uncertainty_core.cli import program
+from uncertainty_core.io.files import write_atomically
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+with program(Namespace()):
+    write_atomically(Path(sys.argv[1]), bytes(5000))
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
+    write_atomically(tmp_path / "a.bin", b"old")
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "a.bin"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'a.bin'}: File too large\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.bin": b"old"}
 
 
 contents = st.recursive(

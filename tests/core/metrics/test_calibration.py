@@ -638,7 +638,7 @@ BAD = {
         ([*P2[:1], [2.0, -1.0]], [0, 1]),
         "probabilities must lie in [0, 1], but probabilities[1, 0] is 2.0; ",
     ),
-    "nan": ("p2", ([*P2[:1], [0.5, NAN]], [0, 1]), "probabilities must lie in [0, 1], but probabilities[1, 1] is nan"),
+    "nan": ("p2", ([*P2[:1], [0.5, NAN]], [0, 1]), "probabilities must be finite, but probabilities[1, 1] is nan"),
     "sum": (
         "p2",
         ([[0.5, 0.25], P2[0]], [0, 1]),
@@ -652,7 +652,7 @@ BAD = {
     "negative": ("p2", (P2, [-1, 0]), "labels must lie in [0, 2) or be 9 (ignored), but labels[0] is -1"),
     "floats": ("p2", (P2, [0.0, 1.0]), "labels must be integers, got torch.float32"),
     "confidence": ("confidence", ([0.5, 1.5], [True, True]), "confidence must lie in [0, 1], but confidence[1] is 1.5"),
-    "confidence nan": ("confidence", ([NAN], [True]), "confidence must lie in [0, 1], but confidence[0] is nan"),
+    "confidence nan": ("confidence", ([NAN], [True]), "confidence must be finite, but confidence[0] is nan"),
     "success": ("confidence", ([0.5, 0.5], [0.0, 2.0]), "success must lie in [0, 1], but success[1] is 2.0"),
     "successes": ("confidence", ([0.5, 0.5], [True]), "confidence and success must have the same shape"),
     "a group too many": ("confidence", ([0.5], [True], [0]), "group must be given if, and only if, num_groups was"),
@@ -668,7 +668,7 @@ BAD = {
     "pixel": (
         "pixels",
         ([0, 1], [1, 1], [0.5, NAN]),
-        "uncertainty must lie in [0, 1], but uncertainty[1] is nan",
+        "uncertainty must be finite, but uncertainty[1] is nan",
     ),
     "pixel after void": (
         "pixels",

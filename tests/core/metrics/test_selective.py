@@ -190,7 +190,7 @@ def test_all_right_has_no_errors_to_find():
         (1, 4, r"label must lie in \[0, 4\) or be 255 \(ignored\), but label\[2\] is 4"),
         (1, -1, r"but label\[2\] is -1"),
         (1, 2**32, r"but label\[2\] is 4294967296"),
-        (2, math.nan, r"uncertainty must lie in \[0, 1\], but uncertainty\[2\] is nan"),
+        (2, math.nan, r"uncertainty must be finite, but uncertainty\[2\] is nan"),
         (2, 1.5, r"uncertainty must lie in \[0, 1\], but uncertainty\[2\] is 1.5"),
     ],
 )
