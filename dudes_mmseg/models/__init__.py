@@ -1,5 +1,6 @@
 """Students, their losses, and teachers; importing registers them with mmsegmentation."""
 
+from . import safe_loading
 from .losses import RMSLELoss
 from .segmentor import DUDESCascadeEncoderDecoder, DUDESEncoderDecoder
 from .teacher import DeepEnsembleSegmentor, MCDropoutSegmentor
