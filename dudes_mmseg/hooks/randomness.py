@@ -1,6 +1,8 @@
 """Trainings that can be killed at any moment and end, when started again, as if nothing had happened."""
 
 import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     # what is missing of a torch file that was cut off is its end, and there a zip file has its table of contents
     whole = [path for path in checkpoints if path.stem.split("_")[1].isdecimal() and zipfile.is_zipfile(path)]
     return max(whole, key=lambda path: int(path.stem.split("_")[1]), default=None)
+
+
+def _with_call(items: Iterator[Any], number: int, call: Callable[[], None]) -> Iterator[Any]:
+    """The items of an endless iterator; `call` is called once, when `number` of them were taken."""
+    for _ in range(number):
+        yield next(items)
+    call()
+    yield from items
 
 
 @HOOKS.register_module()
@@ -49,6 +59,11 @@ class KeyedRandomnessHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """For the data of the first iteration, or of the first after a resumption."""
         self._before_data(runner, runner.iter)
+        batches = getattr(runner.train_loop, "dataloader_iterator", None)
+        if runner.iter and batches is not None and not hasattr(batches, "skip_iter"):
+            # mmengine 0.10.7 loads and throws away, from now on, what was trained on before the interruption
+            seed = partial(self._before_data, runner, runner.iter)
+            runner.train_loop.dataloader_iterator = _with_call(batches, runner.iter, seed)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """For the network: loading data may have drawn from torch's generator."""

@@ -47,7 +47,9 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, attack):
     content = torch.load(path, weights_only=False)
     content["message_hub"]["attack"] = attack
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"^.*iter_7.pth is not a checkpoint of weights alone, or is damaged: \S+"):
+    with pytest.raises(
+        CheckpointError, match=r"^.*iter_7.pth is not a checkpoint of weights alone, or is damaged: \S+"
+    ):
         load(path)
     assert not (tmp_path / "ran").exists()
 
@@ -56,5 +58,5 @@ def test_a_file_that_is_absent_or_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(CheckpointError, match="text.pth is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"text.pth is not a checkpoint"):
         load(tmp_path / "text.pth")
