@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with program(args):
         check_segmentor_arguments(args.config)
         from dudes_mmseg.cli import build_config
+        from dudes_mmseg.engine.rehearsal import rehearse
         from dudes_mmseg.engine.training import train, use_mixed_precision
 
         cfg = build_config(args)
         if args.amp:
             use_mixed_precision(cfg)
+        rehearse(cfg)
         echo(f"weights: {train(cfg, args.resume)}")
 
 

@@ -19,6 +19,7 @@ from ..targets.check import base_datasets, image_paths
 from ..targets.codec import images_digest
 from .ranks import prepare_ranks
 from .records import Evaluation, run_records
+from .rehearsal import part
 
 
 def use_test_time_augmentation(cfg: Config) -> None:
@@ -58,7 +59,9 @@ def evaluate(
     cfg = cfg.copy()
     prepare_ranks(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
-    runner = Runner.from_cfg(cfg)
+    with part(cfg, "test"):
+        runner = Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018 (the first access builds it)
     runner.register_hook(ProgressHook())
     start = time.perf_counter()
     metrics = {key: float(value) for key, value in runner.test().items()}

@@ -31,6 +31,7 @@ from ..targets.generate import generate_targets
 from .claims import WAY_OUT, training_settings
 from .evaluation import evaluate
 from .members import member_claims, train_members
+from .rehearsal import check_disk, rehearse
 from .training import train_once
 
 
@@ -78,9 +79,14 @@ def num_steps(students: Mapping[str, Config], num_members: int) -> int:
 
 def _check(member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool) -> None:
     """Refuse what cannot work, and folders that other settings have made. Arguments as `distil`."""
+    stores = {}
+    needed = num_members * rehearse(member).checkpoint
     for student in students.values():
         check_evaluators(student)
-        with_store(student, store_of(student, output))
+        needs = rehearse(with_store(student, store_of(student, output)))
+        needed += needs.checkpoint
+        stores[store_of(student, output)] = needs.targets
+    check_disk(output, needed + sum(stores.values()))
     claims = member_claims(in_folder(member, output / "members"), range(num_members))
     for name, student in students.items():
         claims[store_of(student, output)] = _store_settings(member, num_members, student)
