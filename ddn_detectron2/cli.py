@@ -19,6 +19,7 @@ from uncertainty_core.cli.flags import SPLITS, find_detector_config
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .convert import is_ddn, to_ddn
 from .data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
+from .schedule import set_fine_tuning
 
 
 def read_config(name: str) -> CfgNode:
@@ -39,7 +40,7 @@ def read_config(name: str) -> CfgNode:
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The config that the command line asks for, with its data sets registered."""
     cfg = read_config(args.config_file)
-    if args.ddn:
+    if fine_tunes := args.ddn and not is_ddn(cfg):
         cfg = to_ddn(cfg)
     register_scenes()
     for split, key in SPLITS.items():
@@ -49,6 +50,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
             cfg.DATASETS[key] = (f"custom_{split}",)
     try:
         cfg.merge_from_list(args.opts)
+        if fine_tunes:
+            set_fine_tuning(cfg, args.opts[::2])
     except (AssertionError, KeyError, ValueError) as error:  # unknown keys, wrong types
         raise ConfigError(f"in the options at the end of the command line: {error}") from None
     return cfg

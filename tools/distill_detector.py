@@ -3,7 +3,7 @@
     distilled-uncertainty distill-detector --config-file quick/ddn_small.yaml \\
         --baseline-config quick/baseline_small.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
     distilled-uncertainty distill-detector --config-file my.yaml --ddn --train-json train.json --train-images train/ \\
-        --val-json val.json --val-images val/ --test-json test.json --test-images test/ --fit-on custom_val \\
+        --val-json val.json --val-images val/ --test-json test.json --test-images test/ \\
         MODEL.WEIGHTS my_detector.pth OUTPUT_DIR distilled
 
 Without --baseline-config, MODEL.WEIGHTS is distilled. Finished steps are not repeated: start it again after a crash.
@@ -20,9 +20,18 @@ from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = detector_parser(__doc__)
-    parser.add_argument("--baseline-config", metavar="FILE", help="train this detector first, and distil it")
+    parser.add_argument(
+        "--baseline-config",
+        metavar="FILE",
+        help="train this detector first, and distil it; of KEY VALUE it takes DATASETS.TRAIN and SEED alone: "
+        "the others, such as SOLVER.*, are for the students",
+    )
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
-    parser.add_argument("--fit-on", metavar="NAME", help="held-out data set for temperature scaling")
+    parser.add_argument(
+        "--fit-on",
+        metavar="NAME",
+        help="held-out data set for temperature scaling (default: custom_val, where there is a test set besides)",
+    )
     parser.add_argument(
         "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
     )
@@ -38,9 +47,12 @@ def distil_and_compare(args: argparse.Namespace) -> None:
     from ddn_detectron2.config import ConfigError
     from ddn_detectron2.convert import is_ddn
     from ddn_detectron2.engine import pipeline
+    from ddn_detectron2.schedule import schedule_text
 
     cfg = setup(args)
     output = Path(cfg.OUTPUT_DIR)
+    if args.fit_on is None and args.val_json and args.test_json:
+        args.fit_on = "custom_val"
     if args.fit_on is not None:
         check_datasets(cfg, (*cfg.DATASETS.TEST, args.fit_on))
     if len(cfg.DATASETS.TEST) != 1 or args.fit_on in cfg.DATASETS.TEST:
@@ -58,6 +70,10 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         )
     if comm.is_main_process():
         pipeline.check(baseline, configs, output, args.overwrite)
+        if args.ddn:
+            echo(schedule_text(cfg))
+        if baseline is not None and any(key.startswith("SOLVER.") for key in args.opts[::2]):
+            echo(f"SOLVER.* options are for the students: the baseline is trained as {args.baseline_config} has it")
     comm.synchronize()
     steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
     step = steps if comm.is_main_process() else silent

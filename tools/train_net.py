@@ -33,6 +33,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     from ddn_detectron2.cli import setup
     from ddn_detectron2.engine.progress import results_text
     from ddn_detectron2.engine.trainer import DDNTrainer, load_weights
+    from ddn_detectron2.schedule import schedule_text
 
     cfg = setup(args)
     try:
@@ -45,6 +46,8 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             if comm.is_main_process():
                 verify_results(cfg, results)
         else:
+            if args.ddn and comm.is_main_process():
+                echo(schedule_text(cfg))
             trainer = DDNTrainer(cfg)
             trainer.resume_or_load(resume=args.resume)
             results = trainer.train()

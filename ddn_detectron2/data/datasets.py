@@ -1,5 +1,6 @@
 """Data sets by name in Detectron2's catalogs, and whether a model and its data sets go together."""
 
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,10 +82,9 @@ def _register(
 def _thing_classes(dataset_name: str) -> list[str]:
     """The classes of a registered data set, which is loaded if its metadata do not name them."""
     if dataset_name not in DatasetCatalog:
-        raise DatasetError(
-            f"{dataset_name} is not registered: name one of {', '.join(sorted(DatasetCatalog))}, "
-            "or register your own with register_coco_format"
-        )
+        near = difflib.get_close_matches(dataset_name, DatasetCatalog, n=1)
+        hint = f"did you mean {near[0]}" if near else f"known are {', '.join(sorted(DatasetCatalog))}"
+        raise DatasetError(f"{dataset_name} is not registered; {hint}; register your own with register_coco_format")
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("thing_classes") is None:
         DatasetCatalog.get(dataset_name)

@@ -24,7 +24,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from uncertainty_core.catalog import DETECTION, FORMAT
-from uncertainty_core.cli import silent
+from uncertainty_core.cli import echo, silent
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
@@ -228,9 +228,10 @@ def compare(
     add(f"MC-{passes}", passes, measure, cfg, weights, dataset, MODEL__DDN__TEST__MC_SAMPLES=passes)
     if fit_on is not None:
         step(f"fit the temperature on {fit_on}")
-        measure(cfg, weights, fit_on, output / "fit")
+        held_out = measure(cfg, weights, fit_on, output / "fit")
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
+        echo(f"temperature {temperature:.2f}, from n = {calibration_at(held_out).metrics['n']:.0f} detections")
         add(f"temperature {temperature:.2f}", 1, scaled, dataset, baseline / RESULTS, temperature)
     for name, path in students.items():
         add(name, 1, measure, cfg, path, dataset)

@@ -24,6 +24,7 @@ from ..modeling.rcnn import DDNRCNN
 from ..teaching.mapper import DDNDatasetMapper
 from ..teaching.store import attach_teacher, check_store
 from .checkpoint import SafeCheckpointer
+from .divergence import FiniteLosses, divergence
 from .progress import ProgressBar, TrackedLoader
 
 
@@ -86,7 +87,9 @@ class DDNTrainer(DefaultTrainer):
             state["optimizer"] = self._trainer.optimizer
         self.checkpointer = SafeCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, strict=is_ddn(self.cfg), **state)
         keyed = [KeyedRandomness(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
-        return [*keyed, ProgressBar(f"train {os.path.basename(self.cfg.OUTPUT_DIR)}"), *super().build_hooks()]
+        finite = FiniteLosses(self.cfg, self._trainer.model)
+        bar = ProgressBar(f"train {os.path.basename(self.cfg.OUTPUT_DIR)}")
+        return [*keyed, finite, bar, *super().build_hooks()]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As `DefaultTrainer`; the teacher is always made of `MODEL.WEIGHTS`, also when the student resumes."""
@@ -99,6 +102,13 @@ class DDNTrainer(DefaultTrainer):
             model.train()
         super().resume_or_load(resume)
         self._trainer.data_loader.start = self.start_iter
+
+    def run_step(self) -> None:
+        """As `DefaultTrainer`; what its proposal generator finds not to be finite is a divergence as well."""
+        try:
+            super().run_step()
+        except FloatingPointError:
+            raise divergence(self.cfg, self.iter, "the proposals") from None
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> KeyedTrainLoader:

@@ -20,7 +20,9 @@ def detector_parser(description: str, *, processes: bool = True) -> argparse.Arg
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="a file, or a name in configs/ddn/ or the zoo"
     )
-    parser.add_argument("--ddn", action="store_true", help="turn the config into its distilled form")
+    parser.add_argument(
+        "--ddn", action="store_true", help="turn the config into its distilled form, with a schedule of fine-tuning"
+    )
     for split in SPLITS:
         parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
         parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as custom_{split}")

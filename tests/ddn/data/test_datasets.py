@@ -251,7 +251,7 @@ def test_number_of_classes(folder, coco):
     # of a built-in set, whose files are not there
     with pytest.raises(DatasetError, match=r"coco_2017_val has 80 classes \(person, .*, \.\.\.\)"):
         check_num_classes(("coco_2017_val",), 6)
-    with pytest.raises(DatasetError, match=r"nobody is not registered: name one of .*scenes_train"):
+    with pytest.raises(DatasetError, match=r"nobody is not registered; known are .*scenes_train"):
         check_num_classes(("nobody",), 6)
 
 

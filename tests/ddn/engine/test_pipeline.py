@@ -25,10 +25,11 @@ def command(tmp_path, monkeypatch):
     more = tmp_path / "stored.yaml"
     more.write_text(f"_BASE_: {student}\nMODEL: {{DDN: {{TARGETS: {{SOURCE: store, AVERAGE: probs}}}}}}\n")
     flags = ["--config-file", student, "--baseline-config", baseline, "--also", more]
+    for split in ("val", "test"):
+        flags += [f"--{split}-json", tmp_path / "sets" / "scenes" / f"instances_{split}.json"]
+        flags += [f"--{split}-images", tmp_path / "sets" / "scenes" / split]
     return [
         *flags,
-        "--fit-on",
-        "scenes_val",
         "OUTPUT_DIR",
         tmp_path / "output",
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
@@ -59,6 +60,8 @@ def test_compares_all_rows(command, tmp_path):
     assert rows[temperature]["n"] == rows["baseline"]["n"]
     assert {row["n"] for row in compared.values()} == {min(row["n"] for row in rows.values())}
     assert all(name in done.out for name in rows)
+    # the free rival is there without asking, fitted to the validation images
+    assert f"\n{temperature}, from n = " in done.out and "fit the temperature on custom_val" in done.out
     folders = {name: name.split()[0] for name in rows}
     records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
     assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
@@ -98,8 +101,8 @@ def test_compares_all_rows(command, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--fit-on", "scenes_test"], "DATASETS.TEST must name one data set"),
-        (["--fit-on", "custom_val"], "custom_val is not registered"),
+        (["--fit-on", "custom_test"], "DATASETS.TEST must name one data set"),
+        (["--fit-on", "custom_vall"], "custom_vall is not registered; did you mean custom_val;"),
         (["--fit-on", "coco_2017_val"], "coco_2017_val is not on disk"),
         (["--also", "quick/baseline_small.yaml"], "a config describes a plain detector"),
         (["--config-file", "quick/none.yaml"], "is neither a file"),

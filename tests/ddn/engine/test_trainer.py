@@ -141,7 +141,8 @@ def test_ddn_on_the_command_line_is_the_ddn_config(trained, small, tmp_path):
     words = []
     values, others = (dict(flat(small_config(path))) for path in (small.ddn, small.baseline))
     for key, value in values.items():
-        if value != others[key] and not key.endswith(("NAME", "META_ARCHITECTURE", "MODEL.WEIGHTS")):
+        chosen = value != others[key] or key.startswith("SOLVER.")  # which --ddn has its own values of
+        if chosen and not key.endswith(("NAME", "META_ARCHITECTURE", "MODEL.WEIGHTS")):
             words += [key, value]
     command = flagged(arguments(small, tmp_path, *NO_EVALUATION, *words, kind="baseline"), "--ddn")
     outcome = run_tool("train_net", *command, folder=tmp_path)
@@ -323,7 +324,7 @@ def edited(path, folder, **changes):
             ("MODEL.DDN.TARGETS.SOURCE", "store", "MODEL.DDN.TARGETS.STORE", "nowhere"),
             ("nowhere is not a target store",),
         ),
-        (("DATASETS.TRAIN", ("nobody",)), ("nobody is not registered",)),
+        (("DATASETS.TRAIN", ("nobody",)), ("nobody is not registered; known are",)),
     ],
     ids=str,
 )
@@ -362,10 +363,13 @@ def test_a_model_that_cannot_be_distilled(small, tmp_path):
 def test_what_ddn_complains_of_can_be_mended_on_the_same_command_line(small, tmp_path):
     model = SMALL["MODEL"] | {"DDN": {"TARGETS": {"AVERAGE": "logits"}, "DROPOUT": {"POSITIONS": ["predictor"]}}}
     words = ["--config-file", edited(small.baseline, tmp_path, MODEL=model), *arguments(small, tmp_path)[2:]]
-    words = flagged([*words, *NO_EVALUATION], "--ddn")
+    words = flagged([*words, *NO_EVALUATION, "SOLVER.MAX_ITER", 1], "--ddn")
     assert_refused(run_tool("train_net", *words, folder=tmp_path), "set MODEL.DDN.TARGETS.AVERAGE to 'probs'")
     outcome = run_tool("train_net", *words, "MODEL.DDN.TARGETS.AVERAGE", "probs", folder=tmp_path)
     assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(
+        "schedule: 1 iterations, learning rate 0.001, warm-up 0, checkpoint every 1, gradients"
+    )
 
 
 @pytest.mark.parametrize("missing", ["--train-json", "--train-images", "--val-json", "--val-images"])
@@ -414,6 +418,23 @@ def test_a_damaged_checkpoint(small, tmp_path, flags):
     words = arguments(small, tmp_path, "MODEL.WEIGHTS", tmp_path / "half.pth")
     outcome = run_tool("train_net", *flagged(words, *flags), folder=tmp_path)
     assert_refused(outcome, "half.pth is not a checkpoint of weights alone, or is damaged")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "parts"),
+    [
+        ("ddn", ("MODEL.DDN.DD_WEIGHT", 1e40), ("iteration 0: loss_ddn;", "or MODEL.DDN.DD_WEIGHT (1e+40 now)")),
+        (
+            "baseline",
+            ("SOLVER.BASE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False),
+            ("iteration 1: the proposals; lower SOLVER.BASE_LR (1e+30 now), or set SOLVER.CLIP_GRADIENTS.ENABLED True"),
+        ),
+    ],
+    ids=["student", "baseline"],
+)
+def test_a_training_that_diverges(small, tmp_path, kind, options, parts):
+    outcome = run_tool("train_net", *arguments(small, tmp_path, *options, kind=kind), folder=tmp_path)
+    assert_refused(outcome, "the training diverged: not finite at ", *parts)
 
 
 def test_results_that_the_config_does_not_expect(trained, small, tmp_path):
