@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from uncertainty_core.cli import Steps, add_common_flags, log_to, program
+from uncertainty_core.cli import Steps, add_common_flags, echo, log_to, program
 from uncertainty_core.cli.configs import check_config, find_config
 
 from .config import Config, ConfigError, load_config
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace, config: Config) -> None:
         }
         experiment.check(chosen)
         log_to(config.folder / "log.txt")
+        echo(experiment.summary())
         for name in chosen:
             steps[name]()
             barrier()

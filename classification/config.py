@@ -46,12 +46,21 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """A network of `classification.models`."""
+    """A network of `classification.models`, or one of one's own."""
 
-    name: str = "digits"
+    name: str = "digits"  # or package.module:Class, installed or below the current folder
     width: float = 1.0  # factor on the channels of every hidden layer
     dropout: float | None = None  # rate; None for the paper's
     penultimate: int | None = None  # units of the last hidden layer, for `quick` alone
+    options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments, for one's own
+
+    def __post_init__(self) -> None:
+        named = {key.name for key in dataclasses.fields(self)} - {"options"}
+        for key in self.options:
+            if key in named:
+                raise ValueError(f"options.{key} is a key of its own: write it beside options")
+            if key in ("num_classes", "in_channels"):
+                raise ValueError(f"options.{key} is not to be set: the images decide")
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
 
     A file may name another one as its `base`, relative to itself or by its name in configs/classification, and hold
     only what differs: keys below keys are merged, null takes a key of the base away, and anything else replaces what
-    the base has.
+    the base has. The name is not inherited.
     """
     path = Path(path)
     content = {"name": path.stem} | _read(path)
@@ -184,7 +193,9 @@ def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     base_path = shipped if shipped.is_file() and not beside.is_file() else beside
     if base_path.resolve() in heirs:
         raise ConfigError(f"{path} is a base of itself, through base: {base}")
-    return _merged(_read(base_path, heirs), content)
+    inherited = _read(base_path, heirs)
+    inherited.pop("name", None)  # an experiment is called as its own file is, unless that says otherwise
+    return _merged(inherited, content)
 
 
 def _merged(base: Any, change: Any) -> Any:
@@ -223,6 +234,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return _build_method(value, where)
     if dataclasses.is_dataclass(kind):
         return _build_record(kind, value, where)
+    if kind is Any:
+        return value
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in arguments:

@@ -121,6 +121,7 @@ def fit(
     teacher: nn.Module | None = None,
     resume: bool = False,
     name: str = "training",
+    key: str = "training",
 ) -> None:
     """Train `model` and leave it, with its log and its last checkpoint, in `folder`.
 
@@ -137,6 +138,7 @@ def fit(
         teacher: in eval mode, for methods that need one.
         resume: go on from the newest checkpoint.
         name: beside the progress bar.
+        key: of `run.training` in the configuration.
     """
     model = share_batch_norm(model)
     optimizer = make_optimizer(model, run.training)
@@ -158,8 +160,11 @@ def fit(
             start = time.perf_counter()
             row = {"epoch": epoch + 1, "lr": learning_rate(run.training, epoch)}
             row["loss"], row["train_accuracy"] = _train_epoch(model, optimizer, run, data, inputs, epoch, seed, teacher)
-            if not math.isfinite(row["loss"]):
-                raise ConfigError(f"{name} diverged, its loss is {row['loss']} in epoch {epoch + 1}: lower its lr")
+            if not math.isfinite(row["loss"]) or not _is_finite(model):
+                raise ConfigError(
+                    f"{name} diverged in epoch {epoch + 1}, with a mean loss ({run.method.loss_name}) of "
+                    f"{row['loss']:g}: lower {key}.lr, which is {run.training.lr:g}"
+                )
             row |= monitor(model, watched, inputs.mean, inputs.std, num_classes)
             row["seconds"] = round(time.perf_counter() - start, 3)
             rows.append(row)
@@ -173,6 +178,11 @@ def fit(
     if writer is not None:
         writer.close()
         save_model(folder, model, {"identity": identity, "epochs": run.training.epochs})
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether all weights and statistics are; the last step of an epoch may ruin them without being in its loss."""
+    return all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
 def _train_epoch(

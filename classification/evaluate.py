@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, a
 from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.cli import echo
 from uncertainty_core.report.markdown import brief_table
+from uncertainty_core.report.run_record import RunRecord
 from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
@@ -23,7 +25,7 @@ from .corruptions import STRENGTHS, corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
-from .records import forget_other_runs, run_folder, run_record, write_run
+from .records import forget_other_runs, measured_before, run_folder, run_record, settings_of, write_run
 from .sampling import mc_outputs
 
 
@@ -91,44 +93,82 @@ def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
 
 
 def evaluate(experiment: Experiment) -> None:
-    """Measure every predictor and write its record, see `records`."""
+    """Measure every predictor and write its record, see `records`; what was measured before is not measured again."""
     config, test, folder = experiment.config, experiment.test_set, experiment.config.folder
-    sha256 = cache(network_sha256)
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
+    networks, images = _networks(experiment), _images(experiment, outliers)
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
     records, written = {}, []
     measured = list(predictors(experiment))  # all of them first: a missing network must not leave half a table
     experiment.step(f"evaluate: {len(measured)} predictors on {len(test)} images")
+    before = 0
     for predictor in measured:
         name = predictor.row if predictor.seed == 0 else f"{predictor.row}, seed {predictor.seed}"
-        start = time.perf_counter()
-        probabilities = _predict(experiment, predictor, test, name)
-        seconds = time.perf_counter() - start
-        confidence = probabilities.amax(1)
-        confidences.setdefault(predictor.row, confidence)
-        metrics = error_metrics(probabilities, test.labels)
-        if predictor.row != "baseline":
-            twin = confidences.get(predictor.twin, confidences["baseline"])  # which come before all that have twins
-            metrics["mupe"] = mupe(twin, confidence).item()
-        if predictor.passes == 1:  # of the others it would take more passes than all else together
-            metrics |= _other_accuracies(experiment, predictor)
-        places = [experiment.folder_of(*network) for network in predictor.networks]
-        details = {
-            "networks": {place.relative_to(folder).as_posix(): sha256(place) for place in places},
-            "ood": {
-                name: outlier_metrics(probabilities, _predict(experiment, predictor, images, f"{name} {predictor.row}"))
-                for name, images in outliers.items()
-            },
-            "corruptions": _corruptions(experiment, predictor),
-        }
-        calibration = _calibration(experiment, probabilities, test.labels)
-        who = predictor.row, predictor.seed, predictor.passes
-        record = run_record(config, *who, calibration, metrics, details, probabilities, test, seconds)
         place = run_folder(folder, predictor.row, predictor.seed)
-        write_run(place, record, probabilities)
+        twin = predictor.twin if predictor.twin in confidences else "baseline"  # which come before all that have twins
+        inputs = {"networks": networks(predictor), "compared_with": networks(measured[0]), "images": images}
+        inputs |= {"twin": twin, "passes": predictor.passes, "settings": settings_of(config.evaluation)}
+        if (found := measured_before(place, inputs)) is not None:
+            record, probabilities = found
+            probabilities, before = probabilities.to(experiment.device), before + 1
+        else:
+            record, probabilities = _measured(experiment, predictor, name, outliers, confidences.get(twin), inputs)
+            write_run(place, record, probabilities)
+        confidences.setdefault(predictor.row, probabilities.amax(1))
         records[name], written = record.row, [*written, place]
     forget_other_runs(folder, written)
+    if before:
+        echo(f"measured before: {before} of {len(measured)}")
     echo(f"\n{brief_table(CLASSIFICATION, records)}\n")
+
+
+def _networks(experiment: Experiment) -> Callable[[Predictor], dict[str, str]]:
+    """Looks up which networks a predictor consists of: SHA-256 by path."""
+    sha256 = cache(network_sha256)
+
+    def networks(predictor: Predictor) -> dict[str, str]:
+        places = [experiment.folder_of(*network) for network in predictor.networks]
+        return {place.relative_to(experiment.config.folder).as_posix(): sha256(place) for place in places}
+
+    return networks
+
+
+def _images(experiment: Experiment, outliers: dict[str, ImageSet]) -> dict[str, str]:
+    """Fingerprints of all image sets that something is measured on."""
+    sets = {"train": experiment.train_set, "val": experiment.validation_set, "test": experiment.test_set}
+    return {name: images.fingerprint for name, images in (sets | {f"ood {n}": i for n, i in outliers.items()}).items()}
+
+
+def _measured(
+    experiment: Experiment,
+    predictor: Predictor,
+    name: str,
+    outliers: dict[str, ImageSet],
+    twin: Tensor | None,
+    inputs: dict[str, Any],
+) -> tuple[RunRecord, Tensor]:
+    """The record of a predictor and its probabilities (N, C); `twin` (N) are the confidences of its twin."""
+    config, test = experiment.config, experiment.test_set
+    start = time.perf_counter()
+    probabilities = _predict(experiment, predictor, test, name)
+    seconds = time.perf_counter() - start
+    metrics = error_metrics(probabilities, test.labels)
+    if twin is not None:
+        metrics["mupe"] = mupe(twin, probabilities.amax(1)).item()
+    if predictor.passes == 1:  # of the others it would take more passes than all else together
+        metrics |= _other_accuracies(experiment, predictor)
+    details = {
+        "networks": inputs["networks"],
+        "inputs": inputs,
+        "ood": {
+            name: outlier_metrics(probabilities, _predict(experiment, predictor, images, f"{name} {predictor.row}"))
+            for name, images in outliers.items()
+        },
+        "corruptions": _corruptions(experiment, predictor),
+    }
+    calibration = _calibration(experiment, probabilities, test.labels)
+    who = predictor.row, predictor.seed, predictor.passes
+    return run_record(config, *who, calibration, metrics, details, probabilities, test, seconds), probabilities
 
 
 def _predict(experiment: Experiment, predictor: Predictor, images: ImageSet, name: str) -> Tensor:

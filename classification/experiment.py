@@ -17,18 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncertainty_core import TargetStore, derive_seed, state_dict_sha256, write_targets
+from uncertainty_core import (
+    TargetStore,
+    derive_seed,
+    drawn_dropout,
+    dropout_modules,
+    masks_of_shard,
+    state_dict_sha256,
+    write_targets,
+)
 from uncertainty_core.cli import silent
 from uncertainty_core.io.claims import check_claims, claim
+from uncertainty_core.io.room import check_room
 from uncertainty_core.io.strict_json import strict
 
 from .checkpoint import CheckpointError, is_finished, load_model, read_model_record
-from .config import Config, ConfigError, Run
+from .config import Config, ConfigError, Model, Run
 from .data import ImageSet, channel_statistics, load, to_float, unlabelled
 from .distributed import barrier, rank, world_size
 from .engine import TrainingSet, fit
 from .methods import DropoutDistillation
-from .models import build_model
+from .models import build_model, check_images, is_own, source_sha256
 
 TARGET_SHARD = 1000
 TARGET_BATCH = 64
@@ -61,14 +70,27 @@ class Experiment:
             bad_images=data.bad_images,
             progress=rank() == 0,
         )
-        if split == "train" and data.limit is not None:
-            images = images.subset(chosen(images.ids, data.limit))
         return on_device(images, self.device)
 
     @cached_property
+    def _limited(self) -> tuple[ImageSet, int]:
+        """The images to train on, and of how many they were chosen."""
+        images, limit = self.load("train"), self.config.data.limit
+        return images if limit is None else images.subset(chosen(images.ids, limit)), len(images)
+
+    @property
     def train_set(self) -> ImageSet:
         """The images to train on."""
-        return self.load("train")
+        return self._limited[0]
+
+    def summary(self) -> str:
+        """How many images there are, and what computes."""
+        data, (train, total), threads = self.config.data, self._limited, torch.get_num_threads()
+        used = f"{total:,} training images"
+        if data.limit is not None:
+            used = f"{len(train):,} of {used} (data.limit)"
+        where = f"{threads} thread{'s' * (threads != 1)}" if self.device.type == "cpu" else str(self.device)
+        return f"{data.name}: {used}, {len(self.test_set):,} test images; {where}"
 
     @cached_property
     def extended_set(self) -> ImageSet:
@@ -105,19 +127,13 @@ class Experiment:
 
     def build(self, run: Run) -> nn.Module:
         """The network of `run`, with the current random state."""
+        classes, images = len(self.train_set.classes), self.train_set.images[:2]
+        model = build_network(run.model, classes, images.shape[1]).to(self.device)
         try:
-            model = build_model(
-                run.model.name,
-                num_classes=len(self.train_set.classes),
-                in_channels=self.train_set.images.shape[1],
-                width=run.model.width,
-                dropout=run.model.dropout,
-                penultimate=run.model.penultimate,
-            )
-            model.stages[0](self.train_set.images[:1])  # says now, not in training, that the images do not fit
+            check_images(run.model.name, model, to_float(images, *self.statistics), classes)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        return model.to(self.device)
+        return model
 
     def run_of(self, student: str | None) -> Run:
         """The teacher's run, or a student's by name."""
@@ -144,8 +160,12 @@ class Experiment:
     def check(self, steps: Sequence[str]) -> None:
         """Before any work: refuse the folders of `steps` that other settings have made, or remove them to `overwrite`.
 
+        All that may fail later is tried as well: data, networks, what is needed of them, room on the disk.
         With `resume` a network of fewer epochs is one to go on with.
         """
+        self._try_networks()
+        for name in self.config.evaluation.ood:
+            self.load("test", name)
         networks: list[tuple[str | None, int]] = []
         if "train" in steps:
             networks += [(None, seed) for seed in self.config.teacher.seeds]
@@ -163,6 +183,34 @@ class Experiment:
             for network in networks:
                 self._check_epochs(*network)
         barrier()
+
+    def _try_networks(self) -> None:
+        """Build what will be trained, once from random weights, and ask for room to keep all of it."""
+        config, evaluation, room = self.config, self.config.evaluation, 0
+        teacher = self.build(config.teacher)
+        if evaluation.mc_samples:
+            check_dropout("teacher.model", teacher, "evaluation.mc_samples")
+        for student, run in ((None, config.teacher), *config.students.items()):
+            model, where = self.build(run), key_of(student)
+            if run.method.teacher_dropout:
+                check_dropout("teacher.model", teacher, f"{where}.method")
+            if student is not None and evaluation.mc_students:
+                check_dropout(f"{where}.model", model, "evaluation.mc_students")
+            if run.method.initialize != "scratch":
+                start_from(model, teacher, subset=run.method.initialize == "subset")
+            try:
+                with drawn_dropout(model, masks_of_shard(0, 0, 1)):
+                    pass
+            except ValueError as error:
+                raise ConfigError(f"{where}.model {run.model.name!r} cannot be trained repeatably: {error}") from None
+            if not all(is_finished(self.folder_of(student, seed)) for seed in run.seeds):
+                # weights, and two checkpoints of weights and at most two moments each, the older of which goes last
+                weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+                room += len(run.seeds) * weights + 6 * weights
+            if run.method.from_store:
+                room += len(self._images(run)) * len(self.train_set.classes) * 4
+        if rank() == 0:
+            check_room(config.folder, room)
 
     def _check_epochs(self, student: str | None, seed: int) -> None:
         folder, wanted = self.folder_of(student, seed), self.run_of(student).training.epochs
@@ -248,6 +296,7 @@ class Experiment:
             teacher=None if method.from_store else teacher,
             resume=self.resume,
             name=f"{name}, seed {seed}",
+            key=f"{key_of(student)}.training",
         )
         barrier()
 
@@ -257,7 +306,7 @@ class Experiment:
         training = dataclasses.asdict(run.training)
         del training["epochs"]
         settings = {
-            "model": dataclasses.asdict(run.model),
+            "model": dataclasses.asdict(run.model) | _source(run.model),
             "training": training,
             "method": _method(run),
             "augmentation": {key: data[key] for key in ("flip", "crop_padding")},
@@ -338,6 +387,41 @@ def num_steps(config: Config, commands: Sequence[str]) -> int:
         "report": 1,
     }
     return sum(announced[command] for command in commands)
+
+
+def build_network(model: Model, num_classes: int, in_channels: int) -> nn.Module:
+    """The network that a configuration describes, with the current random state."""
+    try:
+        return build_model(
+            model.name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=model.width,
+            dropout=model.dropout,
+            penultimate=model.penultimate,
+            **model.options,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def check_dropout(key: str, model: nn.Module, wanted_by: str) -> None:
+    """Raise ConfigError unless stochastic passes of the network at the key `key` can differ from one another."""
+    modules = dropout_modules(model)
+    if not modules:
+        raise ConfigError(f"{key} has no nn.Dropout, and {wanted_by} needs Monte-Carlo dropout of it: add one")
+    if not any(module.p > 0 for module in modules):
+        raise ConfigError(f"{key} drops nothing, its rate being 0, and {wanted_by} needs Monte-Carlo dropout of it")
+
+
+def key_of(student: str | None) -> str:
+    """Where the configuration has the teacher (None) or a student."""
+    return "teacher" if student is None else f"students.{student}"
+
+
+def _source(model: Model) -> dict[str, str]:
+    """What tells an own network from another of the same name."""
+    return {"source": source_sha256(model.name)} if is_own(model.name) else {}
 
 
 def _method(run: Run) -> dict[str, Any]:

@@ -37,13 +37,17 @@ class Method(ABC):
     Class attributes:
         needs_teacher: whether `targets` is called at all.
         from_store: targets are drawn once and read from a store, rather than in every step.
+        teacher_dropout: whether the teacher is asked for stochastic passes.
         student_dropout: whether the student's dropout is on while it is trained.
+        loss_name: of what is minimised, for messages.
         initialize: what the student starts from, see `DropoutDistillation`.
     """
 
     needs_teacher: ClassVar[bool] = True
     from_store: ClassVar[bool] = False
+    teacher_dropout: ClassVar[bool] = False
     student_dropout: ClassVar[bool] = True
+    loss_name: ClassVar[str] = "cross-entropy"
     initialize: ClassVar[str] = "scratch"
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor | None:
@@ -80,6 +84,9 @@ class DDN(Method):
     per image that no softmax sees; it is chosen so that the target sums to zero.
     """
 
+    teacher_dropout: ClassVar[bool] = True
+    loss_name: ClassVar[str] = "distance to the targets and cross-entropy"
+
     dd_weight: float = 1.0  # of the distance to the teacher's logits
     gt_weight: float = 1.0  # of the cross-entropy, the λ of eq. 7
     mc_samples: int = 100  # M
@@ -114,7 +121,9 @@ class DDN(Method):
 class DropoutDistillation(Method):
     """Dropout distillation (Rota Bulò 2016, algorithm 2): one stochastic pass of the teacher a step, KL, no labels."""
 
+    teacher_dropout: ClassVar[bool] = True
     student_dropout: ClassVar[bool] = False
+    loss_name: ClassVar[str] = "KL to the teacher"
 
     images: Literal["train", "perturbed", "test"] = "perturbed"  # the unlabelled set
     # layers of the teacher's shape start from its weights; or all layers, from its first filters; or none
@@ -135,6 +144,8 @@ class DropoutDistillation(Method):
 @dataclass(frozen=True)
 class KD(Method):
     """Uncertainty transfer by knowledge distillation (Amara 2020): soft and hard cross-entropy, averaged."""
+
+    loss_name: ClassVar[str] = "soft and hard cross-entropy"
 
     temperature: float = 10.0
     alpha: float = 0.5  # share of the soft term

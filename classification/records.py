@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
+from uncertainty_core.errors import UserError
 from uncertainty_core.io.strict_json import strict
 from uncertainty_core.report.run_record import (
     FILE,
@@ -36,10 +38,22 @@ def run_folder(folder: Path, row: str, seed: int) -> Path:
 
 
 def write_run(folder: Path, record: RunRecord, probabilities: Tensor) -> None:
-    """Write a row and its predictions (N, C) into a `folder` of its own."""
+    """Write a row and its predictions (N, C) into a `folder` of its own; with a record there, both are complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).unlink(missing_ok=True)
     save_file({"probabilities": probabilities.cpu()}, folder / PREDICTIONS)
     record.write(folder)
+
+
+def measured_before(folder: Path, inputs: Mapping[str, Any]) -> tuple[RunRecord, Tensor] | None:
+    """The row in `folder` and its predictions (N, C), if they were made of the same `inputs`; None otherwise."""
+    try:
+        record = RunRecord.read(folder)
+        if record.details.get("inputs") != inputs:
+            return None
+        return record, load_file(folder / PREDICTIONS)["probabilities"]
+    except (UserError, OSError, SafetensorError):  # absent, damaged or of another version
+        return None
 
 
 def settings_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -66,7 +80,8 @@ def run_record(
         row, seed, passes: of the predictor.
         calibration: of its predictions, whose metrics are recorded, too.
         metrics: all others by name.
-        details: "networks" (path -> SHA-256), "ood" (data set -> metrics), "corruptions" (kind -> metrics by strength).
+        details: "networks" (path -> SHA-256), "inputs" (all that decides the numbers), "ood" (data set -> metrics),
+            "corruptions" (kind -> metrics by strength).
         probabilities: (N, C).
         test: the N images.
         seconds: that predicting them took.

@@ -1,4 +1,4 @@
-"""Monte-Carlo sampling of a staged network, as fast as its structure allows.
+"""Monte-Carlo sampling of a network, as fast as its structure allows.
 
 What runs before the first dropout is the same in every pass and runs once; the rest is sampled in sub-batches small
 enough for the processor's cache.
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from uncertainty_core import mc_mean_std, split_at_dropout
 from uncertainty_core.streaming.dtypes import at_least_float32
+
+from .models.staged import Staged
 
 
 def enumerate_rows(values: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -36,7 +38,7 @@ def mc_outputs(
     """Mean over M stochastic passes of the transformed logits (N, C).
 
     Args:
-        model: in eval mode, with its layers in `model.stages`.
+        model: in eval mode; one that is no chain of stages runs whole in every pass.
         images: (N, channels, height, width).
         num_samples: M.
         transform: applied to the logits (n, C) of each pass, `lambda z: z.softmax(1)` for mean probabilities.
@@ -50,7 +52,7 @@ def mc_outputs(
     """
     if model.training:
         raise ValueError("model must be in eval mode: in training mode batch statistics would change, too")
-    stages = model.stages
+    stages = model.stages if isinstance(model, Staged) else nn.Sequential(model).eval()
     if channels_last:  # a copy: the caller's other results must not change with the layout of the weights
         stages = deepcopy(stages).to(memory_format=torch.channels_last)
     shared, sampled = split_at_dropout(stages)

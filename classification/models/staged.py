@@ -53,12 +53,18 @@ class InputCheck(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The same images."""
-        fits = images.dim() == 4 and images.shape[1] == self.channels
-        for pixels in images.shape[2:]:
-            fits = fits and (pixels == self.size or (self.or_larger and pixels > self.size))
-        if not fits:
+        if images.dim() != 4 or images.shape[1] != self.channels or not self.takes(*images.shape[2:]):
             raise ValueError(f"images must have shape (N, {self.extra_repr()}), got {tuple(images.shape)}")
         return images
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether images of so many pixels fit."""
+        return all(pixels == self.size or (self.or_larger and pixels > self.size) for pixels in (height, width))
+
+    @property
+    def pixels(self) -> str:
+        """Height and width in words."""
+        return f"{self.size}x{self.size}" + " or more" * self.or_larger
 
     def extra_repr(self) -> str:
         """Channels, height and width."""

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from html import escape
 from typing import Any
 
@@ -13,8 +14,9 @@ from uncertainty_core.report.markup import paragraph, text_table
 
 from ..config import Config, Run
 from ..data import ImageSet
+from ..experiment import build_network
 from ..methods import DDN, KD, METHODS, DropoutDistillation, Method
-from ..models import build_model
+from ..models import is_own
 
 IMAGES = {"train": "training images", "perturbed": "perturbed training images", "test": "unlabelled test images"}
 START = {"teacher": "the teacher's weights", "subset": "the teacher's first filters", "scratch": "scratch"}
@@ -70,8 +72,8 @@ def _runs(config: Config) -> dict[str, Run]:
 def _architecture(run: Run) -> str:
     model = run.model
     details = {"width": model.width if model.width != 1 else None, "penultimate": model.penultimate}
-    details["dropout"] = model.dropout
-    return ", ".join([model.name, *(f"{key} {value:g}" for key, value in details.items() if value is not None)])
+    details |= {"dropout": model.dropout, **model.options}
+    return ", ".join([model.name, *(f"{key} {value}" for key, value in details.items() if value is not None)])
 
 
 def describe(method: Method) -> str:
@@ -99,15 +101,10 @@ def parameter_counts(config: Config, test: ImageSet) -> dict[str, int]:
     """Number of parameters of "teacher" and each student."""
     counts = {}
     for name, run in _runs(config).items():
-        model = run.model
-        with torch.device("meta"):  # shapes without weights
-            network = build_model(
-                model.name,
-                num_classes=len(test.classes),
-                in_channels=test.images.shape[1],
-                width=model.width,
-                penultimate=model.penultimate,
-            )
+        with nullcontext() if is_own(run.model.name) else torch.device("meta"):  # shapes without weights
+            network = build_network(run.model, len(test.classes), test.images.shape[1])
+        if is_own(run.model.name):
+            network.eval()(test.images[:1].float())  # lazy layers know their shapes only then
         counts[name] = sum(parameter.numel() for parameter in network.parameters())
     return counts
 

@@ -30,11 +30,12 @@ def refused(folder, *arguments):
     """The sentence with which a command gives up; asserts that it is one and that nothing was written."""
     before = tree(folder)
     code, out, err = command(*arguments)
-    assert (code, out) == (2, "")
     after = tree(folder)
     message, *rest = err.splitlines()
-    assert message.startswith("error: ")
+    assert code == 2 and message.startswith("error: ")
+    assert out.count("\n") == bool(rest)
     if rest:  # work had begun
+        assert "training images" in out
         (log,) = (name for name in after if name.endswith("log.txt"))
         assert rest == [f"log: {folder / log}"]
         del after[log]
@@ -97,6 +98,70 @@ def test_run_does_everything(tmp_path):
     assert list(folder.glob("*.html"))
     again = command("run", "--config", config, "teacher.seeds=0")
     assert again.out.count("already trained") == 2
+
+
+def test_finished_evaluations_are_not_repeated(copied):
+    config, runs = copied / "tiny.yaml", copied / "out/tiny/runs"
+    before = tree(runs)
+    done = command("evaluate", "--config", config, "evaluation.mc_samples=[3, 4]", "evaluation.repetitions=1")
+    assert "measured before: 9 of 10\n" in done.out
+    after = tree(runs)
+    assert {name for name in after if name not in before} == {
+        f"MC-4/seed-0/{file}" for file in ("probabilities.safetensors", "run.json")
+    }
+    assert all(after[name] == before[name] for name in after if name in before)
+    # other settings, and predictions that are damaged, are measured
+    assert "measured before" not in command("evaluate", "--config", config, "evaluation.num_bins=5").out
+    for path in runs.rglob("probabilities.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert "measured before" not in command("evaluate", "--config", config, "evaluation.num_bins=5").out
+
+
+def test_what_is_used_is_told_before_the_work(copied):
+    done = command("train", "--config", copied / "tiny.yaml")
+    # a tenth of the 1000 images is set aside, of each class and rounded up
+    assert done.out.startswith("digits: 200 of 899 training images (data.limit), 797 test images; 1 thread\n")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["students.KD.model.name=lenet"], "model 'lenet' takes images of 28x28 pixels"),
+        (["students.KD.model.width=0"], "width must be positive"),
+        (["students.KD.model.penultimate=3"], "takes no penultimate"),
+        (["students.distilled.method={name: dropout_distillation, initialize: subset}"], None),
+        (
+            ["students.distilled={model: {name: digits}, method: {name: dropout_distillation, initialize: subset}}"],
+            "initialize=subset needs a student that is part of its teacher",
+        ),
+        (["evaluation.ood=[mnist]"], "mnist is missing or incomplete"),
+        (["data.unlabelled=nowhere"], "folder nowhere does not exist"),
+        (["teacher.model.dropout=0"], "teacher.model drops nothing"),
+    ],
+)
+def test_what_would_fail_after_the_training_fails_before(tmp_path, monkeypatch, overrides, words):
+    monkeypatch.setattr(Experiment, "train", lambda _: pytest.fail("has begun") if words else None)
+    config = write_config(tmp_path)
+    if words is None:
+        assert command("train", "--config", config, *overrides).code == 0
+    else:
+        assert words in refused(tmp_path, "train", "--config", config, *overrides)
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_training(tmp_path, monkeypatch):
+    config = write_config(tmp_path)
+    (tmp_path / "out").write_text("a file")
+    assert f"{tmp_path}/out is a file" in refused(tmp_path, "train", "--config", config)
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40 - 1000, 1000))
+    assert "MiB, and 0.0 MiB are free: choose another disk" in refused(tmp_path, "train", "--config", config)
+
+
+def test_a_diverged_training_names_loss_epoch_and_key(tmp_path):
+    config = write_config(tmp_path, data={"name": "digits", "limit": 20})
+    message = command("train", "--config", config, "teacher.training.lr=1e30", "teacher.training.optimizer=sgd").err
+    assert "teacher, seed 0 diverged in epoch 1, with a mean loss (cross-entropy) of " in message
+    assert "lower teacher.training.lr, which is 1e+30" in message
 
 
 def test_other_settings_are_refused_before_any_work(copied):
@@ -250,7 +315,10 @@ def test_an_unknown_data_set_names_the_known(tmp_path, name):
         ("teacher.model.width=0", ["width"]),
         ("teacher.model.dropout=1.5", ["dropout"]),
         ("teacher.model.penultimate=8", ["penultimate"]),
-        ("teacher.model.name=lenet", ["8, 8", "28"]),
+        (
+            "teacher.model.name=lenet",
+            ["'lenet' takes images of 28x28 pixels, not 8x8: set data.image_size to 28", "(densenet40, digits, nin)"],
+        ),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(tmp_path, override, words):

@@ -201,6 +201,12 @@ evaluation: {mc_samples: [5]}
     assert config.evaluation.mc_samples == (5,)  # lists are replaced
 
 
+def test_an_experiment_is_called_as_its_own_file(write):
+    write("name: other", "base.yaml")
+    assert load_config(write("base: base.yaml")).name == "my_experiment"
+    assert load_config(write("{base: base.yaml, name: mine}")).name == "mine"
+
+
 def test_a_base_may_be_a_name(write, tmp_path):
     heir = write("base: quick/digits.yaml\nname: digits")
     assert load_config(heir) == load_config(next(path for path in SHIPPED if path.match("quick/digits.yaml")))

@@ -168,7 +168,7 @@ def test_every_record_names_the_networks_it_measured(records, finished, experime
 
 def test_accuracy_in_training_is_that_of_single_passes(records, experiment):
     for split in ("train", "val"):
-        images = experiment.load(split)
+        images = {"train": experiment.train_set, "val": experiment.validation_set}[split]
         floats = to_float(images.images, *experiment.statistics)
         for row, network in (("baseline", experiment.teacher), ("KD", experiment.trained("KD", 0))):
             with torch.no_grad():
