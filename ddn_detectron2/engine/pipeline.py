@@ -34,7 +34,7 @@ from uncertainty_core.detection import (
     read_detections,
     read_ground_truth,
 )
-from uncertainty_core.detection.report import write_report
+from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 from uncertainty_core.io.claims import check_claim, check_claims, claim
 from uncertainty_core.io.files import write_png, write_text
@@ -46,7 +46,7 @@ from uncertainty_core.report.page import build_page
 from uncertainty_core.report.run_record import Picture
 
 from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
-from ..evaluation.records import IOU_THRESHOLD, calibration_at, measured, run_record
+from ..evaluation.records import run_record
 from ..evaluation.visualizer import draw_changes
 from ..teaching.store import decisive_settings, generate_targets
 from .claims import WAY_OUT, files_of, training_settings

@@ -6,20 +6,31 @@ Images and categories are numbered by their sorted ids, so ids may have gaps. Bo
 category; within these, ground truth keeps the order of the file and detections come with the highest score first.
 """
 
-import json
+import warnings
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..errors import UserError
-from .federated import FederatedLabels
+from ..io.strict_json import read_json
+from .federated import FREQUENCIES, FederatedLabels
+
+TOLERANCE = 1  # pixels by which a box may leave its image, of rounding
+_FEW = 10  # boxes, of which all may be odd by chance
+_LARGEST = 1e9  # pixels; areas and sums of such boxes are computed without overflow
 
 
 class CocoFormatError(UserError):
     """Not what the COCO format asks for; the message names the place and what to do."""
+
+
+class DataWarning(UserWarning):
+    """Files that are of the right form, and likely not what was meant; the message counts what is odd."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +114,40 @@ def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
     category = annotations.lookup("category_id", category_ids, "category", "remove the annotation or add the category")
     box = annotations.boxes()
     area = annotations.numbers("area", default=lambda entry: entry["bbox"][2] * entry["bbox"][3])
-    crowd = annotations.numbers("iscrowd", default=lambda entry: 0) != 0
+    annotations.refuse_where(area < 0, lambda k: f"has 'area' {area[k]}", "it must not be negative")
+    crowd = annotations.numbers("iscrowd", default=lambda entry: 0)
+    annotations.refuse_where((crowd != 0) & (crowd != 1), lambda k: f"has 'iscrowd' {crowd[k]:g}", "it must be 0 or 1")
 
-    names = dict(zip(categories.column("id"), categories.column("name"), strict=True))
     size = np.stack((images.numbers("width"), images.numbers("height")), 1)
-    images.refuse_where((size <= 0).any(1), "has no extent", "give its width and height in pixels")
+    images.refuse_where(
+        ((size <= 0) | (size > _LARGEST)).any(1), "has no extent", "give its width and height in pixels"
+    )
     in_order = np.lexsort((category, image))
     position = {image_id: k for k, image_id in enumerate(images.column("id"))}
+    image_size = size[[position[image_id] for image_id in image_ids]].reshape(-1, 2)
+    annotations.check_places(box, image_size[image])
     return GroundTruth(
         image_ids=image_ids,
         category_ids=category_ids,
-        category_names=[str(names[category_id]) for category_id in category_ids],
-        image_size=size[[position[image_id] for image_id in image_ids]].reshape(-1, 2),
+        category_names=_names(categories, category_ids),
+        image_size=image_size,
         image=image[in_order],
         category=category[in_order],
         box=box[in_order],
         area=area[in_order],
-        crowd=crowd[in_order],
+        crowd=crowd[in_order] != 0,
         federated=_read_federated(images, categories, image_ids, category_ids),
     )
+
+
+def _names(categories: "_Entries", category_ids: list[Hashable]) -> list[str]:
+    """Of each category (C,), no two alike: tables and records of classes go by them."""
+    for k, name in enumerate(categories.column("name")):
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            categories.refuse(k, f"has 'name' {name!r}", "it must be a string")
+    names = {category_id: str(name) for category_id, name in zip(*map(categories.column, ("id", "name")), strict=True)}
+    count = Counter(names.values())
+    return [names[i] if count[names[i]] == 1 else f"{names[i]} ({i})" for i in category_ids]
 
 
 def _read_federated(
@@ -136,6 +162,9 @@ def _read_federated(
     if not len(negative) and not len(not_exhaustive):
         return None
     frequency = dict(zip(categories.column("id"), categories.column("frequency", lambda _: ""), strict=True))
+    for k, value in enumerate(frequency.values()):
+        if value not in ("", *FREQUENCIES):
+            categories.refuse(k, f"has 'frequency' {value!r}", f"it must be one of {', '.join(FREQUENCIES)}")
     return FederatedLabels(negative, not_exhaustive, [frequency[category_id] for category_id in category_ids])
 
 
@@ -156,13 +185,12 @@ def check_federated(ground_truth: GroundTruth, expected: bool | None) -> None:
 def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
     """Check COCO results, in a file or already read from one, against the ground truth they are for.
 
-    A result may hold "score_before", its score before recalibration.
+    A result may hold "score_before", its score before recalibration. Those of images that the ground truth lacks are
+    left out with a warning.
     """
-    entries = _results(source)
-    return check_detections(
-        entries.lookup(
-            "image_id", ground_truth.image_ids, "image", "evaluate against the ground truth the detections are for"
-        ),
+    entries = _results(source).of_images(ground_truth.image_ids)
+    detections = check_detections(
+        entries.lookup("image_id", ground_truth.image_ids, "image", ""),
         entries.lookup(
             "category_id",
             ground_truth.category_ids,
@@ -174,6 +202,8 @@ def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth:
         entries.scores_before(),
         entries,
     )
+    entries.check_places(detections.box, ground_truth.image_size[detections.image])
+    return detections
 
 
 def read_scores(source: Sequence[dict[str, Any]] | str | Path) -> tuple[Sequence[dict[str, Any]], np.ndarray]:
@@ -215,7 +245,7 @@ def _load(source: Any, what: str) -> tuple[Any, str]:
     if not isinstance(source, str | Path):
         return source, what
     try:
-        return json.loads(Path(source).read_bytes()), str(source)
+        return read_json(Path(source).read_bytes()), str(source)
     except OSError as error:
         raise CocoFormatError(f"{source} cannot be read ({error.strerror}); give the path of a JSON file") from None
     except ValueError as error:  # malformed JSON, or not even text
@@ -272,6 +302,8 @@ class _Entries:
         numbers = []
         for k, named in enumerate(self.column(key, lambda _: [])):
             try:
+                if not isinstance(named, list) or bool in set(map(type, named)):
+                    raise TypeError
                 numbers += [owner[k] * len(ids) + index[value] for value in named]
             except (KeyError, TypeError):
                 self.refuse(k, f"has {key!r} {named!r}", "it must be a list of ids of categories")
@@ -299,10 +331,50 @@ class _Entries:
 
     def refuse_boxes(self, boxes: np.ndarray) -> None:
         self.refuse_where(
-            ~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)),
+            ~((np.abs(boxes) <= _LARGEST).all(1) & (boxes[:, 2:] >= 0).all(1)),
             lambda k: f"has the box {boxes[k].tolist()}",
-            "a box must be finite [left, top, width, height] with no negative size, not corners",
+            "a box must be finite [left, top, width, height] in pixels with no negative size, not corners",
         )
+
+    def check_places(self, boxes: np.ndarray, sizes: np.ndarray) -> None:
+        """Warn of `boxes` (n, 4) that leave their images of `sizes` (n, 2); refuse them where none can be right."""
+        near, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        beyond = ((near < -TOLERANCE) | (far > sizes + TOLERANCE)).any(1)
+        if not beyond.any():
+            return
+        outside = ((near >= sizes) | (far <= 0)).any(1)
+        as_corners = ((boxes[:, 2:] >= near) & (boxes[:, 2:] <= sizes + TOLERANCE)).all(1)
+        found = f"{int(beyond.sum()):,} of {len(boxes):,} boxes leave their images"
+        if len(boxes) >= _FEW and as_corners.all():
+            raise CocoFormatError(
+                f"{self.name}: {found}, and none does if they are corners; write them as [left, top, width, height]"
+            )
+        if len(boxes) >= _FEW and outside.all():
+            raise CocoFormatError(
+                f"{self.name}: all {len(boxes):,} boxes lie outside their images; write them in pixels of these images"
+            )
+        corners = "write corners as [left, top, width, height], and " if as_corners.mean() > 0.5 else ""
+        _warn(f"{self.name}: {found}; {corners}scale boxes to the images of the ground truth if these were resized")
+
+    def of_images(self, image_ids: list[Hashable]) -> "_Entries":
+        """Those of the images `image_ids`, with a warning of how many others there are; refused if all are."""
+        known = set(image_ids)
+        values = self.column("image_id")
+        for k, value in enumerate(values):
+            if not isinstance(value, int | str) or isinstance(value, bool):
+                self.refuse(k, f"has 'image_id' {value!r}", "it must be an integer or a string")
+        left = [entry for entry, value in zip(self.entries, values, strict=True) if value in known]
+        others = len(values) - len(left)
+        if not others:
+            return self
+        missing = next(value for value in values if value not in known)
+        found = (
+            f"{self.name}: {others:,} of {len(values):,} are of images that the ground truth lacks, such as {missing!r}"
+        )
+        if not left:
+            raise CocoFormatError(f"{found}; evaluate against the ground truth the detections are for")
+        _warn(f"{found}; they are left out, but check that both files are of one split")
+        return _Entries(left, self.name)
 
     def scores_before(self) -> np.ndarray | None:
         """The scores (n,) before recalibration; None if no entry has one."""
@@ -320,7 +392,7 @@ class _Entries:
     def unique(self, key: str) -> None:
         seen = set()
         for k, value in enumerate(self.column(key)):
-            if not isinstance(value, int | str):
+            if not isinstance(value, int | str) or isinstance(value, bool):
                 self.refuse(k, f"has {key!r} {value!r}", "it must be an integer or a string")
             if value in seen:
                 self.refuse(k, f"has {key!r} {value!r}, as one before it has", "number them anew")
@@ -337,9 +409,15 @@ class _Entries:
         index = {value: k for k, value in enumerate(ids)}
         values = self.column(key)
         try:
+            if bool in set(map(type, values)):  # which equal 0 and 1
+                raise TypeError
             return np.array([index[value] for value in values], dtype=np.int64)
         except (KeyError, TypeError):  # unknown, or a list
-            k = next(k for k, value in enumerate(values) if not isinstance(value, Hashable) or value not in index)
+            k = next(
+                k
+                for k, value in enumerate(values)
+                if not isinstance(value, Hashable) or isinstance(value, bool) or value not in index
+            )
             self.refuse(k, f"has {key!r} {values[k]!r}, which is no {what} of the ground truth", remedy)
 
 
@@ -349,4 +427,12 @@ def _as_numbers(values: list[Any], shape: tuple[int, ...]) -> np.ndarray | None:
         array = np.array(values)
     except ValueError:  # lists of several lengths
         return None
-    return array.astype(np.float64) if array.dtype.kind in "iuf" and array.shape[1:] == shape else None
+    if array.dtype.kind not in "iuf" or array.shape[1:] != shape:
+        return None
+    if bool in set(map(type, chain.from_iterable(values) if shape else values)):  # among numbers it would be one
+        return None
+    return array.astype(np.float64)
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, DataWarning, stacklevel=4)

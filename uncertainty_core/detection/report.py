@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..catalog import FORMAT, in_order
+from ..catalog import DETECTION, FORMAT, in_order
 from ..io.files import write_png, write_text
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation, recall_ranks
 from .matching import AREA_RANGES
+
+if TYPE_CHECKING:
+    from ..report.run_record import Picture, Provenance, RunRecord
+
+IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
 
 
 def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
@@ -45,6 +50,49 @@ def write_report(evaluation: DetectionEvaluation, folder: str | Path) -> list[Pa
         figure = reliability_diagram(at.result, "msce", f"true positives: IoU >= {at.iou_threshold:g}")
         write_png(written[-1], figure)
     return written
+
+
+def calibration_at(evaluation: DetectionEvaluation) -> CalibrationAt:
+    """The calibration at the IoU threshold of comparisons; at the first one if that was not measured."""
+    wanted = [at for at in evaluation.calibration if at.iou_threshold == IOU_THRESHOLD]
+    return (wanted or evaluation.calibration)[0]
+
+
+def measured(evaluation: DetectionEvaluation) -> dict[str, float]:
+    """Every metric by name; AP and AR in percent, calibration in plain values."""
+    return evaluation.precision | calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
+
+
+def run_record(
+    name: str,
+    passes: int,
+    evaluation: DetectionEvaluation,
+    provenance: "Provenance",
+    pictures: Sequence["Picture"] = (),
+) -> "RunRecord":
+    """The record of one detector, that a page compares with those of others.
+
+    Args:
+        name: of the predictor.
+        passes: of the box head for one image.
+        evaluation: of its detections.
+        provenance: how to measure the same again.
+        pictures: of its detections.
+    """
+    from ..report.run_record import Reliability, RunRecord
+
+    at, names = calibration_at(evaluation), evaluation.ground_truth.category_names
+    columns = {"AP": evaluation.precision_per_category["AP"], "laece": at.per_category["laece"]}
+    return RunRecord(
+        name,
+        DETECTION,
+        passes,
+        measured(evaluation),
+        provenance,
+        reliability=Reliability.of(at.result),
+        pictures=list(pictures),
+        per_class={key: dict(zip(names, values, strict=True)) for key, values in columns.items()},
+    )
 
 
 def to_json(evaluation: DetectionEvaluation) -> str:

@@ -7,7 +7,6 @@ Predictions are sorted into K equal bins of confidence on [0, 1]. What is kept o
 function of these sums.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from ..checks import (
     warn_undefined,
 )
 from ..errors import UserError
-from ..io.strict_json import strict_json
+from ..io.strict_json import read_json, strict_json
 from ..streaming.chunks import CHUNK
 from ..streaming.exact_sums import from_limbs, group_counts, group_sums, whole_limbs
 
@@ -329,16 +328,25 @@ class CalibrationResult:
 
     @classmethod
     def from_json(cls, text: str) -> "CalibrationResult":
-        """The result that `to_json` wrote; raises UserError where another format was written."""
-        content = json.loads(text)
-        found = content.get("format", 1)
-        if found != FORMAT:
-            raise UserError(f"this calibration result has format {found}, and format {FORMAT} is read: measure again")
-        column = {name: [row[name] for row in content["bins"]] for name in ("count", "confidence_sum", "success_sum")}
-        bins = BinStatistics(
-            count=torch.tensor(column["count"], dtype=torch.int64),
-            confidence=torch.tensor(column["confidence_sum"], dtype=torch.float64),
-            success=torch.tensor(column["success_sum"], dtype=torch.float64),
-        )
-        scores = {name: float(content["metrics"][name]) for name in content["scores"]}
-        return cls(bins=bins, edges=content["edges"], scores=scores)
+        """The result that `to_json` wrote; raises UserError where anything else was written."""
+        try:
+            content = read_json(text)
+            found = content.get("format", 1)
+            if found != FORMAT:
+                raise UserError(
+                    f"this calibration result has format {found}, and format {FORMAT} is read: measure again"
+                )
+            column = {
+                name: [row[name] for row in content["bins"]] for name in ("count", "confidence_sum", "success_sum")
+            }
+            bins = BinStatistics(
+                count=torch.tensor(column["count"], dtype=torch.int64),
+                confidence=torch.tensor(column["confidence_sum"], dtype=torch.float64),
+                success=torch.tensor(column["success_sum"], dtype=torch.float64),
+            )
+            scores = {name: float(content["metrics"][name]) for name in content["scores"]}
+            return cls(bins=bins, edges=content["edges"], scores=scores)
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(f"this calibration result is damaged ({error}): measure again") from None

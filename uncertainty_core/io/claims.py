@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UserError
 from .files import write_atomically
-from .strict_json import strict_json
+from .strict_json import read_json, strict_json
 
 FILE = "settings.json"
 FORMAT = 1
@@ -70,7 +70,7 @@ def check_claim(folder: str | os.PathLike, settings: Mapping[str, Any], way_out:
     if not folder.is_dir() or all(path.name in _NO_WORK for path in folder.iterdir()):
         return
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = read_json((folder / FILE).read_bytes())
         known = found["format"] == FORMAT and isinstance(found["settings"], dict)
     except FileNotFoundError:
         raise ClaimError(f"{folder} holds files of unknown settings: remove it, or choose another") from None
@@ -135,7 +135,7 @@ def is_written_for(
         place: what to remove if it holds something else; None for the note itself.
     """
     try:
-        content = json.loads(note.read_text(encoding="utf-8"))
+        content = read_json(note.read_bytes())
         section_content = content if section is None else content[section]
         found = {name: section_content[name] for name in request}
     except FileNotFoundError:

@@ -61,7 +61,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     """
 
     def key(run: Run) -> tuple:
-        return run.name, run.record.task, run.record.provenance.data
+        return run.name, run.record.task, run.record.provenance.data.fingerprint
 
     repeated = Counter((key(run), run.record.provenance.seed) for run in runs)
     clashing = {name for (name, _), count in repeated.items() if count > 1}

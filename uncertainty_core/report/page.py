@@ -22,10 +22,12 @@ def build_page(runs: Sequence[Run], title: str) -> str:
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, Data], Rows]:
-    """Runs by task and data set, then by name."""
+    """Runs by task and data set, then by name. Data of one content have the name that the first run gives them."""
     groups: dict[tuple[str, Data], dict[str, list[Run]]] = {}
+    names: dict[str, Data] = {}
     for run in runs:
-        rows = groups.setdefault((run.record.task, run.record.provenance.data), {})
+        data = run.record.provenance.data
+        rows = groups.setdefault((run.record.task, names.setdefault(data.fingerprint, data)), {})
         rows.setdefault(run.name, []).append(run)
     return groups
 

@@ -9,19 +9,21 @@ Shapes: K bins of confidence, Q points of a curve.
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import math
 import platform
 import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
 from ..io.files import write_text
-from ..io.strict_json import strict_json
+from ..io.records import build
+from ..io.strict_json import read_json, strict_json
 from .paper_rows import PaperRow, numbers
 
 if TYPE_CHECKING:  # records are read and compared where no torch is needed
@@ -61,6 +63,15 @@ class Reliability:
         object.__setattr__(self, "count", [int(count) for count in self.count])
         columns = {name: value for name, value in vars(self).items() if name != "edges"}
         _check_lengths("reliability", len(self.edges) - 1, **columns)
+        limits = [0, *self.edges, 1]
+        if not (self.count and all(low <= high for low, high in pairwise(limits))):  # NaN is neither
+            raise ValueError("edges of reliability must rise within [0, 1]")
+        if min(self.count) < 0:
+            raise ValueError(f"count of reliability must not be negative, got {min(self.count)}")
+        for name in ("mean_confidence", "success_frequency"):
+            for value in getattr(self, name):
+                if not (0 <= value <= 1 + 1e-6 or math.isnan(value)):  # a mean of ones may be rounded up
+                    raise ValueError(f"{name} of reliability must lie in [0, 1], got {value}")
 
     @classmethod
     def of(cls, result: CalibrationResult) -> Reliability:
@@ -114,6 +125,11 @@ class Picture:
 
     path: str
     caption: str
+
+    def __post_init__(self) -> None:
+        # whoever wrote a record must not put other files of its reader's on a page
+        if PurePath(self.path).is_absolute() or ".." in PurePath(self.path).parts or "\0" in self.path:
+            raise ValueError(f"the picture {self.path!r} is not in the folder of the record")
 
 
 @dataclass(frozen=True)
@@ -203,6 +219,8 @@ class RunRecord:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        if self.passes < 1:
+            raise ValueError(f"passes must be at least 1, got {self.passes}")
         object.__setattr__(self, "metrics", numbers(self.metrics))
         object.__setattr__(self, "equal_count", numbers(self.equal_count))
         object.__setattr__(self, "per_class", {name: numbers(column) for name, column in self.per_class.items()})
@@ -230,24 +248,13 @@ class RunRecord:
         if not path.is_file():
             raise UserError(f"there is no {FILE} in {folder}: evaluate the predictor first")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found = content.pop("format")
-            record = _from_json(content) if found == FORMAT else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            content = read_json(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it is no object")
+            found = content.pop("format", "unknown")
+            record = build(cls, content) if found == FORMAT else None
+        except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): evaluate the predictor again") from None
         if record is None:
             raise UserError(f"{path} has format {found}, this version reads format {FORMAT}: evaluate again")
         return record
-
-
-def _from_json(content: dict) -> RunRecord:
-    provenance = content["provenance"]
-    reliability, paper_row = content["reliability"], content["paper_row"]
-    content |= {
-        "provenance": Provenance(**provenance | {"data": Data(**provenance["data"])}),
-        "reliability": reliability and Reliability(**reliability),
-        "curves": {name: Curve(**curve) for name, curve in content["curves"].items()},
-        "pictures": [Picture(**picture) for picture in content["pictures"]],
-        "paper_row": paper_row and PaperRow(**paper_row),
-    }
-    return RunRecord(**content)

@@ -26,6 +26,7 @@ from ..checks import check_positive_int
 from ..cli import console
 from ..errors import UserError
 from ..io.files import write_atomically
+from ..io.strict_json import read_json
 from .hashing import file_sha256
 
 FORMAT = 1
@@ -93,7 +94,7 @@ def _manifest(ids: Sequence[ImageId], fingerprint: Mapping[str, Any], shard_size
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        content = read_json((folder / "manifest.json").read_bytes())
         checksum = content.pop("sha256")
         intact = checksum == _sha256(_canonical(content))
     except OSError:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from uncertainty_core.detection import CocoFormatError, check_detections, read_detections, read_ground_truth
+from uncertainty_core.detection.coco_format import DataWarning
 
 GROUND_TRUTH = {
     "images": [{"id": 20, "width": 640, "height": 480}, {"id": 4, "width": 100, "height": 50}],
@@ -118,6 +119,10 @@ def test_ids_may_be_strings():
             broken(GROUND_TRUTH, "annotations", 1, "bbox", 3, value=-1),
             r"annotations\[1\] has the box \[0.0, 0.0, 10.0, -1.0\]; a box must be finite",
         ),
+        (broken(GROUND_TRUTH, "annotations", 0, "area", value=-1), r"annotations\[0\] has 'area' -1.0; it must not be"),
+        (broken(GROUND_TRUTH, "annotations", 0, "iscrowd", value=2), r"annotations\[0\] has 'iscrowd' 2; it must be 0"),
+        (broken(GROUND_TRUTH, "categories", 0, "name", value=None), r"categories\[0\] has 'name' None; it must be a"),
+        (broken(GROUND_TRUTH, "categories", 0, "id", value=True), r"categories\[0\] has 'id' True; it must be an int"),
         (broken(GROUND_TRUTH, "annotations", 0, "area", value="big"), r"annotations\[0\] has 'area' 'big'; it must be"),
     ],
 )
@@ -143,8 +148,11 @@ def test_bad_ground_truth_is_named(content, sentence):
         (broken(DETECTIONS, 0, "bbox", value=7), r"\[0\] has 'bbox' 7; it must be 4 numbers"),
         (broken(DETECTIONS, 2, "bbox", 0, value=float("inf")), r"\[2\] has 'bbox' .*inf.*; it must be finite"),
         (broken(DETECTIONS, 2, "bbox", 2, value=-3), r"\[2\] has the box .*-3.*no negative size, not corners"),
-        (broken(DETECTIONS, 1, "image_id", value=1), r"\[1\] has 'image_id' 1, which is no image .*; evaluate against"),
-        (broken(DETECTIONS, 1, "image_id", value=[4]), r"\[1\] has 'image_id' \[4\], which is no image"),
+        (broken(DETECTIONS, 1, "image_id", value=[4]), r"\[1\] has 'image_id' \[4\]; it must be an integer or a"),
+        (broken(DETECTIONS, 1, "image_id", value=True), r"\[1\] has 'image_id' True; it must be an integer or a"),
+        (broken(DETECTIONS, 1, "score", value=True), r"\[1\] has 'score' True; it must be a number"),
+        (broken(DETECTIONS, 1, "bbox", 2, value=True), r"\[1\] has 'bbox' .*True.*; it must be 4 numbers"),
+        (broken(DETECTIONS, 1, "bbox", 2, value=1e200), r"\[1\] has the box .*1e\+200.*; a box must be finite"),
         (broken(DETECTIONS, 1, "category_id", value=0), r"\[1\] has 'category_id' 0, which is no category .*; map the"),
     ],
 )
@@ -183,3 +191,58 @@ def test_arrays_are_checked_as_files_are():
         check_detections(index, index, box, np.array([0.5, np.nan]))
     with pytest.raises(CocoFormatError, match=r"^detections\[0\] has the box \[nan"):
         check_detections(index, index, np.array([[np.nan, 1, 1, 1], [1, 1, 1, 1]]), np.array([0.5, 0.5]))
+
+
+def test_detections_of_other_images_are_left_out_and_counted():
+    truth = read_ground_truth(GROUND_TRUTH)
+    found = [*DETECTIONS, DETECTIONS[0] | {"image_id": 5}, DETECTIONS[0] | {"image_id": 6}]
+    with pytest.warns(DataWarning, match=r"2 of 6 are of images that the ground truth lacks, such as 5; they are left"):
+        assert len(read_detections(found, truth)) == 4
+    with pytest.raises(CocoFormatError, match=r"2 of 2 are of images .*; evaluate against the ground truth the detec"):
+        read_detections(found[4:], truth)
+
+
+def grid(boxes):
+    """Detections of these boxes in the image of 640 x 480."""
+    return [DETECTIONS[0] | {"bbox": box} for box in boxes]
+
+
+def test_boxes_that_leave_their_images_are_counted():
+    truth = read_ground_truth(GROUND_TRUTH)
+    # one pixel is rounding, two are not
+    with pytest.warns(DataWarning, match=r"1 of 3 boxes leave their images; scale boxes to the images of the ground"):
+        read_detections(grid([[0, 0, 640, 480], [-1, 0, 642, 481], [0, 470, 10, 12]]), truth)
+
+
+def test_corners_are_refused_and_few_of_them_named():
+    truth = read_ground_truth(GROUND_TRUTH)
+    corners = [[30 * k, 20 * k, 30 * k + 60, 20 * k + 40] for k in range(10, 20)]
+    with pytest.raises(CocoFormatError, match=r"10 of 10 boxes leave their images, and none does if they are corners"):
+        read_detections(grid(corners), truth)
+    with pytest.warns(DataWarning, match=r"9 of 9 boxes leave their images; write corners as \[left, top, width, h"):
+        read_detections(grid(corners[1:]), truth)
+
+
+def test_boxes_of_which_none_can_be_right_are_refused():
+    boxes = grid([[700 + k, 10, 20, 20] for k in range(10)])
+    with pytest.raises(CocoFormatError, match=r"all 10 boxes lie outside their images; write them in pixels of these"):
+        read_detections(boxes, read_ground_truth(GROUND_TRUTH))
+
+
+def test_categories_of_one_name_are_told_apart():
+    truth = read_ground_truth(broken(GROUND_TRUTH, "categories", 1, "name", value="zebra"))
+    assert truth.category_names == ["zebra (7)", "zebra (90)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[{"score": 0.1, "score": 0.9}]', "'score' is there twice in one object"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ("[1" + "0" * 5000 + "]", "limit"),
+    ],
+)
+def test_json_of_two_meanings_or_none(text, sentence, tmp_path):
+    (tmp_path / "dt.json").write_text(text)
+    with pytest.raises(CocoFormatError, match=f"dt.json is not valid JSON .*{sentence}"):
+        read_detections(tmp_path / "dt.json", read_ground_truth(GROUND_TRUTH))

@@ -1,12 +1,17 @@
 """tools/evaluate_detections.py as it is run."""
 
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 from references_detection import CATEGORIES, IMAGES
+
+from uncertainty_core.report.find import find_runs
+from uncertainty_core.report.page import build_page, grouped
+from uncertainty_core.report.run_record import RunRecord
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / "tools" / "evaluate_detections.py"
@@ -45,6 +50,36 @@ def test_prints_tables_and_writes_files(files, main, tmp_path, capfd):
     content = json.loads((tmp_path / "out" / "calibration.json").read_text())
     assert content["calibration"][1]["settings"]["num_bins"] == 8
     assert (tmp_path / "out" / "reliability_iou60.png").exists()
+
+
+def test_writes_the_record_that_a_page_compares(files, main, tmp_path):
+    main([*files, "--output", str(tmp_path / "out" / "one")])
+    main([*files, "--output", str(tmp_path / "out" / "two"), "--name", "student", "--passes", "3"])
+    one, two = find_runs([tmp_path / "out"])
+    assert (one.name, one.record.passes, two.name, two.record.passes) == ("student", 3, "dt", 1)
+    assert two.record.metrics["d_ece"] == 0.25 and two.record.metrics["AP"] == 100
+    assert len(grouped([one, two])) == 1
+    page = build_page([one, two], "detectors")
+    assert "Detection" not in page and ">student<" in page
+
+
+@pytest.mark.filterwarnings("ignore:.* is NaN:RuntimeWarning")
+def test_no_detections_at_all(files, main, tmp_path, capfd):
+    Path(files[1]).write_text("[]")
+    main([*files, "--output", str(tmp_path / "out"), "--per-class"])
+    shown = capfd.readouterr()
+    assert "warning: there are no detections, so that AP is 0 and calibration undefined" in shown.err
+    rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines()}
+    assert set(rows["ECE"]) == {"undefined"}
+    metrics = RunRecord.read(tmp_path / "out").metrics
+    assert metrics["AP"] == metrics["n"] == 0 and math.isnan(metrics["d_ece"])
+
+
+def test_warnings_are_shown(files, main, capfd):
+    found = [{"score": 0.75, **BOX}, {"score": 0.75, **BOX, "image_id": 999}]
+    Path(files[1]).write_text(json.dumps(found))
+    main(files)
+    assert "warning: " in (shown := capfd.readouterr().err) and "1 of 2 are of images that the ground" in shown
 
 
 def test_protocol(files, main, capfd):

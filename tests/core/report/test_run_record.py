@@ -30,6 +30,11 @@ COLUMNS = st.dictionaries(NAMES, NUMBERS, max_size=3)
 TRIPLES = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=3)
 
 
+def shares(values):
+    """Within [0, 1], or NaN; for infinities, too."""
+    return [abs(value) % 1 for value in values]
+
+
 def alike(a, b):
     """Equal, where NaN equals NaN; records hold nothing that `repr` abbreviates."""
     return repr(a) == repr(b)
@@ -51,7 +56,9 @@ def test_what_is_written_is_read(tmp_path_factory, metrics, points, per_class, s
         passes=3,
         metrics=metrics,
         provenance=Provenance("python -m x 'a b'", seed, VERSIONS, DIGITS, 0.1),
-        reliability=Reliability([0, *range(1, len(x) + 1)], [2] * len(x), y, z),
+        reliability=Reliability([k / len(x) for k in range(len(x) + 1)], [2] * len(x), shares(y), shares(z))
+        if x
+        else None,
         curves={"with": Curve(x, y, z), "without": Curve(x, y)},
         per_class=per_class,
         paper_row=paper,
@@ -72,8 +79,8 @@ def test_the_least_that_a_record_holds(tmp_path):
     [
         ("{", r"run.json is damaged \(.*\): evaluate the predictor again$"),
         ("[]", "run.json is damaged"),
-        ("{}", r"run.json is damaged \('format'\)"),
-        ('{"format": 2}', r"run.json is damaged \('provenance'\)"),
+        ("{}", r"run.json has format unknown"),
+        ('{"format": 2}', r"run.json is damaged \(name is missing\)"),
         ('{"format": 1, "anything": 3}', r"run.json has format 1, this version reads format 2: evaluate again$"),
     ],
 )
@@ -93,6 +100,17 @@ def test_what_is_no_record_is_refused(content, said, tmp_path):
         {"curves": {"c": {"x": [1.0], "y": [1.0], "oracle": [1.0, 2.0]}}},
         {"reliability": {"edges": [0, 1], "count": [], "mean_confidence": [], "success_frequency": []}},
         {"per_class": [1]},
+        {"passes": 0},
+        {"passes": True},
+        {"passes": "1"},
+        {"metrics": {"ece": True}},
+        {"metrics": {"ece": "0.5"}},
+        {"metrics": {"ece": 10**400}},
+        {"pictures": [{"path": "../secret.png", "caption": ""}]},
+        {"pictures": [{"path": "/secret.png", "caption": ""}]},
+        {"reliability": {"edges": [0, 1], "count": [-1], "mean_confidence": [0], "success_frequency": [0]}},
+        {"reliability": {"edges": [1, 0], "count": [1], "mean_confidence": [0], "success_frequency": [0]}},
+        {"reliability": {"edges": [0, 1], "count": [1], "mean_confidence": [2], "success_frequency": [0]}},
     ],
 )
 def test_a_record_of_other_content_is_damaged(change, tmp_path):
