@@ -10,7 +10,8 @@ No labels are needed. OUTPUT gets, for each image and under its name,
     uncertainty/  its standard deviation, as 16-bit PNG: value / 65535
 
 and for all of them images.csv, the most uncertain first, which are those worth labelling, and index.png with the
-strips of the first ones. Started again it goes on where it stopped, and does anew only what has changed.
+strips of the first ones. Started again it goes on where it stopped, and does anew only what has changed. Other images
+join those that are there already.
 """
 
 import argparse

@@ -5,7 +5,7 @@ Shapes: H rows, W columns, C classes.
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ KINDS = ("classes", "strips", "uncertainty")  # in the order of writing: with th
 _LARGEST_CODE = 2**16 - 1
 _SHEET_WIDTH = 1200
 _PALETTE_SIZE = 256  # of a PNG
-_MADE_FROM = "image_sha256"
+_MADE_FROM, _NAME = "image_sha256", "image"  # notes in a PNG
 
 
 def encode_unit_interval(uncertainty: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ class PredictionFolder:
 
     - classes/: class map as PNG, whose palette is that of the classes
     - strips/: image, prediction and uncertainty side by side, at most `LARGEST_SIDE` pixels wide and high each
-    - uncertainty/: 16-bit PNG, see `encode_unit_interval`, which knows the checksum of the image that it belongs to
+    - uncertainty/: 16-bit PNG, see `encode_unit_interval`, which knows name and checksum of the image it belongs to
 
     Args:
         root: made if need be; UserError if it holds predictions by another segmentor, or files that are none.
@@ -105,6 +105,18 @@ class PredictionFolder:
         except (OSError, SyntaxError):  # Pillow's about files that were damaged
             return None
 
+    def read_others(self, images: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """What is here of other images than these, by earlier runs: names, and codes (H, W) of their uncertainty."""
+        asked = {self.path("uncertainty", image) for image in images}
+        for path in sorted((self.root / "uncertainty").rglob("*.png")):
+            try:
+                with Image.open(path) as picture:
+                    name = str(picture.info.get(_NAME) or path.relative_to(self.root / "uncertainty").as_posix())
+                    if path not in asked and all(self.path(kind, name).is_file() for kind in KINDS):
+                        yield name, np.array(picture)
+            except (OSError, SyntaxError):  # Pillow's about files that were damaged
+                continue
+
     def write(
         self, image: str, sha256: str, pixels: np.ndarray, classes: np.ndarray, uncertainty: np.ndarray
     ) -> np.ndarray:
@@ -122,6 +134,7 @@ class PredictionFolder:
         indices.putpalette(np.array(self.palette, dtype=np.uint8).tobytes())
         note = PngInfo()
         note.add_text(_MADE_FROM, sha256)
+        note.add_itxt(_NAME, image.encode(errors="surrogateescape"))
         self._save("classes", image, indices)
         self._save("strips", image, Image.fromarray(_small_strip(pixels, classes, uncertainty, self.palette)))
         self._save("uncertainty", image, Image.fromarray(codes), pnginfo=note)

@@ -39,6 +39,7 @@ def predict_images(
 ) -> list[Row]:
     """Predict every image, or go on where it stopped; returns the rows of images.csv in the order of names.
 
+    Images that are in `output` already, and not among these, stay there and in images.csv.
     Images are shown as at test time, one by one. Those that cannot be read are left out, and named by a UserError at
     the end.
 
@@ -76,6 +77,7 @@ def predict_images(
                 rows[image] = Row.of(image, codes, level)
             bar.update()
 
+    rows |= {image: Row.of(image, codes, level) for image, codes in folder.read_others(sources)}
     if rows:
         folder.write_index(list(rows.values()), level, top)
     if unreadable := [image for image in sources if image not in rows]:
@@ -84,7 +86,7 @@ def predict_images(
             f"{len(unreadable)} of {len(sources)} images cannot be read and are left out: {names}: repair or remove "
             "them; what was predicted of the others is kept"
         )
-    return [rows[image] for image in sources]
+    return [rows[image] for image in sorted(rows)]
 
 
 def find_images(images: Path) -> dict[str, Path]:

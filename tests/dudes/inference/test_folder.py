@@ -227,7 +227,19 @@ def test_only_what_has_changed_is_predicted_again(data, undisturbed, tmp_path, m
     predict(copy, output, level=0.5, top=3)
     assert len(seen) == 4  # one has a new name, one other pixels
     with open(output / "images.csv", newline="") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == {"a.jpg", "e.png", *NAMES[2:]}
+        assert {row["image"] for row in csv.DictReader(file)} == {*NAMES, "e.png"}  # what was there stays
+
+
+def test_other_images_join_those_of_earlier_runs(data, undisturbed, tmp_path):
+    parts, model = tmp_path / "parts", (student(), str(data / "student_0.pth"))
+    for name in NAMES:
+        path = parts / name.partition(".")[0].replace("/", "-") / name
+        path.parent.mkdir(parents=True)
+        shutil.copy(data / "images" / name, path)
+    for part in sorted(parts.iterdir()):
+        rows = predict_images(*model, part, tmp_path / "out", level=0.5, top=3)
+    assert [row.image for row in rows] == list(NAMES)
+    assert files(tmp_path / "out") == files(undisturbed)
 
 
 def test_predictions_by_another_segmentor_are_refused(data, undisturbed):
