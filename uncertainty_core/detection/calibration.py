@@ -50,6 +50,14 @@ def box_geometry(box: Tensor, image_size: Tensor) -> Tensor:
     return torch.cat(((corner + size / 2) / image_size, size / image_size), 1).clamp(0, 1)
 
 
+def geometry_cell(geometry: Tensor, edges: Edges = "right") -> Tensor:
+    """The cell (N,) int64 in [0, GEOMETRY_BINS^4) of each `box_geometry` (N, 4)."""
+    cell = torch.zeros(len(geometry), dtype=torch.int64, device=geometry.device)
+    for values in geometry.detach().T:
+        cell = cell * GEOMETRY_BINS + bin_index(values, GEOMETRY_BINS, edges)
+    return cell
+
+
 def likelihood(score: Tensor, iou: Tensor) -> Tensor:
     """The probability (N,) that a score gave to what came true, success or failure."""
     return torch.where(iou > 0, score, 1 - score)
@@ -174,11 +182,9 @@ def detection_sums(
 def _box_sums(
     score: Tensor, success: Tensor, category: Tensor, geometry: Tensor, num_categories: int, edges: Edges
 ) -> Tensor:
-    cell = category
-    for values in geometry.detach().T:
-        cell = cell * GEOMETRY_BINS + bin_index(values, GEOMETRY_BINS, edges)
-    num_cells = num_categories * GEOMETRY_BINS**4
-    sums = bin_sums(score, success, GEOMETRY_BINS, edges, group=cell, num_groups=num_cells)
+    group = category * GEOMETRY_BINS**4 + geometry_cell(geometry, edges)
+    num_groups = num_categories * GEOMETRY_BINS**4
+    sums = bin_sums(score, success, GEOMETRY_BINS, edges, group=group, num_groups=num_groups)
     return sums.view(5, num_categories, GEOMETRY_BINS**5)
 
 

@@ -265,5 +265,10 @@ def _ignored(ground_truth: GroundTruth, area_range: str) -> np.ndarray:
 
 def _num_ground_truth(ground_truth: GroundTruth, area_range: str) -> np.ndarray:
     """Boxes that count in each category, int64 (C,)."""
-    counted = ground_truth.category[~_ignored(ground_truth, area_range)]
+    counted = ground_truth.category[counted_boxes(ground_truth, area_range)]
     return np.bincount(counted, minlength=ground_truth.num_categories)
+
+
+def counted_boxes(ground_truth: GroundTruth, area_range: str = "all") -> np.ndarray:
+    """Which boxes are to be found, bool (G,): neither crowds nor outside of the area range."""
+    return ~_ignored(ground_truth, area_range)

@@ -65,39 +65,36 @@ def risk_coverage(errors: Ranking) -> tuple[Tensor, Tensor]:
 
 
 def aurc(errors: Ranking) -> Tensor:
-    """Area under the risk-coverage curve, the mean over n = 1..N of the error rate of the n most certain: float64."""
-    total = errors.count.sum()
-    if total == 0:
+    """Area under the risk-coverage curve, the mean over n = 1..N of the error rate of the n most certain: float64.
+
+    This and what follows take several rankings as well, (..., T), and return (...).
+    """
+    total = errors.count.sum(-1)
+    if (total == 0).any():
         warn_undefined("AURC", "there are no samples")
-        return _nan_like(total)
     # A level of g samples and e errors, after n samples and w errors, adds sum_{i=1..g} (w + e·i/g) / (n + i):
     # with h = sum 1/(n+i), a difference of digammas, that is w·h + e/g · (g - n·h).
-    occupied = errors.count > 0
-    g, e = errors.count[occupied].double(), errors.events[occupied].double()
-    n, w = g.cumsum(0) - g, e.cumsum(0) - e
+    g, e = errors.count.double(), errors.events.double()
+    n, w = g.cumsum(-1) - g, e.cumsum(-1) - e
     h = torch.where(g == 1, 1 / (n + 1), torch.digamma(n + g + 1) - torch.digamma(n + 1))
-    return (w * h + e / g * (g - n * h)).sum() / total
+    return (w * h + e / g.clamp(min=1) * (g - n * h)).sum(-1) / total
 
 
 def auroc(events: Ranking) -> Tensor:
     """Probability that an event is more uncertain than a non-event, ties counting half: float64."""
-    positives, negatives = _positives_negatives(events)
-    if not _defined(positives, negatives, "AUROC"):
-        return _nan_like(positives)
-    below = negatives.cumsum(0) - negatives
-    favourable = (positives * (below + negatives / 2)).sum()
-    return favourable / (positives.sum() * negatives.sum())
+    positives, negatives = _positives_negatives(events, "AUROC")
+    below = negatives.cumsum(-1) - negatives
+    favourable = (positives * (below + negatives / 2)).sum(-1)
+    return favourable / (positives.sum(-1) * negatives.sum(-1))
 
 
 def aupr(events: Ranking) -> Tensor:
     """Average precision: precision over the events, taken from the most uncertain downwards, in steps: float64."""
-    positives, negatives = _positives_negatives(events)
-    if not _defined(positives, negatives, "AUPR"):
-        return _nan_like(positives)
-    found = positives.flip(0).cumsum(0)
-    retrieved = found + negatives.flip(0).cumsum(0)
+    positives, negatives = _positives_negatives(events, "AUPR")
+    found = positives.flip(-1).cumsum(-1)
+    retrieved = found + negatives.flip(-1).cumsum(-1)
     precision = found / retrieved.clamp(min=1)
-    return (precision * positives.flip(0)).sum() / positives.sum()
+    return (precision * positives.flip(-1)).sum(-1) / positives.sum(-1)
 
 
 def fpr_at_tpr(events: Ranking, tpr: float = 0.95) -> Tensor:
@@ -107,24 +104,17 @@ def fpr_at_tpr(events: Ranking, tpr: float = 0.95) -> Tensor:
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must lie in (0, 1], got {tpr}")
-    positives, negatives = _positives_negatives(events)
-    if not _defined(positives, negatives, "FPR"):
-        return _nan_like(positives)
-    found = positives.flip(0).cumsum(0)
-    enough = found / positives.sum() >= tpr  # tpr times the sum would be a little more than 55 for 0.55 of 100
-    return (negatives.flip(0).cumsum(0) / negatives.sum())[enough][0]
+    positives, negatives = _positives_negatives(events, "FPR")
+    positives, negatives = positives.flip(-1), negatives.flip(-1)
+    # tpr times the sum would be a little more than 55 for 0.55 of 100
+    found_before = (positives.cumsum(-1) - positives) / positives.sum(-1, keepdim=True)
+    return (negatives * (found_before < tpr)).sum(-1) / negatives.sum(-1)
 
 
-def _positives_negatives(events: Ranking) -> tuple[Tensor, Tensor]:
-    return events.events.double(), (events.count - events.events).double()
-
-
-def _defined(positives: Tensor, negatives: Tensor, name: str) -> bool:
-    defined = bool(positives.any() and negatives.any())
-    if not defined:
+def _positives_negatives(events: Ranking, name: str) -> tuple[Tensor, Tensor]:
+    """Events and others at each level, float64 (..., T); all NaN where there are none of either."""
+    positives, negatives = events.events.double(), (events.count - events.events).double()
+    undefined = ~(positives.any(-1, keepdim=True) & negatives.any(-1, keepdim=True))
+    if undefined.any():
         warn_undefined(name, "it needs both events and non-events")
-    return defined
-
-
-def _nan_like(values: Tensor) -> Tensor:
-    return torch.full((), torch.nan, dtype=torch.float64, device=values.device)
+    return positives.masked_fill(undefined, torch.nan), negatives.masked_fill(undefined, torch.nan)

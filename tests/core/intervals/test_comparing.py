@@ -1,0 +1,87 @@
+"""Intervals of metrics, of means over seeds, and of differences on the same images."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from uncertainty_core.intervals.classified import ClassifiedImages
+from uncertainty_core.intervals.comparing import Resampled, difference, over_seeds, resample
+
+RESAMPLES = 200
+
+
+def predictor(seed, shift=0.0, size=300, first=0):
+    """Images whose predictions are right as often as their confidence has it, less `shift`."""
+    generator = np.random.default_rng(seed)
+    confidence = generator.uniform(0.5, 1, size)
+    success = generator.uniform(size=size) < confidence - shift
+    scores = {"brier": (confidence - success) ** 2}
+    return ClassifiedImages([str(k) for k in range(first, first + size)], confidence, success, scores)
+
+
+def test_values_are_those_of_all_images_and_lie_in_their_intervals():
+    images = predictor(0, 0.2)
+    found = resample(images, RESAMPLES)
+    assert found.values["accuracy"] == pytest.approx(images.success.mean())
+    assert found.values["brier"] == pytest.approx(images.scores["brier"].mean())
+    for name, (low, high) in found.intervals.items():
+        assert low <= found.values[name] <= high, name
+    low, high = found.interval("accuracy")
+    # 300 images of which 55 % are right: 1.96 standard errors are 0.056
+    assert high - low == pytest.approx(2 * 0.056, rel=0.2)
+
+
+def test_the_order_of_the_images_changes_nothing():
+    images = predictor(0)
+    order = np.random.default_rng(1).permutation(len(images.ids))
+    shuffled = ClassifiedImages(
+        [images.ids[k] for k in order],
+        images.confidence[order],
+        images.success[order],
+        {"brier": images.scores["brier"][order]},
+    )
+    one, other = resample(images, 20), resample(shuffled, 20)
+    assert torch.allclose(one.resamples["ece"], other.resamples["ece"], atol=1e-12)
+
+
+def test_errors_are_never_negative_but_differences_may_be():
+    calibrated, worse = resample(predictor(0), RESAMPLES), resample(predictor(1, 0.2), RESAMPLES)
+    assert calibrated.interval("msce").low == 0
+    found = difference(calibrated, worse, "ece")
+    assert found.absolute == pytest.approx(calibrated.values["ece"] - worse.values["ece"])
+    assert found.relative == pytest.approx(found.absolute / worse.values["ece"])
+    assert found.absolute_interval.high < 0 and found.relative_interval.high < 0
+    assert found.is_known
+    nothing = difference(calibrated, calibrated, "ece")
+    assert nothing.absolute_interval == (0, 0) and not nothing.is_known
+
+
+def test_differences_are_paired():
+    # twice the same confidence, moved by a hundredth: what the images have in common leaves no spread
+    one = predictor(0)
+    other = ClassifiedImages(one.ids, one.confidence, one.success, {"brier": one.scores["brier"] + 0.01})
+    one, other = resample(one, RESAMPLES), resample(other, RESAMPLES)
+    assert difference(other, one, "brier").absolute_interval == pytest.approx((0.01, 0.01))
+    low, high = one.interval("brier")
+    assert high - low > 0.02
+
+
+def test_seeds_widen_the_interval_of_their_mean():
+    def run(value):
+        return Resampled({"ece": value}, {"ece": torch.full((RESAMPLES,), value, dtype=torch.float64)})
+
+    found = over_seeds([run(0.1), run(0.2), run(0.6)])
+    assert found.values["ece"] == pytest.approx(0.3)
+    # the standard deviation of a mean of three is sqrt(0.07 / 3) = 0.153; all three are 0.6 once in 27 times
+    low, high = found.interval("ece")
+    assert 0 <= low < 0.1 and 0.5 < high < 0.7
+    assert over_seeds([run(0.1)]).interval("ece") == pytest.approx((0.1, 0.1))
+
+
+def test_what_is_undefined_has_no_interval():
+    perfect = ClassifiedImages(["a", "b"], np.array([0.9, 0.8]), np.array([True, True]))
+    found = resample(perfect, 20)
+    assert math.isnan(found.values["error_auroc"]) and "error_auroc" not in found.intervals
+    assert found.interval("accuracy") == (1, 1)

@@ -1,0 +1,4 @@
+"""Intervals of metrics, and of the differences between predictors, from what is kept of each image.
+
+Knows torch and numpy. Not imported by `uncertainty_core` itself.
+"""
