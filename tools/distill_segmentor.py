@@ -22,7 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
-    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over what other settings have made, and measure all rows again"
+    )
     return parser
 
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
         step = Steps(pipeline.num_steps(students, args.members))
         teacher, trained = pipeline.distil(member, students, args.members, output, step, args.overwrite)
-        runs = pipeline.compare(member, teacher, students, trained, output, step)
+        runs = pipeline.compare(member, teacher, students, trained, output, step, args.overwrite)
         first = next(iter(students))
         echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")
         echo(f"report: {pipeline.write_report(runs, output)}")

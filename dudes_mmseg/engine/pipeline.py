@@ -10,16 +10,18 @@
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 
 from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.cli import echo
-from uncertainty_core.io.claims import check_claims, claim
+from uncertainty_core.io.claims import ClaimError, check_claim, check_claims, claim
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
@@ -28,7 +30,7 @@ from uncertainty_core.report.page import build_page
 
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
-from .claims import WAY_OUT, training_settings
+from .claims import WAY_OUT, evaluation_settings, training_settings
 from .evaluation import evaluate
 from .members import member_claims, train_members
 from .rehearsal import check_disk, rehearse
@@ -144,24 +146,45 @@ def compare(
     trained: Mapping[str, Path],
     output: Path,
     step: Callable[[str], None] = echo,
+    overwrite: bool = False,
 ) -> list[Run]:
     """Measure the first member as the baseline, the ensemble, and the students; returns their rows, rivals included.
 
+    A row that was measured before with these settings is not measured again, unless `overwrite`.
     All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
     """
     rows = output / "rows"
     evaluators = next(iter(students.values())).test_evaluator
     baseline = in_folder(member, rows / "baseline")
     baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
-    step("measure baseline on the test images")
-    evaluate(baseline, teacher.model.checkpoints[0])
+    _measure(baseline, teacher.model.checkpoints[0], step, overwrite)
     for name, cfg in {"teacher": teacher, **students}.items():
         cfg = in_folder(cfg, rows / name)
         cfg.test_evaluator = evaluators
         cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
-        step(f"measure {name} on the test images")
-        evaluate(cfg, None if name == "teacher" else str(trained[name]))
+        _measure(cfg, None if name == "teacher" else str(trained[name]), step, overwrite)
     return find_runs(rows / name for name in ("baseline", "teacher", *students))
+
+
+def _measure(cfg: Config, checkpoint: str | None, step: Callable[[str], None], overwrite: bool) -> None:
+    """`evaluate`, unless its folder holds the same evaluation; the folder's claim is written when it is finished."""
+    folder, settings = Path(cfg.work_dir), evaluation_settings(cfg, checkpoint)
+    if not overwrite and _is_measured(folder, settings):
+        step(f"{folder.name}: measured before")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    step(f"measure {folder.name} on the test images")
+    evaluate(cfg, checkpoint)
+    if is_main_process():
+        claim(folder, settings)
+
+
+def _is_measured(folder: Path, settings: Mapping[str, Any]) -> bool:
+    try:
+        check_claim(folder, settings, WAY_OUT)
+    except ClaimError:
+        return False
+    return (folder / "run.json").is_file()
 
 
 def needs_map(evaluator: Mapping[str, str]) -> bool:

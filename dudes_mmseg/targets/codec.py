@@ -21,6 +21,8 @@ from uncertainty_core import TargetStore, TargetStoreError
 # ever clipped, and what is read back is off by at most half a step of 1.08e-5.
 LARGEST_STD = 0.5**0.5
 _LARGEST_CODE = 2**16 - 1
+# What a store's fingerprint holds of how its numbers are to be read.
+CODEC = {"version": 1, "dtype": "uint16", "largest": LARGEST_STD}
 
 
 def encode_std(std: Tensor) -> Tensor:
@@ -64,6 +66,7 @@ def image_id(path: str, store: TargetStore) -> str:
 
 def read_target(path: str, store: TargetStore) -> Tensor:
     """Uncertainty (H, W) or (C, H, W), float32, of the image at `path`; TargetStoreError unless made from this file."""
+    check_codec(store)
     target = store[image_id(path, store)]
     if int(target["image_bytes"]) != os.path.getsize(path):
         raise TargetStoreError(
@@ -71,6 +74,16 @@ def read_target(path: str, store: TargetStore) -> Tensor:
             "generate the targets again"
         )
     return decode_std(target["uncertainty"])
+
+
+def check_codec(store: TargetStore) -> None:
+    """Raise TargetStoreError if a store was coded otherwise, by another version of this package."""
+    found = store.fingerprint.get("codec")
+    if found != CODEC:
+        raise TargetStoreError(
+            f"{store.folder} is coded as {json.dumps(found)}, and this version reads {json.dumps(CODEC)}: generate the "
+            "targets again"
+        )
 
 
 def digest(content: Any) -> str:

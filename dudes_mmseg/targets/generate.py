@@ -21,7 +21,7 @@ from ..cli import ConfigError, check_data
 from ..models.checkpoint import read_checkpoint
 from ..models.teacher import TeacherSegmentor
 from .check import base_datasets, image_paths
-from .codec import digest, encode_target, images_digest
+from .codec import CODEC, digest, encode_target, images_digest
 
 # Keys of a teacher's config that do not change what it predicts: where weights are, and what only a training needs.
 _INDECISIVE = {
@@ -68,7 +68,7 @@ def generate_targets(
         store,
         list(images.paths),
         make,
-        target_fingerprint(cfg.model, teacher, pipeline) | {"images": images_digest(images.paths)},
+        target_fingerprint(cfg.model, teacher, pipeline) | {"images": images_digest(images.paths), "codec": CODEC},
         shard_size,
         rank,
         world_size,

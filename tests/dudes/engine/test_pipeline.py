@@ -83,6 +83,16 @@ def test_compares_all_rows(command, tmp_path):
     def again(*words):
         return run_tool("distill_segmentor", *command, *words, folder=tmp_path)
 
+    # what was measured is not measured again, unless it was interrupted: then its folder has no settings.json
+    def measured():
+        return {path.parent.name: path.stat().st_mtime_ns for path in rows.glob("*/run.json")}
+
+    finished = measured()
+    (rows / "student" / "settings.json").unlink()
+    done = again()
+    assert done.out.count(": measured before\n") == 2
+    assert {name for name, time in measured().items() if time != finished[name]} == {"student"}
+
     # other settings are refused before any work, wherever they matter first
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
     for words, folder, message in (

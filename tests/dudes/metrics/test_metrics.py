@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from dudes_mmseg.data.street_folder import write_streets
 from dudes_mmseg.metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
-from dudes_mmseg.targets.codec import encode_target
+from dudes_mmseg.targets.codec import CODEC, encode_target
 from uncertainty_core import CalibrationMetric, write_targets
 from uncertainty_core.errors import UserError
 from uncertainty_core.functional import BIN_METRICS, FINE_BIN_METRICS
@@ -177,7 +177,7 @@ def test_the_teachers_uncertainty_beside_the_students(tmp_path, log):
         tmp_path / "store",
         list(said),
         lambda ids: [encode_target(said[id_], tmp_path / "images" / id_) for id_ in ids],
-        {},
+        {"codec": CODEC},
         shard_size=1,
     )
     values = measured(UncertaintyMetric(targets=str(tmp_path / "store")), given)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dudes_mmseg.targets.check import CheckTargetsHook, base_datasets
 from dudes_mmseg.targets.codec import (
+    CODEC,
     LARGEST_STD,
     check_targets,
     decode_std,
@@ -81,7 +82,7 @@ def write_store(store, root, names, maps=()):
             yield encode_target(torch.rand(*maps, height, width) / 2, root / name)
 
     digest = images_digest({name: root / name for name in names})
-    write_targets(store, list(names), make, {"images": digest}, shard_size=2, progress=False)
+    write_targets(store, list(names), make, {"images": digest, "codec": CODEC}, shard_size=2, progress=False)
     return TargetStore(store)
 
 
@@ -121,7 +122,7 @@ def test_a_path_that_may_mean_two_targets_is_refused(root, tmp_path):
 def test_a_target_comes_back(root, tmp_path, maps):
     std = torch.rand(*maps, 4, 5) / 2
     target = encode_target(std, root / NAMES[0])
-    write_targets(tmp_path / "store", [NAMES[0]], lambda ids: [target], {}, progress=False)
+    write_targets(tmp_path / "store", [NAMES[0]], lambda ids: [target], {"codec": CODEC}, progress=False)
     found = read_target(str(root / NAMES[0]), TargetStore(tmp_path / "store"))
     torch.testing.assert_close(found, std, atol=6e-6, rtol=0)
 
@@ -209,3 +210,15 @@ def test_an_unfinished_store_is_said_before_the_training(store, root):
     next(store.folder.glob("*.sha256")).unlink()
     with pytest.raises(TargetStoreError, match="unfinished: 1 of 2 shards are missing"):
         run_hook(DATASETS.build(dataset(root, store)))
+
+
+def test_a_store_of_another_codec_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"image")
+    target = encode_target(torch.zeros(2, 2), tmp_path / "a.png")
+    write_targets(
+        tmp_path / "store", ["a.png"], lambda ids: [target], {"codec": CODEC | {"version": 2}}, progress=False
+    )
+    with pytest.raises(
+        TargetStoreError, match=r"store is coded as .*version.: 2.* and this version reads .*uint16"
+    ):
+        read_target(str(tmp_path / "a.png"), TargetStore(tmp_path / "store"))

@@ -11,7 +11,7 @@ from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import Image
 
 import dudes_mmseg
-from dudes_mmseg.targets.codec import encode_target
+from dudes_mmseg.targets.codec import CODEC, encode_target
 from uncertainty_core import TargetStoreError, write_targets
 from uncertainty_core.errors import UserError
 
@@ -55,7 +55,7 @@ def image(tmp_path_factory):
     maps = {"one": one, "six": torch.stack([one * (CLASSES - c) / CLASSES for c in range(CLASSES)])}
     for name, std in maps.items():
         codes = encode_target(std, folder / "ramp.png")
-        write_targets(folder / name, ["ramp.png"], lambda _, codes=codes: [codes], {}, progress=False)
+        write_targets(folder / name, ["ramp.png"], lambda _, codes=codes: [codes], {"codec": CODEC}, progress=False)
     return folder
 
 
