@@ -218,7 +218,5 @@ def test_a_store_of_another_codec_is_refused(tmp_path):
     write_targets(
         tmp_path / "store", ["a.png"], lambda ids: [target], {"codec": CODEC | {"version": 2}}, progress=False
     )
-    with pytest.raises(
-        TargetStoreError, match=r"store is coded as .*version.: 2.* and this version reads .*uint16"
-    ):
+    with pytest.raises(TargetStoreError, match=r"store is coded as .*version.: 2.* and this version reads .*uint16"):
         read_target(str(tmp_path / "a.png"), TargetStore(tmp_path / "store"))
