@@ -1,7 +1,9 @@
 """What the command-line tools share: the config that a command line ends in, its data sets, logs and processes."""
 
 import argparse
+import difflib
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from uncertainty_core.cli import log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
 from uncertainty_core.cli.flags import SPLITS, find_detector_config
+from uncertainty_core.io.claims import flatten
 
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .convert import is_ddn, to_ddn
@@ -22,8 +25,13 @@ from .data import check_num_classes, check_on_disk, check_same_categories, regis
 from .schedule import set_fine_tuning
 
 
-def read_config(name: str) -> CfgNode:
-    """Detectron2's defaults, this package's keys, and the file that `find_detector_config` finds."""
+def read_config(name: str, trusted: bool = False) -> CfgNode:
+    """Detectron2's defaults, this package's keys, and the file that `find_detector_config` finds.
+
+    Args:
+        name: of the file.
+        trusted: let its tags run code.
+    """
     cfg = get_cfg()
     add_ddn_config(cfg)
     if not torch.cuda.is_available():
@@ -31,15 +39,29 @@ def read_config(name: str) -> CfgNode:
     path = find_detector_config(name)
     try:
         # some configs of the zoo compute with tags, and Detectron2's own files are trusted
-        cfg.merge_from_file(str(path), allow_unsafe=package_folder("detectron2") in path.parents)
+        cfg.merge_from_file(str(path), allow_unsafe=trusted or package_folder("detectron2") in path.parents)
     except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: {_explained(error, cfg)}") from None
     return cfg
+
+
+def _explained(error: Exception, cfg: CfgNode) -> str:
+    """The words of an error that a merge into `cfg` ended with, and what to do about a key that there is not."""
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", str(error))
+    if unknown is None:
+        return " ".join(str(error).split())
+    near = difflib.get_close_matches(unknown[1], flatten(cfg), n=1, cutoff=0.8)
+    hint = (
+        f"did you mean {near[0]}"
+        if near
+        else "if a project of Detectron2 adds it, as PointRend does, distil from Python: docs/your-own-model.md"
+    )
+    return f"there is no key {unknown[1]}; {hint}"
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
     """The config that the command line asks for, with its data sets registered."""
-    cfg = read_config(args.config_file)
+    cfg = read_config(args.config_file, args.trust_config)
     if fine_tunes := args.ddn and not is_ddn(cfg):
         cfg = to_ddn(cfg)
     register_scenes()
@@ -53,7 +75,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         if fine_tunes:
             set_fine_tuning(cfg, args.opts[::2])
     except (AssertionError, KeyError, ValueError) as error:  # unknown keys, wrong types
-        raise ConfigError(f"in the options at the end of the command line: {error}") from None
+        raise ConfigError(f"in the options at the end of the command line: {_explained(error, cfg)}") from None
     return cfg
 
 
@@ -64,6 +86,17 @@ def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
     check_same_categories(names)
 
 
+def check_proposals(cfg: CfgNode) -> None:
+    """Raise ConfigError if precomputed proposals are not on this machine."""
+    for key in ("PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST") if cfg.MODEL.LOAD_PROPOSALS else ():
+        for path in cfg.DATASETS[key]:
+            if not Path(path).is_file():
+                raise ConfigError(
+                    f"the config reads proposals from {path}, which is no file of this machine: get it, and name it in "
+                    f"DATASETS.{key}"
+                )
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """`build_config`, checked, and Detectron2's usual set-up of logs and seeds."""
     cfg = build_config(args)
@@ -71,6 +104,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_ddn_config(cfg)
     names = cfg.DATASETS.TEST if getattr(args, "eval_only", False) else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     check_datasets(cfg, names)
+    check_proposals(cfg)
     cfg.freeze()
     log_to(Path(cfg.OUTPUT_DIR) / "log.txt")
     args.config_file = str(find_detector_config(args.config_file))  # which Detectron2 copies into its log

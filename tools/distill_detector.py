@@ -63,10 +63,11 @@ def distil_and_compare(args: argparse.Namespace) -> None:
     for student in configs.values():
         if not is_ddn(student):
             raise ConfigError("a config describes a plain detector: add --ddn, or take one of the ddn_* configs")
+        check_datasets(student, student.DATASETS.TRAIN)
     baseline = None
     if args.baseline_config:
         baseline = pipeline.with_settings(
-            read_config(args.baseline_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED
+            read_config(args.baseline_config, args.trust_config), DATASETS__TRAIN=cfg.DATASETS.TRAIN, SEED=cfg.SEED
         )
     if comm.is_main_process():
         pipeline.check(baseline, configs, output, args.overwrite)

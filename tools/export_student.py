@@ -28,23 +28,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_detector_arguments(args)
         if args.torchscript is not None and not args.torchscript.is_file():
             raise UserError(f"--torchscript: there is no file {args.torchscript}")
-        from detectron2.modeling import build_model
-
         from ddn_detectron2.cli import build_config
         from ddn_detectron2.config import ConfigError, check_ddn_config
         from ddn_detectron2.convert import is_ddn
-        from ddn_detectron2.engine.export import export_plain, export_torchscript
-        from ddn_detectron2.engine.trainer import load_weights
+        from ddn_detectron2.engine.export import export_plain, export_torchscript, foreign_modules
+        from ddn_detectron2.engine.trainer import DISTILLED, build_network, load_weights
 
         cfg = build_config(args)
         if not is_ddn(cfg):
             raise ConfigError("the config describes a plain detector, which needs no export")
         check_ddn_config(cfg)
         log_to(args.output / "log.txt")
-        model = build_model(cfg).eval()
-        load_weights(cfg, model, cfg.MODEL.WEIGHTS)
+        model = build_network(cfg).eval()
+        if DISTILLED not in load_weights(cfg, model, cfg.MODEL.WEIGHTS):
+            raise ConfigError(
+                f"{cfg.MODEL.WEIGHTS} was not distilled: name a checkpoint that a distillation has written"
+            )
         for path in export_plain(cfg, model, args.output):
             echo(f"wrote {path}")
+        for module, name in foreign_modules(cfg).items():
+            echo(f"plain Detectron2 lacks {name}: import {module} before the model is built")
         if args.torchscript is not None:
             try:
                 echo(f"wrote {export_torchscript(cfg, model, args.torchscript, args.output / 'model.ts')}")

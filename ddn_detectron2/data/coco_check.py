@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from uncertainty_core.detection.coco_format import CocoFormatError, GroundTruth, read_ground_truth
 from uncertainty_core.errors import UserError
+
+_LOOKED_INTO = 16  # images of a data set whose sizes are compared: headers alone, spread over all of it
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of EXIF: Detectron2 turns these pictures
 
 logger = logging.getLogger(__name__)
 
@@ -66,4 +71,22 @@ def check_images(json_file: str | os.PathLike, images: Sequence[dict[str, Any]],
         raise DatasetError(
             f"{folder} lacks {missing[0]}{more} of the {len(images)} images that {json_file} names: "
             "complete it, or give the folder that they are in"
+        )
+    for image in images[:: max(1, len(images) // _LOOKED_INTO)]:
+        _check_size(json_file, image, folder / image["file_name"])
+
+
+def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path) -> None:
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+                width, height = height, width
+    except OSError as error:
+        raise DatasetError(f"{path} is not an image that can be read: {error}") from None
+    declared = image.get("width", width), image.get("height", height)
+    if declared != (width, height):
+        raise DatasetError(
+            f"{path} has {width} x {height} pixels and {json_file} says {declared[0]} x {declared[1]}: correct "
+            "'width' and 'height' in it, and its boxes with them"
         )

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -32,11 +34,31 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     Args:
         strict: a CheckpointError where the model has weights of another shape, or none at all, in the file.
+        notes: values that each saved file holds beside the weights; `load` returns them.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **kwargs) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        strict: bool = False,
+        notes: dict[str, Any] | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(model, save_dir, **kwargs)
-        self.strict = strict
+        self.strict, self.notes = strict, notes or {}
+
+    def save(self, name: str, **kwargs) -> None:
+        """As `DetectionCheckpointer`; what cannot be written wholly, as on a full disk, is not left behind."""
+        try:
+            super().save(name, **self.notes, **kwargs)
+        except (OSError, RuntimeError) as error:  # the latter: of torch's writer
+            path = Path(self.save_dir) / f"{name}.pth"
+            path.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"{path} cannot be written ({' '.join(str(error).split())}): is the disk full?"
+            ) from None
 
     def load(self, path, *args, **kwargs):
         """As `DetectionCheckpointer`."""

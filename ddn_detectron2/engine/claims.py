@@ -18,6 +18,13 @@ WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
 _HARMLESS = (*NEVER_DECISIVE, "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD")
 
 
+# The same for what an evaluation finds.
+_NOT_EVALUATED = (
+    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE", "MODEL.WEIGHTS", "SOLVER", "SEED"),
+    *("DATALOADER", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD"),
+)
+
+
 def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """JSON values of all that decides what a training of `cfg` ends with, by their whole names.
 
@@ -26,6 +33,12 @@ def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> 
         origin: what stands for the weights that it starts from, if these are still to be trained.
     """
     return without(flatten(cfg), _HARMLESS) | files_of(cfg, origin)
+
+
+def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
+    """JSON values of all that decides what an evaluation of `weights` on `DATASETS.TEST` finds."""
+    annotations = {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TEST}
+    return without(flatten(cfg), _NOT_EVALUATED) | {"weights": _content(weights), "annotations": annotations}
 
 
 def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -6,12 +6,25 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
-from detectron2.modeling import build_model
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    build_model,
+)
 from torch import nn
 
 from uncertainty_core.io.files import write_text
 
 from ..convert import to_plain
+
+_PARTS = {
+    "META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "BACKBONE": BACKBONE_REGISTRY,
+    "PROPOSAL_GENERATOR": PROPOSAL_GENERATOR_REGISTRY,
+    "ROI_HEADS": ROI_HEADS_REGISTRY,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +45,18 @@ def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Pa
     plain.MODEL.WEIGHTS = str(weights)
     write_text(config, plain.dump())
     return weights, config
+
+
+def foreign_modules(cfg: CfgNode) -> dict[str, str]:
+    """Modules that whoever runs the exported model has to import, since plain Detectron2 lacks what is in them.
+
+    Returns:
+        the part, such as "build_small_backbone", by the name of its module.
+    """
+    plain = to_plain(cfg)
+    names = [(part.NAME if hasattr(part := plain.MODEL[key], "NAME") else part, known) for key, known in _PARTS.items()]
+    modules = {known.get(name).__module__: name for name, known in names}
+    return {module: name for module, name in modules.items() if module.split(".")[0] != "detectron2"}
 
 
 def export_torchscript(cfg: CfgNode, model: nn.Module, image_file: str | Path, file: str | Path) -> Path:

@@ -11,6 +11,7 @@ steps by calling `step` with a title.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from uncertainty_core.catalog import DETECTION, FORMAT
-from uncertainty_core.cli import echo, silent
+from uncertainty_core.cli import silent
 from uncertainty_core.detection import (
     DetectionEvaluation,
     Settings,
@@ -36,21 +36,22 @@ from uncertainty_core.detection import (
 )
 from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
 from uncertainty_core.detection.temperature import fit_to_detections, scale_results
-from uncertainty_core.io.claims import check_claim, check_claims, claim
+from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.report.find import find_runs, predictor_order
 from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.page import build_page
-from uncertainty_core.report.run_record import Picture
+from uncertainty_core.report.run_record import Picture, RunRecord
 
 from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
 from ..evaluation.records import run_record
 from ..evaluation.visualizer import draw_changes
 from ..teaching.store import decisive_settings, generate_targets
-from .claims import WAY_OUT, files_of, training_settings
-from .trainer import DDNTrainer, build_with_teacher, load_weights, training_dicts
+from .claims import WAY_OUT, evaluation_settings, files_of, training_settings
+from .rehearsal import rehearse
+from .trainer import DDNTrainer, build_network, build_with_teacher, load_weights, training_dicts
 
 Step = Callable[[str], None]
 
@@ -91,14 +92,21 @@ def store_of(cfg: CfgNode, folder: Path) -> Path:
     return Path(cfg.MODEL.DDN.TARGETS.STORE or folder.with_name(f"{folder.name}-targets"))
 
 
+def with_store(cfg: CfgNode, folder: Path) -> CfgNode:
+    """The config of the student in `folder` with the place of its stored targets, if it learns from such."""
+    if cfg.MODEL.DDN.TARGETS.SOURCE != "store":
+        return cfg
+    return with_settings(cfg, MODEL__DDN__TARGETS__STORE=str(store_of(cfg, folder)))
+
+
 def check(baseline: CfgNode | None, students: Mapping[str, CfgNode], output: Path, overwrite: bool = False) -> None:
-    """Before any work: refuse folders in `output` that other settings have made.
+    """Before any work: refuse folders in `output` that other settings have made, and what cannot be built.
 
     Args:
         baseline: config of the detector to distil, if it is trained here.
         students: configs by name.
         output: gets all folders.
-        overwrite: remove those folders instead.
+        overwrite: remove those folders instead, and all evaluations.
     """
     claims: dict[Path, dict[str, Any]] = {}
     origin = None if baseline is None else training_settings(baseline)
@@ -109,6 +117,9 @@ def check(baseline: CfgNode | None, students: Mapping[str, CfgNode], output: Pat
         if cfg.MODEL.DDN.TARGETS.SOURCE == "store":
             claims[store_of(cfg, output / name)] = _store_settings(cfg, origin)
     check_claims(claims, WAY_OUT, overwrite)
+    for evaluations in (output / "rows", output / "fit") if overwrite else ():
+        shutil.rmtree(evaluations, ignore_errors=True)
+    rehearse(baseline, {name: with_store(cfg, output / name) for name, cfg in students.items()}, output)
 
 
 def _store_settings(cfg: CfgNode, origin: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -153,11 +164,10 @@ def distil(cfg: CfgNode, folder: Path, step: Step = silent, origin: Mapping[str,
     Where the config has `TARGETS.SOURCE` "store", the store is written first. Arguments as `train`.
     """
     if cfg.MODEL.DDN.TARGETS.SOURCE == "store":
-        store = store_of(cfg, folder)
-        cfg = with_settings(cfg, MODEL__DDN__TARGETS__STORE=str(store))
+        store, cfg = store_of(cfg, folder), with_store(cfg, folder)
         images = training_dicts(cfg)
         step(f"{folder.name}: targets of {len(images)} images")
-        model = build_with_teacher(cfg, build_model(cfg))
+        model = build_with_teacher(cfg, build_network(cfg))
         if comm.is_main_process():
             claim(store, _store_settings(cfg, origin))
         generate_targets(cfg, model, images)
@@ -165,24 +175,28 @@ def distil(cfg: CfgNode, folder: Path, step: Step = silent, origin: Mapping[str,
     return train(cfg, folder, step, origin)
 
 
-def measure(cfg: CfgNode, weights: str, dataset: str, folder: Path, **settings: object) -> DetectionEvaluation:
-    """Run the detector with `weights` over a data set; detections, numbers and pictures go into `folder`."""
-    cfg = with_settings(cfg, DATASETS__TEST=(dataset,), **settings)
-    model = build_model(cfg)
+def measure(cfg: CfgNode, weights: str, folder: Path) -> DetectionEvaluation:
+    """Run the detector with `weights` over `DATASETS.TEST`; detections, numbers and pictures go into `folder`."""
+    (dataset,) = cfg.DATASETS.TEST
+    model = build_network(cfg)
     load_weights(cfg, model, weights)
     evaluator = COCOCalibrationEvaluator(dataset, output_dir=folder)
     DDNTrainer.test(cfg, model, [evaluator])
     return evaluator.evaluation
 
 
+def measured_again(dataset: str, folder: Path) -> DetectionEvaluation:
+    """What `measure` found, from the detections in `folder`."""
+    settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
+    matched = match_images(ground_truth, read_detections(folder / RESULTS, ground_truth), settings)
+    return evaluate(ground_truth, matched, settings)
+
+
 def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
     """The same detections with their scores scaled, measured like the others."""
-    results = scale_results(detections, temperature)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RESULTS, json.dumps(results))
-    settings, ground_truth = Settings(), read_ground_truth(json_file(dataset))
-    matched = match_images(ground_truth, read_detections(results, ground_truth), settings)
-    evaluation = evaluate(ground_truth, matched, settings)
+    write_text(folder / RESULTS, json.dumps(scale_results(detections, temperature)))
+    evaluation = measured_again(dataset, folder)
     write_report(evaluation, folder)
     return evaluation
 
@@ -192,10 +206,41 @@ def row_folder(output: Path, name: str) -> Path:
     return output / "rows" / name.split()[0]
 
 
-def _timed(passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings: object) -> Row:
+def measured_once(
+    cfg: CfgNode,
+    weights: str,
+    dataset: str,
+    name: str,
+    passes: int,
+    folder: Path,
+    step: Step,
+    **settings: object,
+) -> Row:
+    """`measure`, unless `folder` holds what an earlier run found with the same settings and files.
+
+    Args:
+        cfg: with `settings` it is that of the detector.
+        weights: a path.
+        dataset: to evaluate.
+        name: of the predictor.
+        passes: of its box head.
+        folder: of the row.
+        step: announces it.
+        settings: as `with_settings`.
+    """
+    cfg = with_settings(cfg, DATASETS__TEST=(dataset,), **settings)
+    decisive = evaluation_settings(cfg, weights)
+    if holds(folder, decisive) and (folder / RESULTS).is_file():
+        step(f"{name} on {dataset}: measured before")
+        return Row(passes, measured_again(dataset, folder), RunRecord.read(folder).provenance.seconds)
+    step(f"measure {name} on {dataset}")
+    (folder / FILE).unlink(missing_ok=True)  # the claim comes last: it is the sign that all is there
     start = time.perf_counter()
-    evaluation = measuring(*arguments, **settings)
-    return Row(passes, evaluation, time.perf_counter() - start)
+    row = Row(passes, measure(cfg, weights, folder), time.perf_counter() - start)
+    if comm.is_main_process():
+        run_record(name, passes, row.evaluation, dataset, cfg.SEED, row.seconds).write(folder)
+        claim(folder, decisive)
+    return row
 
 
 def compare(
@@ -220,21 +265,22 @@ def compare(
     passes, weights, baseline = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, row_folder(output, "baseline")
     table: dict[str, Row] = {}
 
-    def add(name: str, passes: int, measuring: Callable[..., DetectionEvaluation], *arguments, **settings) -> None:
-        step(f"measure {name} on {dataset}")
-        table[name] = _timed(passes, measuring, *arguments, row_folder(output, name), **settings)
+    def add(name: str, passes: int, weights: str, **settings: object) -> None:
+        table[name] = measured_once(cfg, weights, dataset, name, passes, row_folder(output, name), step, **settings)
 
-    add("baseline", 1, measure, cfg, weights, dataset)
-    add(f"MC-{passes}", passes, measure, cfg, weights, dataset, MODEL__DDN__TEST__MC_SAMPLES=passes)
+    add("baseline", 1, weights)
+    add(f"MC-{passes}", passes, weights, MODEL__DDN__TEST__MC_SAMPLES=passes)
     if fit_on is not None:
-        step(f"fit the temperature on {fit_on}")
-        held_out = measure(cfg, weights, fit_on, output / "fit")
+        held_out = measured_once(cfg, weights, fit_on, "baseline", 1, output / "fit", step).evaluation
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        echo(f"temperature {temperature:.2f}, from n = {calibration_at(held_out).metrics['n']:.0f} detections")
-        add(f"temperature {temperature:.2f}", 1, scaled, dataset, baseline / RESULTS, temperature)
+        name = f"temperature {temperature:.2f}"
+        step(f"{name}: fitted to n = {calibration_at(held_out).metrics['n']:.0f} detections of {fit_on}")
+        start = time.perf_counter()
+        evaluation = scaled(dataset, baseline / RESULTS, temperature, row_folder(output, name))
+        table[name] = Row(1, evaluation, time.perf_counter() - start)
     for name, path in students.items():
-        add(name, 1, measure, cfg, path, dataset)
+        add(name, 1, path)
     compared = at_equal_count([row.evaluation for row in table.values()], IOU_THRESHOLD)
     table = {
         name: replace(row, equal_count=at.metrics) for (name, row), at in zip(table.items(), compared, strict=True)

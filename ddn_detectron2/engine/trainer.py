@@ -27,10 +27,22 @@ from .checkpoint import SafeCheckpointer
 from .divergence import FiniteLosses, divergence
 from .progress import ProgressBar, TrackedLoader
 
+DISTILLED = "distilled"  # a note in the checkpoints of students
 
-def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str) -> None:
-    """Load a checkpoint; into a model that is distilled it has to fit wholly."""
-    SafeCheckpointer(model, strict=is_ddn(cfg)).load(path)
+
+def build_network(cfg: CfgNode) -> torch.nn.Module:
+    """The model that a config describes; ConfigError where it names what Detectron2 does not know."""
+    try:
+        return build_model(cfg)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise ConfigError(f"the model cannot be built: {' '.join(str(error).split())}") from None
+
+
+def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str) -> dict[str, Any]:
+    """Load a checkpoint; into a model that is distilled it has to fit wholly. Returns what else is in the file."""
+    if not path:
+        raise ConfigError("MODEL.WEIGHTS is empty: name the weights of the detector")
+    return SafeCheckpointer(model, strict=is_ddn(cfg)).load(path)
 
 
 def build_with_teacher(cfg: CfgNode, model: DDNRCNN) -> DDNRCNN:
@@ -40,7 +52,7 @@ def build_with_teacher(cfg: CfgNode, model: DDNRCNN) -> DDNRCNN:
     load_weights(cfg, model, cfg.MODEL.WEIGHTS)
     members = []
     for path in cfg.MODEL.DDN.TEACHER.WEIGHTS:
-        members.append(build_model(cfg))
+        members.append(build_network(cfg))
         load_weights(cfg, members[-1], path)
     attach_teacher(cfg, model, members)
     return model
@@ -85,7 +97,14 @@ class DDNTrainer(DefaultTrainer):
         state = {"trainer": weakref.proxy(self)}
         if "_trainer" not in self.state_dict():  # Detectron2 0.5 leaves the optimizer out
             state["optimizer"] = self._trainer.optimizer
-        self.checkpointer = SafeCheckpointer(self._trainer.model, self.cfg.OUTPUT_DIR, strict=is_ddn(self.cfg), **state)
+        distils = is_ddn(self.cfg)
+        self.checkpointer = SafeCheckpointer(
+            self._trainer.model,
+            self.cfg.OUTPUT_DIR,
+            strict=distils,
+            notes={DISTILLED: True} if distils else {},
+            **state,
+        )
         keyed = [KeyedRandomness(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
         finite = FiniteLosses(self.cfg, self._trainer.model)
         bar = ProgressBar(f"train {os.path.basename(self.cfg.OUTPUT_DIR)}")
@@ -109,6 +128,11 @@ class DDNTrainer(DefaultTrainer):
             super().run_step()
         except FloatingPointError:
             raise divergence(self.cfg, self.iter, "the proposals") from None
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """As `DefaultTrainer`; see `build_network`."""
+        return build_network(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> KeyedTrainLoader:

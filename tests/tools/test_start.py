@@ -42,7 +42,12 @@ REFUSED = [
     *((detector(name, "--config-file", "bad.yaml"), "is not YAML") for name in DETECTORS),
     *((detector(name, "--config-file", DIGITS), "is an experiment with classifiers") for name in DETECTORS),
     (detector("train_net", "--config-file", "code.yaml"), "wants to run code"),
+    (detector("train_net", "--config-file", "code.yaml"), "; --trust-config lets it"),
     (detector("train_net", *DDN, "MODEL.WEIGHTS"), "pairs"),
+    *(
+        (detector(name, *DDN, "MODEL.WEIGHTS", "no.pth"), "MODEL.WEIGHTS: there is no file no.pth")
+        for name in DETECTORS
+    ),
     (
         detector("train_net", "--config-file", "ddn_R50.yaml", "--val-json", "bad.json", "--val-images", "."),
         "is not JSON",

@@ -25,6 +25,10 @@ _WHAT = {
 }
 
 
+class CodeError(UserError):
+    """A YAML file holds a tag that would run code."""
+
+
 def package_folder(name: str) -> Path | None:
     """The folder of an installed package, which is not imported; None without it."""
     spec = find_spec(name)
@@ -48,7 +52,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.constructor.ConstructorError as error:
-        raise UserError(f"{path} wants to run code, which no config may: {' '.join(str(error).split())}") from None
+        raise CodeError(
+            f"{path} wants to run code, which no config may unasked: {' '.join(str(error).split())}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

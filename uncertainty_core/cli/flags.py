@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import UserError
-from .configs import check_config, find_config, package_folder
+from .configs import CodeError, check_config, find_config, package_folder
 from .program import add_common_flags
 
 # Data sets of one's own, and the key that each replaces; the test set, if there is one, is evaluated instead of val.
@@ -23,6 +23,7 @@ def detector_parser(description: str, *, processes: bool = True) -> argparse.Arg
     parser.add_argument(
         "--ddn", action="store_true", help="turn the config into its distilled form, with a schedule of fine-tuning"
     )
+    parser.add_argument("--trust-config", action="store_true", help="let the tags of YAML configs run code")
     for split in SPLITS:
         parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
         parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as custom_{split}")
@@ -64,7 +65,11 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
         path = find_detector_config(name)
         # some of the zoo compute with tags, and Detectron2 itself is trusted
         if path.suffix == ".py" or detectron2 not in path.parents:
-            check_config(path, "ddn")
+            try:
+                check_config(path, "ddn")
+            except CodeError as error:
+                if not args.trust_config:
+                    raise UserError(f"{error}; --trust-config lets it") from None
     for split in SPLITS:
         annotations, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
         if (annotations is None) != (images is None):
@@ -78,6 +83,11 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
         raise UserError(f"{misplaced[0]} must stand before the values of the config, which begin with {args.opts[0]}")
     if len(args.opts) % 2:
         raise UserError(f"the values of the config must come in pairs KEY VALUE, got {' '.join(args.opts)}")
+    options = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
+    weights = options.get("MODEL.WEIGHTS", "")
+    # a training that goes on has weights of its own
+    if weights and "://" not in weights and not getattr(args, "resume", False) and not Path(weights).is_file():
+        raise UserError(f"MODEL.WEIGHTS: there is no file {weights}")
 
 
 def find_detector_config(name: str) -> Path:

@@ -104,6 +104,14 @@ def check_claims(claims: Mapping[Path, Mapping[str, Any]], way_out: str, overwri
         shutil.rmtree(folder)
 
 
+def holds(folder: str | os.PathLike, settings: Mapping[str, Any]) -> bool:
+    """Whether `folder` was claimed for these very settings."""
+    try:
+        return json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))["settings"] == _as_read(flatten(settings))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def claim(folder: str | os.PathLike, settings: Mapping[str, Any]) -> None:
     """Note in `folder`, which is made if need be, that `settings` decide what will be in it."""
     folder = Path(folder)

@@ -203,6 +203,7 @@ def put(section, key, value):
         (put("annotations", "bbox", [0, 0, -1, 5]), r"\[0.0, 0.0, -1.0, 5.0\]"),
         (put("annotations", "bbox", [0, 0, float("nan"), 5]), "nan"),
         (put("annotations", "bbox", [0, 0, 5]), r"\[0, 0, 5\]"),
+        (put("images", "width", 7), r"b.png has \d+ x \d+ pixels and .* says 7 x \d+: correct"),
         (put("images", "file_name", "c.png"), r"lacks c.png of the 2 images that .*: complete it, or"),
         (
             lambda content: [image.update(file_name=f"no{image['id']}.png") for image in content["images"]],

@@ -61,7 +61,7 @@ def test_compares_all_rows(command, tmp_path):
     assert {row["n"] for row in compared.values()} == {min(row["n"] for row in rows.values())}
     assert all(name in done.out for name in rows)
     # the free rival is there without asking, fitted to the validation images
-    assert f"\n{temperature}, from n = " in done.out and "fit the temperature on custom_val" in done.out
+    assert f"] {temperature}: fitted to n = " in done.out and "detections of custom_val" in done.out
     folders = {name: name.split()[0] for name in rows}
     records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
     assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
@@ -78,8 +78,12 @@ def test_compares_all_rows(command, tmp_path):
 
     # a second run repeats nothing, and ends the same
     before = (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns
+    found = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("coco_instances_results.json")}
     again = run_tool("distill_detector", *command, folder=tmp_path)
     assert again.code == 0, again.err
+    assert again.out.count("trained before") == 3 and again.out.count("measured before") == 5
+    del found[tmp_path / "output" / "rows" / "temperature" / "coco_instances_results.json"]  # scaled, not measured
+    assert all(path.stat().st_mtime_ns == then for path, then in found.items()) and len(found) == 5
     assert json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"] == rows
     assert (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns == before
     assert (tmp_path / "output" / "report.html").read_text().count("<svg") >= 2
@@ -114,3 +118,19 @@ def test_bad_command_lines_end_in_one_sentence(command, options, sentence, tmp_p
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert sentence in line
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["MODEL.ROI_BOX_HEAD.FC_DIM", 32],
+            "ddn is not the network of the baseline, roi_heads.box_head.fc1.bias is",
+        ),
+        (["SOLVER.MAX_ITER", 10**12], "MiB are free"),
+    ],
+)
+def test_what_would_fail_later_is_found_before_the_training(command, options, sentence, tmp_path):
+    refused = run_tool("distill_detector", *command, *options, folder=tmp_path)
+    assert (refused.code, refused.out) == (2, "") and sentence in refused.err
+    assert not (tmp_path / "output" / "baseline").exists()

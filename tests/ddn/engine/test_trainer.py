@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import time
@@ -309,13 +310,13 @@ def edited(path, folder, **changes):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        (("MODEL.DDN.TARGET.IOU", 0.3), ("at the end of the command line", "MODEL.DDN.TARGET")),
+        (("MODEL.DDN.TARGET.IOU", 0.3), ("at the end of the command line", "did you mean MODEL.DDN.TARGETS.IOU")),
         (("MODEL.NO_SUCH_KEY", 1), ("at the end of the command line", "NO_SUCH_KEY")),
         (("SOLVER.BASE_LR",), ("must come in pairs KEY VALUE",)),
         (("SOLVER.BASE_LR", "fast"), ("at the end of the command line", "fast")),
         (("MODEL.DDN.TARGETS.MATCH", "iou"), ("MODEL.DDN.TARGETS.MATCH must be one of",)),
         (("MODEL.ROI_HEADS.NUM_CLASSES", 3), ("6 classes", "NUM_CLASSES 6")),
-        (("MODEL.WEIGHTS", "no/such.pth"), ("no/such.pth", "not found")),
+        (("MODEL.WEIGHTS", "no/such.pth"), ("there is no file no/such.pth",)),
         (("MODEL.WEIGHTS", ""), ("MODEL.WEIGHTS must be the detector to distil",)),
         (("MODEL.ROI_BOX_HEAD.FC_DIM", 32), ("the checkpoint does not fit the model", "box_head.fc1")),
         (("MODEL.DDN.TEACHER.WEIGHTS", ("no/member.pth",)), ("no/member.pth", "not found")),
@@ -435,6 +436,37 @@ def test_a_damaged_checkpoint(small, tmp_path, flags):
 def test_a_training_that_diverges(small, tmp_path, kind, options, parts):
     outcome = run_tool("train_net", *arguments(small, tmp_path, *options, kind=kind), folder=tmp_path)
     assert_refused(outcome, "the training diverged: not finite at ", *parts)
+
+
+def test_an_evaluation_needs_weights(small, tmp_path):
+    words = flagged(arguments(small, tmp_path, "MODEL.WEIGHTS", ""), "--eval-only")
+    assert_refused(run_tool("train_net", *words, folder=tmp_path), "MODEL.WEIGHTS is empty")
+
+
+def test_a_part_that_detectron2_does_not_know(small, tmp_path):
+    words = arguments(small, tmp_path, "MODEL.BACKBONE.NAME", "build_no_backbone")
+    assert_refused(run_tool("train_net", *words, folder=tmp_path), "the model cannot be built", "build_no_backbone")
+
+
+def test_a_students_checkpoint_is_exported_and_no_other(trained, small, tmp_path):
+    flags = ("--config-file", small.ddn, "--output", tmp_path / "exported")
+    outcome = run_tool("export_student", *flags, "MODEL.WEIGHTS", small.weights, folder=tmp_path)
+    assert_refused(outcome, f"{small.weights} was not distilled")
+    outcome = run_tool("export_student", *flags, "MODEL.WEIGHTS", trained / "output" / LAST, folder=tmp_path)
+    assert outcome.code == 0, outcome.err
+    module = "ddn_detectron2.modeling.small_backbone"
+    assert f"plain Detectron2 lacks build_small_backbone: import {module} before the model is built" in outcome.out
+
+
+def test_a_full_disk_leaves_no_part_of_a_checkpoint(small, tmp_path):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
+        tool("train_net", *arguments(small, tmp_path, *NO_EVALUATION))
+
+    outcome = run(limited, folder=tmp_path)
+    assert outcome.code == 2, outcome.err
+    assert "model_0000001.pth cannot be written" in outcome.err and "Traceback" not in outcome.err
+    assert not list((tmp_path / "output").glob("*.pth"))
 
 
 def test_results_that_the_config_does_not_expect(trained, small, tmp_path):
