@@ -12,8 +12,9 @@ import torch
 import yaml
 from detectron2 import engine
 from detectron2.config import CfgNode, get_cfg
+from detectron2.utils import comm
 
-from uncertainty_core.cli import log_to
+from uncertainty_core.cli import echo, log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
 from uncertainty_core.cli.flags import SPLITS, find_detector_config
@@ -111,6 +112,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     engine.default_setup(cfg, args)
     if log_path() is not None:
         _log_once()
+    if comm.is_main_process():
+        threads = torch.get_num_threads()
+        echo(f"device {cfg.MODEL.DEVICE}, {threads} processor thread{'s' * (threads > 1)} (--threads)")
     return cfg
 
 

@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over what other settings have made; measure all anew"
+    )
     return parser
 
 

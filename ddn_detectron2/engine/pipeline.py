@@ -207,40 +207,35 @@ def row_folder(output: Path, name: str) -> Path:
 
 
 def measured_once(
-    cfg: CfgNode,
-    weights: str,
-    dataset: str,
-    name: str,
-    passes: int,
-    folder: Path,
-    step: Step,
-    **settings: object,
-) -> Row:
+    cfg: CfgNode, weights: str, name: str, passes: int | None, folder: Path, step: Step = silent
+) -> DetectionEvaluation:
     """`measure`, unless `folder` holds what an earlier run found with the same settings and files.
 
     Args:
-        cfg: with `settings` it is that of the detector.
+        cfg: of the detector, with one data set in `DATASETS.TEST`.
         weights: a path.
-        dataset: to evaluate.
         name: of the predictor.
-        passes: of its box head.
+        passes: of its box head, for its record; None for no record.
         folder: of the row.
         step: announces it.
-        settings: as `with_settings`.
     """
-    cfg = with_settings(cfg, DATASETS__TEST=(dataset,), **settings)
+    (dataset,) = cfg.DATASETS.TEST
     decisive = evaluation_settings(cfg, weights)
     if holds(folder, decisive) and (folder / RESULTS).is_file():
         step(f"{name} on {dataset}: measured before")
-        return Row(passes, measured_again(dataset, folder), RunRecord.read(folder).provenance.seconds)
+        return measured_again(dataset, folder)
     step(f"measure {name} on {dataset}")
-    (folder / FILE).unlink(missing_ok=True)  # the claim comes last: it is the sign that all is there
-    start = time.perf_counter()
-    row = Row(passes, measure(cfg, weights, folder), time.perf_counter() - start)
+    comm.synchronize()  # the others have looked for the claim
     if comm.is_main_process():
-        run_record(name, passes, row.evaluation, dataset, cfg.SEED, row.seconds).write(folder)
+        (folder / FILE).unlink(missing_ok=True)  # it comes last, and is the sign that all is there
+    start = time.perf_counter()
+    evaluation = measure(cfg, weights, folder)
+    if comm.is_main_process():
+        if passes is not None:
+            run_record(name, passes, evaluation, dataset, cfg.SEED, time.perf_counter() - start).write(folder)
         claim(folder, decisive)
-    return row
+    comm.synchronize()
+    return evaluation
 
 
 def compare(
@@ -266,12 +261,16 @@ def compare(
     table: dict[str, Row] = {}
 
     def add(name: str, passes: int, weights: str, **settings: object) -> None:
-        table[name] = measured_once(cfg, weights, dataset, name, passes, row_folder(output, name), step, **settings)
+        detector, folder = with_settings(cfg, **settings), row_folder(output, name)
+        evaluation = measured_once(detector, weights, name, passes, folder, step)
+        table[name] = Row(passes, evaluation, RunRecord.read(folder).provenance.seconds)
 
     add("baseline", 1, weights)
     add(f"MC-{passes}", passes, weights, MODEL__DDN__TEST__MC_SAMPLES=passes)
     if fit_on is not None:
-        held_out = measured_once(cfg, weights, fit_on, "baseline", 1, output / "fit", step).evaluation
+        held_out = measured_once(
+            with_settings(cfg, DATASETS__TEST=(fit_on,)), weights, "baseline", None, output / "fit", step
+        )
         ground_truth = read_ground_truth(json_file(fit_on))
         temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
         name = f"temperature {temperature:.2f}"

@@ -8,6 +8,7 @@ from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from tiny_detectors import write_small_config
 
 from ddn_detectron2.data import write_scenes
+from ddn_detectron2.engine.pipeline import check
 from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.run_record import RunRecord
 
@@ -132,5 +133,14 @@ def test_bad_command_lines_end_in_one_sentence(command, options, sentence, tmp_p
 )
 def test_what_would_fail_later_is_found_before_the_training(command, options, sentence, tmp_path):
     refused = run_tool("distill_detector", *command, *options, folder=tmp_path)
-    assert (refused.code, refused.out) == (2, "") and sentence in refused.err
+    assert refused.code == 2 and sentence in refused.err
     assert not (tmp_path / "output" / "baseline").exists()
+
+
+def test_overwrite_repeats_evaluations(tmp_path):
+    for folder in ("rows/baseline", "fit"):
+        (tmp_path / folder).mkdir(parents=True)
+    check(None, {}, tmp_path)
+    assert (tmp_path / "rows" / "baseline").exists()
+    check(None, {}, tmp_path, overwrite=True)
+    assert not list((tmp_path / "rows").glob("*")) and not (tmp_path / "fit").exists()
