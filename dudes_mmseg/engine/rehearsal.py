@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mmseg.registry import HOOKS, LOOPS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.room import check_room
 
 from ..cli import ConfigError, check_data
 from ..targets.check import base_datasets
@@ -203,9 +203,5 @@ def _weights(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Raise ConfigError unless the disk of `folder` has room for `needed` bytes; what is in the folder counts."""
-    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.is_dir())).free
-    if needed - written > free:
-        needed, free = (f"{value / 2**30:.1f} GiB" for value in (needed - written, free))
-        raise ConfigError(f"{folder} needs at least {needed} for checkpoints and targets, and the disk has {free} free")
+    """`check_room` for `needed` bytes of checkpoints and targets; what is in the folder already counts."""
+    check_room(folder, needed - sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))

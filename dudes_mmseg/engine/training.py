@@ -1,5 +1,6 @@
 """Training from a config, in steps that can be repeated: what is finished stays, what was interrupted goes on."""
 
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
 from uncertainty_core.cli import echo
+from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import check_claim, claim
 
 from ..cli import ConfigError, check_data
+from ..hooks.divergence import FiniteLossHook
 from ..hooks.progress import ProgressHook
-from ..hooks.randomness import latest_checkpoint
+from ..hooks.randomness import latest_checkpoint, remove_cut_off_checkpoints
 from .claims import WAY_OUT, training_settings
 from .ranks import prepare_ranks
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def final_checkpoint(cfg: Config) -> Path:
@@ -49,8 +54,17 @@ def train(cfg: Config, resume: bool = False, step: Callable[[str], None] = echo)
     if checkpoint is not None:
         cfg.load_from = str(checkpoint)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    runner.register_hook(ProgressHook())
-    runner.train()
+    for hook in (ProgressHook(), FiniteLossHook()):
+        runner.register_hook(hook)
+    try:
+        runner.train()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        remove_cut_off_checkpoints(cfg.work_dir)
+        raise UserError(
+            f"{cfg.work_dir} cannot take another checkpoint: {error.strerror}; make room and resume the training"
+        ) from None
     return final_checkpoint(cfg)
 
 

@@ -16,14 +16,25 @@ from uncertainty_core import derive_seed
 from uncertainty_core.sampling.randomness import seed_generators
 
 
+def _checkpoints(work_dir: str | Path) -> list[Path]:
+    """What mmengine has written, or begun to write; of those that were cut off, the end is missing, and so no zip."""
+    paths = [path for kind in ("iter", "epoch") for path in Path(work_dir).glob(f"{kind}_*.pth")]
+    return [path for path in paths if path.stem.split("_")[1].isdecimal()]
+
+
+def remove_cut_off_checkpoints(work_dir: str | Path) -> None:
+    """Remove those that are not whole, for example because the disk was full."""
+    for path in _checkpoints(work_dir):
+        if not zipfile.is_zipfile(path):
+            path.unlink()
+
+
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest whole checkpoint that mmengine left in `work_dir`; None where there is none.
 
     mmengine's own note `last_checkpoint` may name a file that was removed or cut off when the run was killed.
     """
-    checkpoints = [path for kind in ("iter", "epoch") for path in Path(work_dir).glob(f"{kind}_*.pth")]
-    # what is missing of a torch file that was cut off is its end, and there a zip file has its table of contents
-    whole = [path for path in checkpoints if path.stem.split("_")[1].isdecimal() and zipfile.is_zipfile(path)]
+    whole = [path for path in _checkpoints(work_dir) if zipfile.is_zipfile(path)]
     return max(whole, key=lambda path: int(path.stem.split("_")[1]), default=None)
 
 

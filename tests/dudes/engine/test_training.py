@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 from pathlib import Path
 
@@ -202,6 +204,28 @@ def test_bad_command_lines_end_in_one_sentence(folder, command, sentence):
     assert sentence in line
     assert done.out == ""
     assert {path.name for path in folder.glob("work/*")} <= {"log.txt"}
+
+
+def test_a_training_that_diverges_names_the_loss_and_the_key(folder):
+    done = run_tool("train_seg", "config.py", "--cfg-options", "optim_wrapper.optimizer.lr=1e30", folder=folder)
+    assert done.code == 2
+    message = r"error: the training diverged: not finite at iteration [23]: decode.loss_ce; lower .*lr \(now 1e"
+    assert re.match(message, done.err) and len(done.err.splitlines()) == 2
+    assert all(tensor.isfinite().all() for tensor in weights(latest_checkpoint(folder / "work")).values())
+
+
+def test_a_full_disk_ends_a_training_without_half_a_checkpoint(folder):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        tool("train_seg", "config.py")
+
+    done = run(limited, folder=folder)
+    assert (done.code, done.err) == (
+        2,
+        "error: work cannot take another checkpoint: File too large; make room and resume the training\n"
+        "log: work/log.txt\n",
+    )
+    assert not list(folder.rglob("*.pth"))
 
 
 def test_sigint_ends_a_training_and_its_workers_with_one_sentence(folder):
