@@ -31,7 +31,7 @@ from uncertainty_core.report.page import build_page
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
 from .claims import WAY_OUT, evaluation_settings, training_settings
-from .evaluation import evaluate
+from .evaluation import evaluate, with_rival
 from .members import member_claims, train_members
 from .rehearsal import check_disk, rehearse
 from .training import train_once
@@ -154,7 +154,7 @@ def compare(
     All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
     """
     rows = output / "rows"
-    evaluators = next(iter(students.values())).test_evaluator
+    evaluators = with_rival(next(iter(students.values())).test_evaluator)
     baseline = in_folder(member, rows / "baseline")
     baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
     _measure(baseline, teacher.model.checkpoints[0], step, overwrite)

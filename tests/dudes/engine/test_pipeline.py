@@ -5,6 +5,7 @@ from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from mmengine.runner import Runner
 
 import dudes_mmseg
+from dudes_mmseg.engine.evaluation import with_rival
 from dudes_mmseg.engine.pipeline import needs_map
 from uncertainty_core.report.run_record import RunRecord
 
@@ -36,6 +37,9 @@ def command(tmp_path):
             "        transform['crop_size'] = (32, 32)\n"
             "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
         )
+    with config.open("a") as file:  # README's, which leave out the rival that is in the table all the same
+        names = ("IoUMetric", "SegCalibrationMetric", "UncertaintyMetric", "SparsificationMetric")
+        file.write(f"test_evaluator = {[{'type': name} for name in names]}\n")
     return [config, "--member-config", member, "--members", 2, "--work-dir", "out", "--cfg-options", *OPTIONS]
 
 
@@ -119,3 +123,10 @@ def test_compares_all_rows(command, tmp_path):
 )
 def test_a_baseline_is_not_asked_for_an_uncertainty_map(evaluator, needed):
     assert needs_map(evaluator) == needed
+
+
+def test_the_entropy_of_the_softmax_is_measured_unasked():
+    ranking, rival = {"type": "SparsificationMetric"}, {"type": "SparsificationMetric", "uncertainty": "entropy"}
+    assert with_rival([ranking]) == with_rival(ranking) == [ranking, rival]
+    assert with_rival([rival, ranking]) == [rival, ranking]
+    assert with_rival({"type": "IoUMetric"}) == {"type": "IoUMetric"}
