@@ -8,6 +8,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -308,3 +309,12 @@ def ause(curve: list[float], oracle: list[float], removed: list[float]) -> float
     """Area between two curves, trapezoid by trapezoid."""
     gap = [o - c for o, c in zip(oracle, curve, strict=True)]
     return math.fsum((removed[q + 1] - removed[q]) * (gap[q] + gap[q + 1]) / 2 for q in range(len(gap) - 1))
+
+
+def overconfident_probabilities(n: int = 600, num_classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Overconfident probabilities (N, C) and labels."""
+    random = np.random.RandomState(seed)
+    true = random.dirichlet([0.7] * num_classes, n)
+    labels = (random.uniform(size=(n, 1)) > true.cumsum(1)).sum(1).clip(max=num_classes - 1)
+    sharp = true**1.6 * np.linspace(0.6, 1.4, num_classes)
+    return torch.from_numpy(sharp / sharp.sum(1, keepdims=True)), torch.from_numpy(labels)

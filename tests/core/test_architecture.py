@@ -90,7 +90,18 @@ assert not {"torch", "numpy"} & sys.modules.keys()
 sys.modules.update(dict.fromkeys(BLOCKED))  # None there makes an import fail
 
 import torch
-rooms = ("cli", "detection", "functional", "intervals", "io", "report", "sampling", "streaming", "targets")
+rooms = (
+    "cli",
+    "detection",
+    "functional",
+    "intervals",
+    "io",
+    "recalibration",
+    "report",
+    "sampling",
+    "streaming",
+    "targets",
+)
 for room in rooms:
     folder = importlib.import_module(f"uncertainty_core.{room}").__path__
     for module in pkgutil.iter_modules(folder, f"uncertainty_core.{room}."):
