@@ -125,7 +125,7 @@ def test_traces_on_images_of_any_size(method):
     [
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), "probabilities is empty: there are no samples"),
         (torch.tensor([[0.2, 0.3]]), torch.tensor([0]), "must sum to 1"),
-        (torch.tensor([[math.nan, 0.3]]), torch.tensor([0]), r"but probabilities\[0, 0\] is nan"),
+        (torch.tensor([[math.nan, 0.3]]), torch.tensor([0]), r"probabilities\[0, 0\] is nan"),
         (torch.tensor([[0.5, 0.5]]), torch.tensor([2]), r"labels must lie in \[0, 2\)"),
         (torch.full((1, 2, 1, 1), 0.5), torch.zeros(1, 1, 1, dtype=torch.int64), r"must have shape \(N, C\)"),
     ],

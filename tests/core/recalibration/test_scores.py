@@ -224,7 +224,7 @@ def test_traces_with_any_number_of_detections(method):
     [
         ((), (), "score is empty: there are no samples to fit a calibrator to"),
         ((0.5, 1.5), (0, 1), r"score must lie in \[0, 1\], but score\[1\] is 1.5"),
-        ((0.5, math.nan), (0, 1), r"score must lie in \[0, 1\], but score\[1\] is nan"),
+        ((0.5, math.nan), (0, 1), r"score must be finite, but score\[1\] is nan"),
         ((0.5, 0.6), (0, 2), r"target must lie in \[0, 1\], but target\[1\] is 2.0"),
         ((0.5, 0.6), (0,), "score and target must have the same shape"),
     ],
@@ -239,10 +239,10 @@ def test_bad_samples(method, score, target, sentence):
 def test_bad_scores(method, bad):
     score, target, category = drawn()
     calibrator = SCORE_METHODS[method](score, target)
-    with pytest.raises(ValueError, match=r"score must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match="score must"):
         calibrator(tensor(0.5, bad))
     class_wise = fit_class_wise(SCORE_METHODS[method], score, target, category, NAMES)
-    with pytest.raises(ValueError, match=r"score must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match="score must"):
         class_wise(tensor(bad), torch.tensor([0]))
 
 
