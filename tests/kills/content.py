@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Logs tell of both lives of a run that was killed: text for people, curves of TensorBoard, mmengine's folder of a start.
+# Logs tell of all lives of a run that was killed: text, curves of TensorBoard, and what mmengine keeps of each start.
 LOGS = re.compile(r"(^|/)(out\.txt|err\.txt|log\.txt|metrics\.json|events\.out\.[^/]*|\d{8}_\d{6}/.*)$")
 # When and for how long, in tables, records and what mmengine keeps of its log, whose name holds a time, too.
 TIMES = re.compile(r"(^|/)(seconds|time|data_time|iter_time|eta_seconds|eta|experiment_name)$")
