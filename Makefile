@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
 STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/*; pwd; } | cksum | tr -c '0-9\n' '-')
 
-.PHONY: help setup demo demo-classification demo-detection demo-segmentation test lint format bench lock clean
+.PHONY: help setup demo demo-classification demo-detection demo-segmentation test kills lint format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 22
@@ -34,6 +34,9 @@ demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small De
 
 test: $(STAMP)  ## the whole test suite in two processes, with branch coverage of the core
 	@$(RUN) -m pytest -n 2 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
+
+kills: $(STAMP)  ## 200 runs of every kind, killed at random moments and started again: half an hour
+	@$(RUN) tests/kills --kills 200 --seed 0
 
 lint: $(STAMP)  ## style, formatting, and a docstring for every public name
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -10,7 +10,7 @@ from kills.driver import kill_runs
 from kills.scenarios import SCENARIOS
 
 
-@pytest.mark.parametrize(("name", "kills"), [("classifiers, whole experiment", 2), ("page that compares runs", 1)])
+@pytest.mark.parametrize(("name", "kills"), [("classifiers, targets", 2), ("page that compares runs", 1)])
 def test_killed_runs_end_as_an_undisturbed_one(tmp_path, name, kills):
     (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == name)
     found = kill_runs(scenario, tmp_path / "run", kills, random.Random(0))
