@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
 STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/*; pwd; } | cksum | tr -c '0-9\n' '-')
 
-.PHONY: help setup demo demo-classification demo-detection demo-segmentation test kills lint format bench lock clean
+.PHONY: help setup demo demo-classification demo-detection demo-segmentation test kills fuzz lint format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 22
@@ -37,6 +37,9 @@ test: $(STAMP)  ## the whole test suite in two processes, with branch coverage o
 
 kills: $(STAMP)  ## 200 runs of every kind, killed at random moments and started again: half an hour
 	@$(RUN) tests/kills --kills 200 --seed 0
+
+fuzz: $(STAMP)  ## damaged files of every format, at random: SEED=3 repeats a run, COUNT=2000 is how many of each
+	@FUZZ_COUNT=$(or $(COUNT),2000) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(RUN) -m pytest -n 2 -rP -q tests/fuzz
 
 lint: $(STAMP)  ## style, formatting, and a docstring for every public name
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -41,7 +41,7 @@ def read_config(name: str, trusted: bool = False) -> CfgNode:
     try:
         # some configs of the zoo compute with tags, and Detectron2's own files are trusted
         cfg.merge_from_file(str(path), allow_unsafe=trusted or package_folder("detectron2") in path.parents)
-    except (AssertionError, KeyError, ValueError, yaml.YAMLError) as error:
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {_explained(error, cfg)}") from None
     return cfg
 

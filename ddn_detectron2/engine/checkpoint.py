@@ -71,6 +71,10 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"{path} cannot be read or downloaded ({error}): get the file where there is a network, and name its "
                 "place in its stead"
             ) from None
+        except CheckpointError:
+            raise
+        except DAMAGED as error:  # found by Detectron2 in what the file holds
+            raise damaged(path, error) from None
 
     def _load_file(self, filename):
         try:

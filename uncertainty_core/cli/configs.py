@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import UserError
+from ..io.safe_yaml import read_yaml_text
 
 _SITE = Path(__file__).resolve().parents[2]  # a checkout, or where a wheel was installed: see setup.py
 _INSTALLED = _SITE / "distilled_uncertainty" / "configs"
@@ -50,12 +51,15 @@ def find_config(name: str | Path, kind: str, zoo: Path | None = None) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file; UserError if it holds anything else, or a tag that would run code."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = read_yaml_text(path.read_text(encoding="utf-8")) or {}
     except yaml.constructor.ConstructorError as error:
-        raise CodeError(
-            f"{path} wants to run code, which no config may unasked: {' '.join(str(error).split())}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        if "python/" not in said:
+            raise UserError(f"{path} is not YAML: {said}") from None
+        raise CodeError(f"{path} wants to run code, which no config may unasked: {said}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, dates and numbers that are none
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}")
@@ -87,14 +91,20 @@ def _kind_of(path: Path) -> str:
 
 def _check_bases(path: Path, heirs: tuple[Path, ...]) -> None:
     """Raise UserError if a file that the config is built on is absent, damaged, or built on the config itself."""
-    base = read_yaml(path).get("_BASE_")
-    if not isinstance(base, str) or "://" in base:
-        return
-    parent = path.parent / Path(base).expanduser()
+    content = read_yaml(path)
+    if not content:
+        raise UserError(f"{path} is empty: a config of Detectron2 holds at least _BASE_ or one section")
+    bases = content.get("_BASE_", [])
     heirs = (*heirs, path.resolve())
-    if parent.resolve() in heirs:
-        raise UserError(f"{path} is a base of itself, through _BASE_: {base}")
-    _check_bases(parent, heirs)
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or not base or "\0" in base:
+            raise UserError(f"{path}: _BASE_ must name a file, got {base!r}")
+        if "://" in base:
+            continue
+        parent = path.parent / Path(base).expanduser()
+        if parent.resolve() in heirs:
+            raise UserError(f"{path} is a base of itself, through _BASE_: {base}")
+        _check_bases(parent, heirs)
 
 
 def _check_python_bases(path: Path, heirs: tuple[Path, ...]) -> None:

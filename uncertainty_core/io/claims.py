@@ -71,7 +71,7 @@ def check_claim(folder: str | os.PathLike, settings: Mapping[str, Any], way_out:
         return
     try:
         found = read_json((folder / FILE).read_bytes())
-        known = found["format"] == FORMAT and isinstance(found["settings"], dict)
+        known = _equal(found["format"], FORMAT) and isinstance(found["settings"], dict)
     except FileNotFoundError:
         raise ClaimError(f"{folder} holds files of unknown settings: remove it, or choose another") from None
     except (ValueError, KeyError, TypeError):
@@ -151,7 +151,7 @@ def is_written_for(
     except (ValueError, KeyError, TypeError):
         raise ClaimError(f"{note} was not written by this project: move it away, or choose another folder") from None
     for name, value in request.items():
-        if found[name] != value:
+        if not _equal(found[name], value):
             raise ClaimError(
                 f"{place or note} holds other {what}, of {name} {found[name]}, not {value}: remove it, or choose "
                 "another folder"
@@ -172,5 +172,16 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
     for key in sorted(found.keys() | wanted.keys()):
-        if key not in found or key not in wanted or found[key] != wanted[key]:
+        if key not in found or key not in wanted or not _equal(found[key], wanted[key]):
             yield f"{key} (there {show(found, key)}, now {show(wanted, key)})"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """As JSON has it, where true is not 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return one == other

@@ -221,6 +221,8 @@ class RunRecord:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.passes < 1:
             raise ValueError(f"passes must be at least 1, got {self.passes}")
+        if self.equal_count and "n" not in self.equal_count:
+            raise ValueError("equal_count needs n, the number of detections")
         object.__setattr__(self, "metrics", numbers(self.metrics))
         object.__setattr__(self, "equal_count", numbers(self.equal_count))
         object.__setattr__(self, "per_class", {name: numbers(column) for name, column in self.per_class.items()})
@@ -252,7 +254,7 @@ class RunRecord:
             if not isinstance(content, dict):
                 raise ValueError("it is no object")
             found = content.pop("format", "unknown")
-            record = build(cls, content) if found == FORMAT else None
+            record = build(cls, content) if found == FORMAT and type(found) is int else None
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): evaluate the predictor again") from None
         if record is None:

@@ -92,11 +92,28 @@ def _manifest(ids: Sequence[ImageId], fingerprint: Mapping[str, Any], shard_size
     return content | {"sha256": _sha256(_canonical(content))}
 
 
+def _is_sound(content: dict[str, Any]) -> bool:
+    """Whether a manifest, if it is of this format, holds what its checksum cannot tell."""
+    if content["format"] != FORMAT:
+        return True
+    if type(content["format"]) is not int:  # true, which equals 1
+        return False
+    ids, size = content["ids"], content["shard_size"]
+    return (
+        isinstance(content["fingerprint"], dict)
+        and isinstance(ids, list)
+        and all(type(i) in (int, str) for i in ids)
+        and len(set(ids)) == len(ids)
+        and type(size) is int
+        and size >= 1
+    )
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = read_json((folder / "manifest.json").read_bytes())
         checksum = content.pop("sha256")
-        intact = checksum == _sha256(_canonical(content))
+        intact = checksum == _sha256(_canonical(content)) and _is_sound(content)
     except OSError:
         raise TargetStoreError(f"{folder} is not a target store: it has no manifest.json") from None
     except (ValueError, KeyError, AttributeError, TypeError):
@@ -290,7 +307,9 @@ class TargetStore(Mapping[ImageId, dict[str, Tensor]]):
                 raise TargetStoreError(f"{path} belongs to another store, or to another place in this one")
             names: dict[int, list[str]] = {}
             for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                position, name = key.split("/", 1)
+                position, slash, name = key.partition("/")
+                if not (slash and position.isascii() and position.isdecimal() and key == f"{int(position)}/{name}"):
+                    raise TargetStoreError(f"{path} holds {key!r}, which is no tensor of an image")
                 names.setdefault(int(position), []).append(name)
             self._open_shards[shard] = file, names
         return self._open_shards[shard]

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from uncertainty_core.cli.configs import CONFIGS, check_config, find_config, package_folder
+from uncertainty_core.cli.configs import CONFIGS, check_config, find_config, package_folder, read_yaml
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 from uncertainty_core.errors import UserError
 
@@ -42,7 +42,10 @@ def test_packages_are_found_without_importing_them():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("MODEL: {WEIGHTS: !!python/object/apply:os.system ['exit 1']}", "wants to run code, which no config may"),
+        (
+            "MODEL: {WEIGHTS: !!python/object/apply:os.system ['exit 1']}",
+            "wants to run code, which no config may unasked",
+        ),
         ("MODEL: [1, 2", "is not YAML: .*line 1"),
         ("- MODEL", "must hold keys and values, not a list"),
         ("_BASE_: gone.yaml", "No such file"),
@@ -124,3 +127,29 @@ def test_further_configs_are_checked(annotations):
     check_detector_arguments(args, "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")
     with pytest.raises(UserError, match="config 'nope' is neither a file, nor in the model zoo"):
         check_detector_arguments(args, "nope")
+
+
+BOMB = "a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcde", "bcdef", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("x: 1\nx: 2\n", "x is there twice"),
+        ("x: 2020-99-99\n", "is not YAML: month must be in 1..12"),
+        ("x: " + "[" * 3000, "nested too deeply"),
+        ("x: &x [*x]\n", "an alias stands for what it is in"),
+        (BOMB, "its aliases stand for more than 100,000 values"),
+        ("? [a]\n: 1\n", "unhashable key"),
+        ("x: !!python/object/apply:os.system [touch ran]\n", "wants to run code, which no config may"),
+    ],
+)
+def test_yaml_is_small_data_of_one_meaning(content, sentence, tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=sentence) as refusal:
+        read_yaml(path)
+    assert "\n" not in str(refusal.value)
+    assert ("run code" in str(refusal.value)) is ("python" in content)

@@ -143,3 +143,10 @@ def test_what_to_remove_may_be_the_whole_folder(tmp_path):
     (tmp_path / "note.json").write_text('{"version": 2, "seed": 0}')
     with pytest.raises(ClaimError, match=rf"^{tmp_path} holds other streets, of version 2, not 1"):
         is_written_for(tmp_path / "note.json", REQUEST, "streets", place=tmp_path)
+
+
+def test_true_is_not_one(tmp_path):
+    work(tmp_path, {"FLIP": True, "STEPS": [1, {"x": False}]})
+    check_claim(tmp_path, {"FLIP": True, "STEPS": [1.0, {"x": False}]}, WAY_OUT)
+    assert "FLIP (there true, now 1)" in refusal(tmp_path, {"FLIP": 1, "STEPS": [1, {"x": False}]})
+    assert "STEPS" in refusal(tmp_path, {"FLIP": True, "STEPS": [True, {"x": 0}]})

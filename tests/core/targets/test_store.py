@@ -426,6 +426,19 @@ def test_another_format_is_refused(folder):
         assert "format 2, this version reads format 1" in refusal(lambda use=use: use(folder))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"shard_size": 0}, {"shard_size": [2]}, {"ids": [1, 1]}, {"ids": [[1]]}, {"fingerprint": 3}, {"format": True}],
+)
+def test_a_forged_manifest_is_refused(folder, change):
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["sha256"]
+    content |= change
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content | {"sha256": checksum}))
+    assert "manifest.json is damaged" in refusal(lambda: TargetStore(folder))
+
+
 @pytest.mark.parametrize("keep", [0, 1, 8, 100, -8, -1])
 def test_a_truncated_shard_is_refused_and_repaired(folder, keep):
     before = tree(folder)

@@ -1,0 +1,53 @@
+"""YAML that holds data alone, has one meaning, and is not larger than it looks."""
+
+from typing import Any
+
+import yaml
+
+_LARGEST = 100_000  # values, each alias counted as often as it stands for them
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's readers take the last one or none."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
+                raise ValueError(f"{key.value} is there twice, {str(key.start_mark).strip()}")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml_text(text: str) -> Any:
+    """What the one document in `text` holds; ValueError or YAMLError if it is no YAML, or of more meanings.
+
+    yaml.constructor.ConstructorError is raised for tags that would make anything else than data.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _LARGEST:
+            raise ValueError(f"its aliases stand for more than {_LARGEST:,} values")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:  # PyYAML's for odd values
+        raise ValueError(f"it holds a value that is none: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """How many values a node stands for; ValueError where it stands for itself, too."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = None
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    size = known[id(node)]
+    if size is None:
+        raise ValueError("an alias stands for what it is in")
+    return size
