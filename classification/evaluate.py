@@ -25,7 +25,7 @@ from .corruptions import STRENGTHS, corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
-from .records import forget_other_runs, measured_before, run_folder, run_record, settings_of, write_run
+from .records import forget_other_runs, images_of, measured_before, run_folder, run_record, settings_of, write_run
 from .sampling import mc_outputs
 
 
@@ -112,8 +112,9 @@ def evaluate(experiment: Experiment) -> None:
             record, probabilities = found
             probabilities, before = probabilities.to(experiment.device), before + 1
         else:
-            record, probabilities = _measured(experiment, predictor, name, outliers, confidences.get(twin), inputs)
-            write_run(place, record, probabilities)
+            twin = confidences.get(twin)
+            record, probabilities = _measured(experiment, predictor, name, outliers, twin, inputs)
+            write_run(place, record, probabilities, images_of(probabilities, test, config.evaluation, twin))
         confidences.setdefault(predictor.row, probabilities.amax(1))
         records[name], written = record.row, [*written, place]
     forget_other_runs(folder, written)

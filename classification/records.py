@@ -15,6 +15,8 @@ from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
 from uncertainty_core.errors import UserError
+from uncertainty_core.functional.scores import sample_scores
+from uncertainty_core.intervals.classified import ClassifiedImages
 from uncertainty_core.io.strict_json import strict
 from uncertainty_core.report.run_record import (
     FILE,
@@ -37,12 +39,12 @@ def run_folder(folder: Path, row: str, seed: int) -> Path:
     return folder / "runs" / row / f"seed-{seed}"
 
 
-def write_run(folder: Path, record: RunRecord, probabilities: Tensor) -> None:
-    """Write a row and its predictions (N, C) into a `folder` of its own; with a record there, both are complete."""
+def write_run(folder: Path, record: RunRecord, probabilities: Tensor, images: ClassifiedImages) -> None:
+    """Write a row and its predictions (N, C) into a `folder` of its own; with a record there, all is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
     save_file({"probabilities": probabilities.cpu()}, folder / PREDICTIONS)
-    record.write(folder)
+    record.write(folder, images)
 
 
 def measured_before(folder: Path, inputs: Mapping[str, Any]) -> tuple[RunRecord, Tensor] | None:
@@ -113,6 +115,31 @@ def _per_class(bins: BinStatistics, classes: Iterable[str]) -> dict[str, dict[st
     bins = BinStatistics(bins.count[held], bins.confidence[held], bins.success[held])
     columns = {"recall": bins.success.sum(-1) / bins.count.sum(-1), "ece": ece(bins)}
     return {key: dict(zip(names, values.tolist(), strict=True)) for key, values in columns.items()}
+
+
+def images_of(
+    probabilities: Tensor, test: ImageSet, evaluation: Evaluation, twin: Tensor | None = None
+) -> ClassifiedImages:
+    """What is kept of each of the N images for intervals.
+
+    Args:
+        probabilities: (N, C).
+        test: the images.
+        evaluation: its settings.
+        twin: the confidences (N,) that they are compared with.
+    """
+    scores = sample_scores(probabilities, test.labels)
+    means = {name: getattr(scores, name) for name in ("brier", "nll_true", "nll_pred", "entropy")}
+    if twin is not None:
+        means["mupe"] = (twin - scores.confidence).square()
+    return ClassifiedImages(
+        ids=[str(image_id) for image_id in test.ids],
+        confidence=scores.confidence.cpu().numpy(),
+        success=scores.success.cpu().numpy(),
+        scores={name: values.cpu().numpy() for name, values in means.items()},
+        num_bins=evaluation.num_bins,
+        edges=evaluation.edges,
+    )
 
 
 def forget_other_runs(folder: Path, kept: Iterable[Path]) -> None:

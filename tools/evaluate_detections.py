@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             echo_error("warning: there are no detections, so that AP is 0 and calibration undefined")
         echo_error(f"matching {len(detections)} detections in {len(ground_truth.image_ids)} images")
         from uncertainty_core.detection import evaluate, match_images, tables, write_report
-        from uncertainty_core.detection.report import run_record
+        from uncertainty_core.report.detectors import images_of, run_record
         from uncertainty_core.report.run_record import Data, Provenance
         from uncertainty_core.targets.hashing import file_sha256
 
@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             fingerprint = file_sha256(args.ground_truth)[:16]
             data = Data(args.ground_truth.stem, fingerprint, len(ground_truth.image_ids))
             provenance = Provenance.of_this_process(None, data, time.perf_counter() - start)
-            run_record(args.name or args.detections.stem, args.passes, evaluation, provenance).write(args.output)
+            record = run_record(args.name or args.detections.stem, args.passes, evaluation, provenance)
+            record.write(args.output, images_of(evaluation))
             echo_error(f"written to {args.output}")
 
 

@@ -40,6 +40,7 @@ from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, h
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.report.detectors import images_of
 from uncertainty_core.report.find import find_runs, predictor_order
 from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.page import build_page
@@ -288,7 +289,7 @@ def compare(
         folder = row_folder(output, name)
         pictures = draw(dataset, baseline, folder, num_pictures) if name in students else ()
         record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures)
-        replace(record, equal_count=row.equal_count).write(folder)
+        replace(record, equal_count=row.equal_count).write(folder, images_of(row.evaluation))
     # as the report has them, so that a predictor has one place and one colour
     return dict(sorted(table.items(), key=lambda item: predictor_order(item[0], item[1].passes)))
 

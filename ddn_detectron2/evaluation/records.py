@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import detectron2
 
 from uncertainty_core import file_sha256
-from uncertainty_core.detection import DetectionEvaluation, report
+from uncertainty_core.detection import DetectionEvaluation
+from uncertainty_core.report import detectors
 from uncertainty_core.report.run_record import Data, Picture, Provenance, RunRecord
 
 from .calibration_evaluator import json_file
@@ -33,4 +34,4 @@ def run_record(
     """
     data = Data(dataset, file_sha256(json_file(dataset))[:16], len(evaluation.ground_truth.image_ids))
     provenance = Provenance.of_this_process(seed, data, seconds, detectron2=detectron2.__version__)
-    return report.run_record(name, passes, evaluation, provenance, pictures)
+    return detectors.run_record(name, passes, evaluation, provenance, pictures)

@@ -88,10 +88,8 @@ def evaluate(
             )
             for stale in folder.glob("rival_*/run.json"):  # an earlier evaluation may have had more
                 stale.unlink()
-            first, *others = run_records(evaluation, pictures_in(folder), paper_row)
-            first.write(folder)
-            for number, record in enumerate(others):
-                record.write(folder / f"rival_{number}")
+            for number, (record, images) in enumerate(run_records(evaluation, pictures_in(folder), paper_row)):
+                record.write(folder / f"rival_{number - 1}" if number else folder, images)
     return metrics
 
 

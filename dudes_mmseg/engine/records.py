@@ -10,6 +10,7 @@ import mmseg
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from uncertainty_core.intervals.segmented import SegmentedImages
 from uncertainty_core.report.run_record import (
     Curve,
     Data,
@@ -22,6 +23,7 @@ from uncertainty_core.report.run_record import (
 )
 
 from ..metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
+from ..metrics.streaming import StreamingMetric
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ class Evaluation:
 
 def run_records(
     evaluation: Evaluation, pictures: Sequence[Picture] = (), paper_row: PaperRow | None = None
-) -> Iterator[RunRecord]:
-    """A record for each of the uncertainties that were measured; the first is the one that the predictor stands for.
+) -> Iterator[tuple[RunRecord, SegmentedImages]]:
+    """A record for each of the uncertainties that were measured, and what is kept of its images.
+
+    The first is the one that the predictor stands for.
 
     Args:
         evaluation: of the predictor.
@@ -76,7 +80,7 @@ def run_records(
         )
 
     main = "predicted" if "predicted" in rankings else next(iter(rankings), None)
-    yield record(
+    first = record(
         evaluation.name,
         main,
         others=True,
@@ -85,9 +89,23 @@ def run_records(
         pictures=list(pictures),
         paper_row=paper_row,
     )
-    for uncertainty in rankings:
+    others = [m for m in evaluation.evaluators if isinstance(m, SegCalibrationMetric | UncertaintyMetric)]
+    yield first, _images([*others, *([] if main is None else [rankings[main]])])
+    for uncertainty, metric in rankings.items():
         if uncertainty != main:
-            yield record(f"{evaluation.name}, {uncertainty} of its softmax", uncertainty, others=False)
+            name = f"{evaluation.name}, {uncertainty} of its softmax"
+            yield record(name, uncertainty, others=False), _images([metric])
+
+
+def _images(metrics: Sequence[StreamingMetric]) -> SegmentedImages:
+    """What these keep of the images that all of them have seen."""
+    rows: dict[str, dict] = {}
+    settings: dict = {}
+    for metric in metrics:
+        settings |= metric.row_settings
+        for name, row in metric.rows.items():
+            rows.setdefault(name, {}).update(row)
+    return SegmentedImages.of_rows(list(rows), list(rows.values()), **settings)
 
 
 def _of_ranking(metric: SparsificationMetric) -> tuple[dict[str, Curve], dict[str, dict[str, float]]]:

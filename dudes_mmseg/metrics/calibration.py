@@ -11,6 +11,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from uncertainty_core import CalibrationMetric
+from uncertainty_core.intervals.segmented import calibration_row
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
@@ -52,6 +53,15 @@ class SegCalibrationMetric(StreamingMetric):
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""
         return {name: value.item() for name, value in states["calibration"].compute().items()}
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """See `StreamingMetric`."""
+        return {"num_bins": self.num_bins}
+
+    def row(self, states: States) -> dict[str, Any]:
+        """See `StreamingMetric`."""
+        return calibration_row(states["calibration"].bin_sums, states["calibration"].score_sums, SCORES)
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
         """Every bin, and the reliability diagram."""

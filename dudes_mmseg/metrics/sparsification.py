@@ -13,8 +13,10 @@ from torch import Tensor
 
 from uncertainty_core import PixelRanking
 from uncertainty_core.functional.logit_scores import logit_confidence, logit_entropy
+from uncertainty_core.intervals.segmented import ranking_row
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.metrics.selective import REMOVED
 from uncertainty_core.plots import sparsification_plot
 
 from .logits import class_logits
@@ -67,6 +69,15 @@ class SparsificationMetric(StreamingMetric):
         values = states["pixels"].compute()
         miou = values.pop("miou").item()
         return {"mIoU": 100 * miou} | {name: value.item() for name, value in values.items() if value.dim() == 0}
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """See `StreamingMetric`."""
+        return {"removed": REMOVED}
+
+    def row(self, states: States) -> dict[str, Any]:
+        """See `StreamingMetric`."""
+        return ranking_row(states["pixels"].levels)
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
         """The curve, as JSON and as a picture."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_dist_info, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.utils import mkdir_or_exist
 from torch import Tensor
@@ -29,7 +29,8 @@ LOCAL = {"sync_on_compute": False}  # ranks are added up in `evaluate`, without 
 class StreamingMetric(BaseMetric):
     """Base of the metrics here. Subclasses define what is summed, and what is computed from the sums.
 
-    After `evaluate`, `measured` holds the states of the whole data set.
+    After `evaluate`, `measured` holds the states of the whole data set, and `rows` what is kept of each image for
+    intervals, by its name.
 
     Args:
         ignore_index: label of void pixels.
@@ -41,12 +42,14 @@ class StreamingMetric(BaseMetric):
         super().__init__(**kwargs)
         self.ignore_index, self.output_dir = ignore_index, output_dir
         self.measured: States = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         self._start()
 
     def _start(self) -> None:
         self._total: States = {}
         self._last: States = {}
         self._count = 0
+        self._rows: dict[str, dict[str, Any]] = {}
 
     def new_states(self) -> States:
         """Empty sums by name, made with `LOCAL`."""
@@ -56,8 +59,17 @@ class StreamingMetric(BaseMetric):
         """Add an image: its prediction, and its true classes (H, W)."""
         raise NotImplementedError
 
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """What rows mean, as `SegmentedImages` has it."""
+        return {}
+
     def compute(self, states: States) -> dict[str, float]:
         """Values by name."""
+        raise NotImplementedError
+
+    def row(self, states: States) -> dict[str, Any]:
+        """What to keep of one image, as `SegmentedImages` has it."""
         raise NotImplementedError
 
     def write(self, states: States, metrics: Mapping[str, float], folder: Path) -> None:
@@ -82,6 +94,7 @@ class StreamingMetric(BaseMetric):
             except ValueError as error:  # of the core, which knows no images
                 raise UserError(f"{image_name(sample)}: {error}") from None
             self._count += 1
+            self._rows["/".join(Path(image_name(sample)).parts[-2:])] = self.row(self._last)
 
     def _label(self, sample: Mapping[str, Any]) -> Tensor:
         name = image_name(sample)
@@ -116,6 +129,7 @@ class StreamingMetric(BaseMetric):
             for values in state.metric_state.values():
                 all_reduce(values)
         self.measured = self._total
+        self.rows = {name: row for part in all_gather_object(self._rows) for name, row in part.items()}
         self._start()
         metrics = self.compute(self.measured)
         if self.output_dir is not None and is_main_process():

@@ -12,9 +12,12 @@ from prettytable import PrettyTable
 from torch import Tensor
 
 from uncertainty_core import GroupMean, TargetStore
+from uncertainty_core.intervals.segmented import class_row
 
 from ..targets.codec import read_target
 from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty
+
+MEANS = {"student": "mUnc", "teacher": "mUnc_teacher"}
 
 
 @METRICS.register_module()
@@ -53,14 +56,17 @@ class UncertaintyMetric(StreamingMetric):
         means = {name: state.compute() for name, state in states.items()}
         columns = {"Class": list(self.dataset_meta["classes"])}
         columns |= {name: means[name]["per_group"].tolist() for name in means}
-        values = {"mUnc": means["student"]["mean"].item()}
+        values = {MEANS[name]: mean["mean"].item() for name, mean in means.items()}
         if "teacher" in means:
             difference = means["student"]["per_group"] - means["teacher"]["per_group"]
             columns["difference"] = difference.tolist()
-            values |= {"mUnc_teacher": means["teacher"]["mean"].item()}
             values |= {"mUnc_difference": values["mUnc"] - values["mUnc_teacher"]}
         table = PrettyTable()
         for name, column in columns.items():
             table.add_column(name, [f"{v:.4f}" if isinstance(v, float) else v for v in column])
         print_log(f"mean uncertainty per class:\n{table}", logger="current")
         return values
+
+    def row(self, states: States) -> dict[str, Any]:
+        """See `StreamingMetric`."""
+        return class_row({MEANS[name]: state.sums for name, state in states.items()})

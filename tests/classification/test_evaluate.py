@@ -16,6 +16,7 @@ from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
 from classification.records import PREDICTIONS
 from uncertainty_core import derive_seed, state_dict_sha256
+from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.report.run_record import FILE, RunRecord
 from uncertainty_core.sampling import mc_dropout
@@ -47,6 +48,23 @@ def two_classes(*confidences):
     """Probabilities (N, 2) that predict class 0 with these confidences."""
     first = torch.tensor(confidences, dtype=torch.float64)
     return torch.stack([first, 1 - first], 1)
+
+
+# --- what is kept of each image
+
+
+def test_every_metric_of_the_test_images_has_an_interval(finished, records):
+    record = records["baseline", 0]
+    images = read_images(finished / "out/tiny/runs/baseline/seed-0")
+    once = images.metrics(torch.ones(len(images.ids), 1))
+    assert {name: value.item() for name, value in once.items()} == pytest.approx(
+        {name: record.metrics[name] for name in once}, rel=1e-6, nan_ok=True
+    )
+    without = {"train_accuracy", "val_accuracy", "class_wise_ece"}  # of other images, or from all probabilities
+    assert record.metrics.keys() - once.keys() <= without
+    low, high = record.intervals["brier"]
+    assert low < record.metrics["brier"] < high
+    assert "mupe" in next(record for (name, _), record in records.items() if name != "baseline").intervals
 
 
 # --- metrics by hand

@@ -22,7 +22,7 @@ from classification.data import ImageSet
 from classification.evaluate import predictors
 from classification.experiment import Experiment
 from classification.methods import DDN, KD, DropoutDistillation, Standard
-from classification.records import PREDICTIONS, run_folder, run_record, write_run
+from classification.records import PREDICTIONS, images_of, run_folder, run_record, write_run
 from classification.report import build_report, write_report
 from classification.report import markup as report_markup
 from classification.report.examples import PER_GROUP, example_groups, examples, histograms
@@ -541,7 +541,8 @@ def written(config, folder):
     config = dataclasses.replace(config, output=str(folder))
     for row, seed in expected_rows(config):
         p = softmax(row, seed)
-        write_run(run_folder(config.folder, row, seed), record_of(config, row, seed, p), p)
+        images = images_of(p, TEST, config.evaluation)
+        write_run(run_folder(config.folder, row, seed), record_of(config, row, seed, p), p, images)
     for place in ("teacher/seed-0", "students/a/seed-0"):
         (config.folder / place).mkdir(parents=True)
         (config.folder / place / "log.csv").write_text(

@@ -108,7 +108,7 @@ def truths(link, num_bins: int = 15) -> dict[str, float]:
     }
 
 
-def drawn(link, size: int, generator: np.random.Generator, first: int) -> ClassifiedImages:
+def drawn(link, size: int, generator: np.random.Generator) -> ClassifiedImages:
     """Samples whose predictions are right as often as the link of their confidence says."""
     confidence = np.sqrt(generator.uniform(size=size))
     success = generator.uniform(size=size) < link(confidence)
@@ -116,15 +116,15 @@ def drawn(link, size: int, generator: np.random.Generator, first: int) -> Classi
         "brier": (success - confidence) ** 2,
         "nll": -np.log(np.where(success, confidence, 1 - confidence)),
     }
-    return ClassifiedImages([str(first + k) for k in range(size)], confidence, success, scores)
+    return ClassifiedImages([str(k) for k in range(size)], confidence, success, scores)
 
 
 def coverage(link, size: int, repetitions: int, resamples: int = 500) -> dict[str, float]:
     """How often the interval of each metric contains its truth."""
     generator, expected = np.random.default_rng(0), truths(link)
     hits = dict.fromkeys(expected, 0)
-    for repetition in range(repetitions):
-        found = resample(drawn(link, size, generator, first=repetition * size), resamples)
+    for _ in range(repetitions):
+        found = resample(drawn(link, size, generator), resamples)
         for name, value in expected.items():
             low, high = found.interval(name)
             hits[name] += low <= value <= high

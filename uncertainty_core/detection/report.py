@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..catalog import DETECTION, FORMAT, in_order
+from ..catalog import FORMAT, in_order
 from ..io.files import write_png, write_text
 from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation, recall_ranks
 from .matching import AREA_RANGES
-
-if TYPE_CHECKING:
-    from ..report.run_record import Picture, Provenance, RunRecord
 
 IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
 
@@ -61,38 +58,6 @@ def calibration_at(evaluation: DetectionEvaluation) -> CalibrationAt:
 def measured(evaluation: DetectionEvaluation) -> dict[str, float]:
     """Every metric by name; AP and AR in percent, calibration in plain values."""
     return evaluation.precision | calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
-
-
-def run_record(
-    name: str,
-    passes: int,
-    evaluation: DetectionEvaluation,
-    provenance: "Provenance",
-    pictures: Sequence["Picture"] = (),
-) -> "RunRecord":
-    """The record of one detector, that a page compares with those of others.
-
-    Args:
-        name: of the predictor.
-        passes: of the box head for one image.
-        evaluation: of its detections.
-        provenance: how to measure the same again.
-        pictures: of its detections.
-    """
-    from ..report.run_record import Reliability, RunRecord
-
-    at, names = calibration_at(evaluation), evaluation.ground_truth.category_names
-    columns = {"AP": evaluation.precision_per_category["AP"], "laece": at.per_category["laece"]}
-    return RunRecord(
-        name,
-        DETECTION,
-        passes,
-        measured(evaluation),
-        provenance,
-        reliability=Reliability.of(at.result),
-        pictures=list(pictures),
-        per_class={key: dict(zip(names, values, strict=True)) for key, values in columns.items()},
-    )
 
 
 def to_json(evaluation: DetectionEvaluation) -> str:

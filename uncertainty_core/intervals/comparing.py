@@ -24,6 +24,13 @@ class Resampled:
     values: Mapping[str, float]
     resamples: Mapping[str, Tensor]
 
+    def around(self, values: Mapping[str, float]) -> "Resampled":
+        """Those of the metrics that `values` has, moved to these, which were measured more finely."""
+        common = {name: values[name] for name in self.values if name in values}
+        return Resampled(
+            common, {name: self.resamples[name] + (value - self.values[name]) for name, value in common.items()}
+        )
+
     def interval(self, name: str) -> Interval:
         """Of the metric called `name`; one that is never negative has no negative end."""
         low, high = interval(self.values[name], self.resamples[name])

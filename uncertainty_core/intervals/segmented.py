@@ -20,7 +20,7 @@ from .bins import metrics_of_excess
 from .cells import drawn_sum
 from .resampling import NUM_RESAMPLES, Measure
 
-MERGED = 8  # levels of uncertainty; each is then narrower than a sixteenth of its value
+MERGED = 4  # levels of uncertainty; each is then narrower than a 32nd of its value
 
 
 def _coarse(counts: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,9 @@ from .paper_rows import PaperRow, numbers
 if TYPE_CHECKING:  # records are read and compared where no torch is needed
     from ..functional.calibration import CalibrationResult
     from ..functional.selective import Ranking
+    from ..intervals.storage import Images
 
-FILE = "run.json"
+FILE, IMAGES = "run.json", "images.npz"
 
 
 def _floats(values: Iterable[float | str]) -> list[float]:
@@ -200,6 +201,7 @@ class RunRecord:
         per_class: class -> value, by metric.
         pictures: in the order in which to show them.
         paper_row: what a paper prints of the same predictor, see `paper_rows`.
+        intervals: lower and upper end of those metrics whose interval is known.
         details: JSON values that are for the package that wrote the record alone; the page does not show them.
     """
 
@@ -214,6 +216,7 @@ class RunRecord:
     pictures: list[Picture] = field(default_factory=list)
     paper_row: PaperRow | None = None
     equal_count: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -232,15 +235,29 @@ class RunRecord:
         """What a table has of it: its metrics, and the number of its passes."""
         return {"passes": self.passes, **self.metrics}
 
-    def write(self, folder: str | Path) -> Path:
-        """Write `run.json` into `folder`, where the pictures must be already; returns its path."""
+    def write(self, folder: str | Path, images: Images | None = None) -> Path:
+        """Write `run.json` into `folder`, where the pictures must be already; returns its path.
+
+        Args:
+            folder: of the record.
+            images: what is kept of each image, from which intervals come; written beside the record.
+        """
         folder = Path(folder)
         for picture in self.pictures:
             if not (folder / picture.path).is_file():
                 raise ValueError(f"there is no picture {picture.path} in {folder}")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / IMAGES).unlink(missing_ok=True)
+        record = self
+        if images is not None:
+            from ..intervals.comparing import resample
+            from ..intervals.storage import write_images
+
+            write_images(folder, images)
+            found = resample(images).around(self.metrics).intervals
+            record = replace(self, intervals={name: list(ends) for name, ends in found.items()})
         path = folder / FILE
-        write_text(path, strict_json({"format": FORMAT, **asdict(self)}))
+        write_text(path, strict_json({"format": FORMAT, **asdict(record)}))
         return path
 
     @classmethod

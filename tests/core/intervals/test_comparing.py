@@ -85,3 +85,10 @@ def test_what_is_undefined_has_no_interval():
     found = resample(perfect, 20)
     assert math.isnan(found.values["error_auroc"]) and "error_auroc" not in found.intervals
     assert found.interval("accuracy") == (1, 1)
+
+
+def test_resamples_move_with_a_value_that_was_measured_more_finely():
+    found = Resampled({"ause": 0.5, "n": 1.0}, {name: torch.tensor([0.4, 0.6]).double() for name in ("ause", "n")})
+    moved = found.around({"ause": 0.6})
+    assert moved.values == {"ause": 0.6}
+    assert moved.resamples["ause"].tolist() == pytest.approx([0.5, 0.7])

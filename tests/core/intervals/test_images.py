@@ -179,8 +179,8 @@ def test_segmented_images_are_measured_as_often_as_they_are_drawn():
 def test_levels_are_kept_in_groups_but_for_both_ends():
     each = torch.ones(NUM_LEVELS, 2, dtype=torch.int64)
     kept = ranking_row(PixelLevels(each, each, each[:, 0]))
-    assert kept["right"].shape == (24 * 16 + 2, 2)
-    assert kept["void"].tolist() == [1, *[8] * 384, 1]
+    assert kept["right"].shape == (24 * 32 + 2, 2)
+    assert kept["void"].tolist() == [1, *[4] * 768, 1]
 
 
 # On disk

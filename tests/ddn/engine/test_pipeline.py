@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import torch
 from detectron2.engine import DefaultTrainer
 from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from tiny_detectors import write_small_config
 
 from ddn_detectron2.data import write_scenes
 from ddn_detectron2.engine.pipeline import check
+from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.run_record import RunRecord
 
@@ -69,6 +71,10 @@ def test_compares_all_rows(command, tmp_path):
         {name: row["AP"] for name, row in rows.items()}, nan_ok=True
     )
     assert records["MC-10"].passes == 10
+    for name, folder in folders.items():
+        images = read_images(tmp_path / "output" / "rows" / folder)
+        once = {key: value.item() for key, value in images.metrics(torch.ones(len(images.ids), 1)).items()}
+        assert once == pytest.approx({key: records[name].metrics[key] for key in once}, abs=1e-5, nan_ok=True)
     assert {name: record.equal_count["n"] for name, record in records.items()} == {
         name: row["n"] for name, row in compared.items()
     }

@@ -1,12 +1,16 @@
 """The one command: train an ensemble, store targets, distil, compare; and again after a crash."""
 
+import math
+
 import pytest
+import torch
 from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from mmengine.runner import Runner
 
 import dudes_mmseg
 from dudes_mmseg.engine.evaluation import with_rival
 from dudes_mmseg.engine.pipeline import needs_map
+from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.report.run_record import RunRecord
 
 OPTIONS = (
@@ -72,6 +76,13 @@ def test_compares_all_rows(command, tmp_path):
     assert records["teacher"].metrics["ause"] != records["teacher/rival_0"].metrics["ause"]
     assert set(student.per_class) == {"IoU", "uncertainty"}
     assert student.provenance.data.size == 3
+    for name, record in records.items():
+        images = read_images(rows / name)
+        once = {key: value.item() for key, value in images.metrics(torch.ones(3, 1)).items()}
+        assert {"mIoU", "ause", "error_auroc"} <= once.keys() and ("ece" in once) == ("rival" not in name)
+        # pixels are ranked by coarser levels, which the narrow range of an untrained network shows
+        assert once == pytest.approx({key: record.metrics.get(key, once[key]) for key in once}, abs=0.05, nan_ok=True)
+        assert record.intervals.keys() == {key for key in once.keys() & record.metrics if not math.isnan(once[key])}
     assert len(student.pictures) == 1
     assert (rows / "student" / student.pictures[0].path).exists()
     assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000

@@ -1,5 +1,6 @@
 """Metrics under two real processes are those of one, bit by bit, whatever the size of the data set."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
@@ -28,8 +29,8 @@ def image(number: int) -> SegDataSample:
     return sample
 
 
-def evaluate(rank: int, size: int) -> tuple[dict[str, float], list[dict]]:
-    """The values of a data set of `size` images, and the sums behind them; the sampler knows the `rank` by itself."""
+def evaluate(rank: int, size: int) -> tuple[dict[str, float], list[dict], list[dict]]:
+    """Values of `size` images, the sums behind them, those of each image; the sampler knows the `rank` by itself."""
     metrics = [
         IoUMetric(),
         UncertaintyMetric(),
@@ -42,7 +43,8 @@ def evaluate(rank: int, size: int) -> tuple[dict[str, float], list[dict]]:
     for number in DefaultSampler(range(size), shuffle=False):
         evaluator.process([image(number)])
     values = evaluator.evaluate(size)
-    return values, [{name: s.metric_state for name, s in metric.measured.items()} for metric in metrics[1:]]
+    states = [{name: s.metric_state for name, s in metric.measured.items()} for metric in metrics[1:]]
+    return values, states, [dict(sorted(metric.rows.items())) for metric in metrics[1:]]
 
 
 def tensors(states: list[dict]) -> list[torch.Tensor]:
@@ -53,8 +55,10 @@ def tensors(states: list[dict]) -> list[torch.Tensor]:
 @pytest.mark.parametrize("size", [1, 5, 6])
 def test_two_ranks_equal_one(size, tmp_path):
     ranks = in_two_ranks(evaluate, tmp_path, size)
-    values, states = evaluate(0, size)
-    for found, sums in ranks:
+    values, states, rows = evaluate(0, size)
+    assert all(len(of_metric) == size for of_metric in rows)
+    for found, sums, kept in ranks:
+        np.testing.assert_equal(kept, rows)
         assert all(torch.equal(*pair) for pair in zip(tensors(sums), tensors(states), strict=True))
         assert str(found) == str(values)  # NaN is not equal to itself
     assert values["predicted/mIoU"] == pytest.approx(values["mIoU"], abs=0.005)  # which mmseg rounds
