@@ -15,12 +15,14 @@ from timing import in_fresh_process, peak_growth
 
 from uncertainty_core import BinStatistics, ece, msce
 from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
-from uncertainty_core.functional.calibration import fine_bins
+from uncertainty_core.functional.calibration import bin_index, fine_bins
+from uncertainty_core.functional.selective import Ranking, auroc
 from uncertainty_core.functional.sparsification import NUM_LEVELS, PixelLevels
-from uncertainty_core.intervals.classified import ClassifiedImages
-from uncertainty_core.intervals.comparing import resample
+from uncertainty_core.intervals.bins import drawn_bin_metrics
+from uncertainty_core.intervals.cells import CellSums, drawn_sum
+from uncertainty_core.intervals.comparing import Resampled, resample
 from uncertainty_core.intervals.detected import DetectedImages
-from uncertainty_core.intervals.resampling import image_weights
+from uncertainty_core.intervals.resampling import Measure, image_weights
 from uncertainty_core.intervals.segmented import SegmentedImages, calibration_row, ranking_row
 from uncertainty_core.intervals.storage import read_images, write_images
 
@@ -108,27 +110,43 @@ def truths(link, num_bins: int = 15) -> dict[str, float]:
     }
 
 
-def drawn(link, size: int, generator: np.random.Generator) -> ClassifiedImages:
-    """Samples whose predictions are right as often as the link of their confidence says."""
-    confidence = np.sqrt(generator.uniform(size=size))
-    success = generator.uniform(size=size) < link(confidence)
+def measure_of(link, size: int, generator: np.random.Generator) -> Measure:
+    """Metrics of samples whose predictions are right as often as the link of their confidence says."""
+    confidence = torch.from_numpy(np.sqrt(generator.uniform(size=size)))
+    success = torch.from_numpy(generator.uniform(size=size)) < torch.from_numpy(link(confidence.numpy()))
+    sample, cells = torch.arange(size), fine_bins(15)
+    bins = CellSums(sample, bin_index(confidence, cells), cells, excess=success.double() - confidence)
+    order = CellSums(sample, (-confidence).argsort().argsort(), size, wrong=~success)
     scores = {
-        "brier": (success - confidence) ** 2,
-        "nll": -np.log(np.where(success, confidence, 1 - confidence)),
+        "accuracy": success,
+        "brier": (success.double() - confidence).square(),
+        "nll": -torch.where(success, confidence, 1 - confidence).log(),
     }
-    return ClassifiedImages([str(k) for k in range(size)], confidence, success, scores)
+
+    def measure(weights: torch.Tensor) -> dict[str, torch.Tensor]:
+        total = weights.sum(0)
+        values = {name: drawn_sum(score, weights) / total for name, score in scores.items()}
+        values["error_auroc"] = auroc(Ranking(order.drawn(weights), order.drawn(weights, "wrong")))
+        return values | drawn_bin_metrics(bins, weights, 15)
+
+    return measure
 
 
 def coverage(link, size: int, repetitions: int, resamples: int = 500) -> dict[str, float]:
     """How often the interval of each metric contains its truth."""
     generator, expected = np.random.default_rng(0), truths(link)
     hits = dict.fromkeys(expected, 0)
+    blocks = image_weights(range(size), resamples).float().split(BLOCK, dim=1)
     for _ in range(repetitions):
-        found = resample(drawn(link, size, generator), resamples)
+        measure = measure_of(link, size, generator)
+        once, drawn = measure(torch.ones(size, 1, dtype=torch.float64)), [measure(weights) for weights in blocks]
+        found = Resampled(
+            {name: once[name].item() for name in hits}, {k: torch.cat([d[k] for d in drawn]) for k in hits}
+        )
         for name, value in expected.items():
             low, high = found.interval(name)
             hits[name] += low <= value <= high
-    return {name: count / repetitions for name, count in hits.items()}
+    return {name: float(count) / repetitions for name, count in hits.items()}
 
 
 def print_costs(images: int, detections: int, classes: int, pixel_images: int) -> None:
