@@ -26,7 +26,7 @@ from uncertainty_core import (
     state_dict_sha256,
     write_targets,
 )
-from uncertainty_core.cli import silent
+from uncertainty_core.cli import device_text, silent
 from uncertainty_core.io.claims import check_claims, claim
 from uncertainty_core.io.room import check_room
 from uncertainty_core.io.strict_json import strict
@@ -85,12 +85,11 @@ class Experiment:
 
     def summary(self) -> str:
         """How many images there are, and what computes."""
-        data, (train, total), threads = self.config.data, self._limited, torch.get_num_threads()
+        data, (train, total) = self.config.data, self._limited
         used = f"{total:,} training images"
         if data.limit is not None:
             used = f"{len(train):,} of {used} (data.limit)"
-        where = f"{threads} thread{'s' * (threads != 1)}" if self.device.type == "cpu" else str(self.device)
-        return f"{data.name}: {used}, {len(self.test_set):,} test images; {where}"
+        return f"{data.name}: {used}, {len(self.test_set):,} test images; {device_text(self.device)}"
 
     @cached_property
     def extended_set(self) -> ImageSet:

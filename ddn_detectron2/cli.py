@@ -14,7 +14,7 @@ from detectron2 import engine
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 
-from uncertainty_core.cli import echo, log_to
+from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
 from uncertainty_core.cli.flags import SPLITS, find_detector_config
@@ -113,8 +113,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if log_path() is not None:
         _log_once()
     if comm.is_main_process():
-        threads = torch.get_num_threads()
-        echo(f"device {cfg.MODEL.DEVICE}, {threads} processor thread{'s' * (threads > 1)} (--threads)")
+        echo(device_text(cfg.MODEL.DEVICE))
     return cfg
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 
-from uncertainty_core.cli import log_to
+from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.configs import find_config
 from uncertainty_core.errors import UserError
 
@@ -52,6 +53,7 @@ def build_config(args: argparse.Namespace) -> Config:
     name = find_config(args.config, "dudes").stem
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs") / name)
     log_to(Path(cfg.work_dir) / "log.txt")
+    echo(device_text(get_device()))
     return cfg
 
 

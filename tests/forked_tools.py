@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = -signal.SIGKILL
+COMPUTES = "device cpu, 1 processor thread (--threads)"  # the first line of a tool that runs a network
 
 
 class Outcome(NamedTuple):

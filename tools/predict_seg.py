@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.cli import check_at_least, echo, program
+from uncertainty_core.cli import check_at_least, device_text, echo, program
 from uncertainty_core.cli.segmentor_flags import CONFIG_HELP, check_segmentor_arguments, options_parser
 from uncertainty_core.errors import UserError
 
@@ -51,12 +51,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_segmentor_arguments(args.config, checkpoints=(args.checkpoint,))
         if not args.images.exists():
             raise UserError(f"there is no folder and no image {args.images}")
+        from mmengine.device import get_device
+
         from dudes_mmseg.cli import read_config
         from dudes_mmseg.compat import silence
         from dudes_mmseg.inference.predict import predict_images
 
         silence()
         cfg = read_config(args.config, args.cfg_options)
+        echo(device_text(get_device()))
         rows = predict_images(cfg, args.checkpoint, args.images, args.output, args.level, args.top)
         most = max(rows, key=lambda row: row.mean_uncertainty)
         echo(f"{len(rows)} images in {args.output}, the most uncertain is {most.image} ({most.mean_uncertainty:.4f})")

@@ -120,7 +120,8 @@ def test_finished_evaluations_are_not_repeated(copied):
 def test_what_is_used_is_told_before_the_work(copied):
     done = command("train", "--config", copied / "tiny.yaml")
     # a tenth of the 1000 images is set aside, of each class and rounded up
-    assert done.out.startswith("digits: 200 of 899 training images (data.limit), 797 test images; 1 thread\n")
+    computes = "device cpu, 1 processor thread (--threads)"
+    assert done.out.startswith(f"digits: 200 of 899 training images (data.limit), 797 test images; {computes}\n")
 
 
 @pytest.mark.parametrize(

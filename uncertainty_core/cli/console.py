@@ -11,7 +11,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -59,8 +59,9 @@ class _Quiet:
 
     def end(self) -> None:
         """Standard output and error are what they were."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # a full disk ends a program with the sentence that names it
+            sys.stdout.flush()
+            sys.stderr.flush()
         self.out.close()
         self.err.close()
         for stream, before in zip((1, 2), self._before, strict=True):

@@ -30,6 +30,14 @@ def check_at_least(parser: argparse.ArgumentParser, args: argparse.Namespace, le
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(args, name)}")
 
 
+def device_text(device: object) -> str:
+    """What computes, such as "device cpu, 1 processor thread (--threads)"."""
+    import torch
+
+    threads = torch.get_num_threads()
+    return f"device {device}, {threads} processor thread{'s' * (threads > 1)} (--threads)"
+
+
 @contextmanager
 def program(args: argparse.Namespace) -> Iterator[None]:
     """Run a program's work. Errors that its user can mend end it with one sentence and exit code 2.

@@ -54,6 +54,25 @@ with program(Namespace()):
 """
 
 
+FULL_LOG = """
+import resource, sys
+from argparse import Namespace
+from pathlib import Path
+from uncertainty_core.cli import log_to, program
+from uncertainty_core.errors import UserError
+with program(Namespace(verbose=False)):
+    log_to(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    sys.stdout.write("what no disk holds")
+    raise UserError("no room")
+"""
+
+
+def test_a_log_that_cannot_be_written_hides_no_sentence(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL_LOG, tmp_path / "log.txt"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: no room\n"), done.stderr
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
     write_atomically(tmp_path / "a.bin", b"old")
     done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "a.bin"], capture_output=True, text=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from experiments import rank_environments
-from forked_tools import KILLED, die_at_call, fork, run, run_tool, tool, wait
+from forked_tools import COMPUTES, KILLED, die_at_call, fork, run, run_tool, tool, wait
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
@@ -101,8 +101,8 @@ def trained(tmp_path_factory):
     write_data_and_config(folder)
     done = run_tool("train_seg", "config.py", "--cfg-options", "log_level='INFO'", folder=folder)
     assert done.code == 0, done.err
-    first, validated, last = done.out.splitlines()
-    assert (first, last) == ("work: 4 iterations", "weights: work/iter_4.pth")
+    computes, first, validated, last = done.out.splitlines()
+    assert (computes, first, last) == (COMPUTES, "work: 4 iterations", "weights: work/iter_4.pth")
     assert validated.startswith("work: aAcc ") and validated.endswith(" on the validation images")
     assert done.err == "log: work/log.txt\n"
     log = (folder / "work" / "log.txt").read_text()
@@ -179,6 +179,7 @@ def test_evaluation_prints_and_writes_its_metrics(trained, tmp_path):
     metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert 0 <= metrics["mIoU"] <= 100
     assert done.out.splitlines() == [
+        COMPUTES,
         *(f"{name}  {metrics[name]:.4f}" for name in ("aAcc", "mIoU", "mAcc")),
         f"written to {tmp_path / 'results' / 'metrics.json'}",
     ]
@@ -202,7 +203,7 @@ def test_bad_command_lines_end_in_one_sentence(folder, command, sentence):
     assert done.code == 2
     (line,) = [line for line in done.err.splitlines() if "error: " in line]
     assert sentence in line
-    assert done.out == ""
+    assert done.out in ("", f"{COMPUTES}\n")
     assert {path.name for path in folder.glob("work/*")} <= {"log.txt"}
 
 
@@ -235,7 +236,7 @@ def test_sigint_ends_a_training_and_its_workers_with_one_sentence(folder):
         tool("train_seg", "config.py", "--cfg-options", "train_dataloader.num_workers=1")
 
     done = run(interrupted, folder=folder)
-    assert (done.code, done.out) == (130, "work: 4 iterations\n")
+    assert (done.code, done.out) == (130, f"{COMPUTES}\nwork: 4 iterations\n")
     assert done.err == "interrupted; the same command with --resume goes on\nlog: work/log.txt\n"
 
 
