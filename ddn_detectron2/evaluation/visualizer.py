@@ -221,7 +221,7 @@ def _read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
-    except (OSError, SyntaxError) as error:  # Pillow's for damaged files
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for files that are damaged or huge
         raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
 
 
