@@ -242,7 +242,7 @@ def test_configs_of_experiments(tmp_path):
     def read(content):
         path.write_bytes(content)
         found = dataclasses.asdict(load_config(path))
-        for place, value in leaves(yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}):
+        for place, value in leaves(yaml.safe_load(content) or {}):
             if value is None or place == ("base",) or "method" in place:
                 continue  # null takes a key away, and a method is an object of its own
             ours = at(found, tuple(map(str, place)))
@@ -276,7 +276,7 @@ def test_configs_of_detectors(tmp_path):
         path.write_bytes(content)
         check_config(path, "ddn")
         cfg = read_config(str(path))
-        for place, value in leaves(yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}):
+        for place, value in leaves(yaml.safe_load(content) or {}):
             if place != ("_BASE_",):
                 if isinstance(value, str):  # yacs reads words as Python does
                     with contextlib.suppress(ValueError, SyntaxError):
