@@ -1,8 +1,11 @@
 """The sections of a page, each for the runs of one task on one data set; empty where there is nothing to show."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from html import escape
+from typing import TYPE_CHECKING
 
 from ..catalog import curve_kind, in_order, metric
 from ..colours import COLOURS
@@ -10,11 +13,23 @@ from ..errors import UserError
 from .charts import SPARSE, Style, curve_chart, reliability_chart
 from .find import Run
 from .markup import paragraph, picture, scroll, side_by_side
-from .run_record import PaperRow, RunRecord
+from .run_record import IMAGES, PaperRow, RunRecord
 from .tables import class_table, metric_table, sign
+
+if TYPE_CHECKING:
+    from ..intervals.findings import MeasuredRow
 
 # the runs of each name: one per seed
 Rows = Mapping[str, Sequence[Run]]
+
+_OF_VALUES = (
+    "The best of all rows is bold on a tinted ground, the second-best underlined, whatever number of forward passes "
+    "they take."
+)
+_OF_INTERVALS = (
+    "In brackets the 95 % interval over draws of the images. The best row with one forward pass is bold on a tinted "
+    "ground, the second-best underlined, where the interval of its difference to the next one excludes 0."
+)
 
 MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".svg": "svg+xml"}
 
@@ -26,16 +41,43 @@ def summary(rows: Rows, others: Mapping[str, PaperRow] | None = None) -> str:
     ours = {name: [run.record.row for run in runs] for name, runs in rows.items()}
     theirs = {name: row.metrics for name, row in papers.items()}
     held = dict.fromkeys(key for seeds in (*ours.values(), theirs.values()) for measured in seeds for key in measured)
-    notes = [
-        "↑ higher is better, ↓ lower is better. The best of all rows is bold on a tinted ground, the second-best "
-        "underlined, whatever number of forward passes they take."
-    ]
+    if "d_ece" in held:  # the same by definition
+        held.pop("ece", None)
+    measured = on_resamples(rows)
+    notes = ["↑ higher is better, ↓ lower is better.", _OF_INTERVALS if measured else _OF_VALUES]
     if any(len(runs) > 1 for runs in rows.values()):
         notes.append("Rows of n seeds give mean ± sample standard deviation.")
     if papers:
         sources = dict.fromkeys(row.source for row in papers.values())
         notes.append(f"In italics what the paper prints: {'; '.join(sources)}.")
-    return metric_table(in_order(held), ours, "Results", theirs) + paragraph(" ".join(notes), "note")
+    table = metric_table(in_order(held), ours, "Results", theirs, measured=measured)
+    return _findings(measured, rows) + table + paragraph(" ".join(notes), "note")
+
+
+def _findings(measured: Mapping[str, MeasuredRow], rows: Rows) -> str:
+    if not measured:
+        return ""
+    from ..intervals.findings import findings
+
+    (task,) = {run.record.task for runs in rows.values() for run in runs}
+    return "".join(map(paragraph, findings(task, measured)))
+
+
+def on_resamples(rows: Rows) -> dict[str, MeasuredRow]:
+    """The rows of which images were kept; none unless all of them did."""
+    if not all((run.folder / IMAGES).is_file() for runs in rows.values() for run in runs):
+        return {}
+    # they need torch, which a page of records without images does not
+    from ..intervals.comparing import over_seeds, resample
+    from ..intervals.findings import MeasuredRow
+    from ..intervals.storage import read_images
+
+    found = {}
+    for name, runs in rows.items():
+        kept = [read_images(run.folder) for run in runs]
+        seeds = [resample(images).around(run.record.metrics) for images, run in zip(kept, runs, strict=True)]
+        found[name] = MeasuredRow(runs[0].record.passes, over_seeds(seeds, name))
+    return found
 
 
 def equal_count(rows: Rows) -> str:

@@ -3,15 +3,20 @@
 Each can be sorted by any column; without a script it stands in the order in which it was made.
 """
 
+from __future__ import annotations
+
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..catalog import Metric
 from .markup import hidden, scroll
+
+if TYPE_CHECKING:
+    from ..intervals.findings import MeasuredRow
 
 # metric -> value, once per seed of a row
 Measured = Mapping[str, Sequence[Mapping[str, float]]]
@@ -42,6 +47,7 @@ def metric_table(
     label: str,
     paper: Mapping[str, Mapping[str, float]] | None = None,
     corner: str = "predictor",
+    measured: Mapping[str, MeasuredRow] | None = None,
 ) -> str:
     """A table with a row for each predictor, followed by those that only the paper has.
 
@@ -51,15 +57,23 @@ def metric_table(
         label: the name of the table, for screen readers.
         paper: row -> metric -> the value that a paper prints, shown below ours.
         corner: what the rows are, for screen readers.
+        measured: rows on resampled images: these have intervals, and decide what is best; else the values alone do.
     """
-    paper = paper or {}
+    paper, measured = paper or {}, measured or {}
     names = [*rows, *(name for name in paper if name not in rows)]
     printed = []
     for column in columns:
         ours = [[m[column.key] for m in rows.get(name, ()) if column.key in m] for name in names]
         theirs = [paper.get(name, {}).get(column.key) for name in names]
-        marks = places([mean_and_deviation(values)[0] for values in ours], column)
-        printed.append([_cell(column, *cell) for cell in zip(ours, marks, theirs, strict=True)])
+        if measured:
+            from ..intervals import findings  # which needs torch
+
+            known = findings.places(column, measured)
+            marks = [known.get(name, 0) for name in names]
+        else:
+            marks = places([mean_and_deviation(values)[0] for values in ours], column)
+        ends = [_interval(column, measured.get(name)) for name in names]
+        printed.append([_cell(column, *cell) for cell in zip(ours, marks, theirs, ends, strict=True)])
     heads = [escape(name) + _repetitions(rows.get(name, ())) for name in names]
     cells = ["".join(row) for row in zip(*printed, strict=True)]
     return _table(_head(columns, corner), list(zip(heads, cells, strict=True)), label)
@@ -124,7 +138,15 @@ def _button(content: str, metric: Metric) -> str:
     return f'<button type="button"{title}{best}>{content}</button>'
 
 
-def _cell(metric: Metric, ours: Sequence[float], place: int, theirs: float | None) -> str:
+def _interval(metric: Metric, measured: MeasuredRow | None) -> str:
+    """[0.052, 0.066], "" where it is unknown."""
+    if measured is None or metric.key not in measured.metrics.values:
+        return ""
+    found = measured.metrics.interval(metric.key)
+    return "" if math.isnan(found.low) else f"[{', '.join(metric.text(end) for end in found)}]"
+
+
+def _cell(metric: Metric, ours: Sequence[float], place: int, theirs: float | None, ends: str = "") -> str:
     mean, deviation = mean_and_deviation(ours)
     content, value = MISSING, ""
     if ours:
@@ -132,6 +154,7 @@ def _cell(metric: Metric, ours: Sequence[float], place: int, theirs: float | Non
         value = "" if math.isnan(mean) else f' data-value="{_number(mean)}"'
         if deviation is not None and metric.digits:
             content += f'<span class="small">± {metric.text(deviation)}</span>'
+        content += f'<span class="small">{ends}</span>' if ends else ""
     if theirs is not None:
         content += f'<span class="small paper">paper {metric.text(theirs)}</span>'
     return f"<td{value}>{content}</td>"

@@ -8,13 +8,16 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import setuptools  # brings distutils
+import torch
 from pages import Page, check_self_contained, headings, table_rows, text_of
 from report_runs import DIGITS, SCENES, STREETS, bins, record, write_runs
 
 from uncertainty_core.catalog import CURVES, METRICS, Metric, metric
 from uncertainty_core.errors import UserError
+from uncertainty_core.intervals.classified import ClassifiedImages
 from uncertainty_core.report import Run, build_page, find_runs
 from uncertainty_core.report.__main__ import main
 from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
@@ -458,3 +461,26 @@ def test_records_are_checked_before_anything_is_drawn(tmp_path):
     with pytest.raises(UserError, match="has format 9"):
         find_runs([tmp_path])
     assert RunRecord.read(record(data=STREETS).write(tmp_path).parent).provenance.data == STREETS
+
+
+def kept_images(shift):
+    """Images whose predictions are right as often as their confidence has it, less `shift`."""
+    generator = np.random.default_rng(0)
+    confidence, chance = generator.uniform(0.5, 1, 400), generator.uniform(size=400)
+    return ClassifiedImages([str(k) for k in range(400)], confidence, chance < confidence - shift)
+
+
+def test_a_page_of_kept_images_has_intervals_and_says_what_was_found(tmp_path):
+    for name, shift in (("baseline", 0.2), ("student", 0.0)):
+        images = kept_images(shift)
+        metrics = {key: value.item() for key, value in images.metrics(torch.ones(400, 1)).items()}
+        record(name, metrics=metrics).write(tmp_path / name, images)
+    page = build_page(find_runs([tmp_path]), "two")
+    student = RunRecord.read(tmp_path / "student")
+    low, high = student.intervals["ece"]
+    assert f"[{low:.4f}, {high:.4f}]" in page
+    assert "<p>student against baseline, both one pass: ECE -" in page
+    assert "where the interval of its difference to the next one excludes 0" in page
+    # one without images has no intervals, and a comparison with it has none
+    record("other").write(tmp_path / "other")
+    assert "student against" not in build_page(find_runs([tmp_path]), "three")
