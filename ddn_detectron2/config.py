@@ -3,6 +3,8 @@
 from detectron2.config import CfgNode
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.recalibration import CalibratorError, ProbabilityCalibrator, ScoreCalibrator, check_fits, load
+from uncertainty_core.recalibration.base import PROBABILITIES
 
 
 class ConfigError(UserError):
@@ -68,9 +70,16 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TEST.SEED = 0
     # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
     ddn.TEST.CLASS_PROBS = False
-    # Divide the log-odds of the final scores by this, see tools/fit_temperature.py; 1 leaves them. It comes after the
-    # score threshold, keeps the scores before as `score_before`, and leaves `class_probs` alone.
-    ddn.TEST.TEMPERATURE = 1.0
+    # A file that tools/fit_calibrator.py wrote, for the final scores; "" leaves them. It comes after the selection of
+    # detections, and keeps the scores before as `score_before`. One for class probabilities calibrates `class_probs`,
+    # of which the scores are parts; the others leave them alone, for they tell of hits or overlap, not of classes.
+    ddn.TEST.CALIBRATOR = ""
+
+    cfg.register_renamed_key(
+        "MODEL.DDN.TEST.TEMPERATURE",
+        "MODEL.DDN.TEST.CALIBRATOR",
+        message="it names a file of tools/fit_calibrator.py, where a temperature is one method of several",
+    )
 
 
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -90,6 +99,24 @@ _CHOICES = {
     "TARGETS.AVERAGE": ("logits", "probs"),
     "TARGETS.MISSING": ("error", "ground_truth"),
 }
+
+
+def read_calibrator(cfg: CfgNode) -> ScoreCalibrator | ProbabilityCalibrator | None:
+    """What `TEST.CALIBRATOR` names, None for nothing; checked against the model."""
+    test = cfg.MODEL.DDN.TEST
+    if not test.CALIBRATOR:
+        return None
+    try:
+        calibrator = load(test.CALIBRATOR)
+        of_classes = calibrator.task == PROBABILITIES
+        check_fits(calibrator, calibrator.task, cfg.MODEL.ROI_HEADS.NUM_CLASSES + of_classes)  # one more: background
+    except CalibratorError as error:
+        raise ConfigError(f"MODEL.DDN.TEST.CALIBRATOR: {error}") from None
+    if of_classes and not test.CLASS_PROBS:
+        raise ConfigError(
+            "MODEL.DDN.TEST.CALIBRATOR is for class probabilities: set MODEL.DDN.TEST.CLASS_PROBS to True"
+        )
+    return calibrator
 
 
 def box_head_layers(cfg: CfgNode) -> tuple[str, ...]:
@@ -134,8 +161,8 @@ def check_ddn_config(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got {ddn.DROPOUT.RATE}")
     if not 0 <= ddn.TARGETS.SHARE <= 1:
         raise ConfigError(f"MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got {ddn.TARGETS.SHARE}")
-    if not ddn.TEST.TEMPERATURE > 0:
-        raise ConfigError(f"MODEL.DDN.TEST.TEMPERATURE must be positive, got {ddn.TEST.TEMPERATURE}")
+    if ddn.TEST.CALIBRATOR:
+        read_calibrator(cfg)
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
         raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
     if cfg.MODEL.ROI_BOX_HEAD.get("USE_SIGMOID_CE", False):

@@ -1,4 +1,4 @@
-"""Distil a detector and compare: baseline, Monte-Carlo dropout, temperature scaling, and the student.
+"""Distil a detector and compare: baseline, Monte-Carlo dropout and the student, plain and with fitted calibrators.
 
     distilled-uncertainty distill-detector --config-file quick/ddn_small.yaml \\
         --baseline-config quick/baseline_small.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
@@ -15,6 +15,9 @@ from pathlib import Path
 
 from uncertainty_core.cli import Steps, check_at_least, echo, program, silent
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.recalibration.recipes import Recipe
+
+CALIBRATORS = "temperature,class-wise-isotonic-iou"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +33,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fit-on",
         metavar="NAME",
-        help="held-out data set for temperature scaling (default: custom_val, where there is a test set besides)",
+        help="held-out data set for calibrators (default: custom_val, where there is a test set besides)",
+    )
+    parser.add_argument(
+        "--calibrators",
+        default=CALIBRATORS,
+        metavar="NAME,...",
+        help="what to fit to each predictor: temperature, platt, beta, histogram, isotonic or linear, with class-wise- "
+        "before and -iou behind as wanted (default: %(default)s)",
     )
     parser.add_argument(
         "--pictures", type=int, default=8, help="how many images to draw of each student (default: %(default)s)"
@@ -39,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="start over what other settings have made; measure all anew"
     )
     return parser
+
+
+def recipes(names: str) -> list[Recipe]:
+    """Those that are named, with commas between; raises UserError."""
+    return [Recipe.parse(name) for name in names.split(",") if name]
 
 
 def distil_and_compare(args: argparse.Namespace) -> None:
@@ -78,7 +93,8 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         if baseline is not None and any(key.startswith("SOLVER.") for key in args.opts[::2]):
             echo(f"SOLVER.* options are for the students: the baseline is trained as {args.baseline_config} has it")
     comm.synchronize()
-    steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), args.fit_on is not None))
+    calibrators = recipes(args.calibrators) if args.fit_on is not None else []
+    steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), len(calibrators)))
     step = steps if comm.is_main_process() else silent
     origin = None
     if baseline is not None:
@@ -87,7 +103,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         configs = {name: pipeline.with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
     students = {name: pipeline.distil(student, output / name, step, origin) for name, student in configs.items()}
     first = next(iter(configs))
-    rows = pipeline.compare(configs[first], students, output, args.fit_on, args.pictures, step)
+    rows = pipeline.compare(configs[first], students, output, args.fit_on, calibrators, args.pictures, step)
     pipeline.write_comparison(rows, output)
     if comm.is_main_process():
         echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
@@ -102,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_at_least(parser, args, 1, "pictures")
     with program(args):
+        recipes(args.calibrators)
         more = [args.baseline_config] if args.baseline_config else []
         check_detector_arguments(args, *more, *args.also)
         from ddn_detectron2.cli import launch

@@ -38,7 +38,10 @@ def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> 
 def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
     """JSON values of all that decides what an evaluation of `weights` on `DATASETS.TEST` finds."""
     annotations = {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TEST}
-    return without(flatten(cfg), _NOT_EVALUATED) | {"weights": _content(weights), "annotations": annotations}
+    files = {"weights": _content(weights), "annotations": annotations}
+    if "DDN" in cfg.MODEL:
+        files["calibrator"] = _content(cfg.MODEL.DDN.TEST.CALIBRATOR)
+    return without(flatten(cfg), (*_NOT_EVALUATED, "MODEL.DDN.TEST.CALIBRATOR")) | files
 
 
 def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Path, Path]:
     """Write model.pth and config.yaml into `folder`; returns their paths.
 
-    What `MODEL.DDN.TEST` adds (Monte-Carlo passes, class probabilities, a temperature) is not part of plain Detectron2.
+    What `MODEL.DDN.TEST` adds (Monte-Carlo passes, class probabilities, a calibrator) is not part of plain Detectron2.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights, config = folder / "model.pth", folder / "config.yaml"
     test = cfg.MODEL.DDN.TEST
-    if test.MC_SAMPLES or test.CLASS_PROBS or test.TEMPERATURE != 1:
+    if test.MC_SAMPLES or test.CLASS_PROBS or test.CALIBRATOR:
         logger.warning("plain Detectron2 has nothing like MODEL.DDN.TEST: one pass, scores as they are")
     torch.save({"model": model.state_dict()}, weights)
     plain = to_plain(cfg)

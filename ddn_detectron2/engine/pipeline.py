@@ -13,7 +13,7 @@ steps by calling `step` with a title.
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ from uncertainty_core.detection import (
     read_ground_truth,
 )
 from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
-from uncertainty_core.detection.temperature import fit_to_detections, scale_results
 from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
+from uncertainty_core.recalibration import Recipe, apply_to_results, fit_to_detections, save
 from uncertainty_core.report.detectors import images_of
 from uncertainty_core.report.find import find_runs, predictor_order
 from uncertainty_core.report.markdown import brief_table
@@ -55,6 +55,8 @@ from .rehearsal import rehearse
 from .trainer import DDNTrainer, build_network, build_with_teacher, load_weights, training_dicts
 
 Step = Callable[[str], None]
+
+CALIBRATOR = "calibrator.json"
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
     return cfg
 
 
-def num_steps(students: Mapping[str, CfgNode], trains_baseline: bool, fits_temperature: bool) -> int:
+def num_steps(students: Mapping[str, CfgNode], trains_baseline: bool, num_calibrators: int) -> int:
     """How many steps `train`, `distil` and `compare` announce."""
     stored = sum(cfg.MODEL.DDN.TARGETS.SOURCE == "store" for cfg in students.values())
-    return trains_baseline + stored + 2 * len(students) + 2 + 2 * fits_temperature
+    predictors = 2 + len(students)
+    calibrated = predictors * (1 + num_calibrators) if num_calibrators else 0
+    return trains_baseline + stored + len(students) + predictors + calibrated
 
 
 def store_of(cfg: CfgNode, folder: Path) -> Path:
@@ -193,18 +197,32 @@ def measured_again(dataset: str, folder: Path) -> DetectionEvaluation:
     return evaluate(ground_truth, matched, settings)
 
 
-def scaled(dataset: str, detections: Path, temperature: float, folder: Path) -> DetectionEvaluation:
-    """The same detections with their scores scaled, measured like the others."""
+def calibrated(
+    dataset: str, detections: Path, fit_on: str, held_out: Path, recipe: Recipe, folder: Path
+) -> DetectionEvaluation:
+    """The same detections with calibrated scores, measured like the others; the calibrator goes into `folder`, too.
+
+    Args:
+        dataset: that the detections are of.
+        detections: COCO results.
+        fit_on: data set that the calibrator is fitted to.
+        held_out: the predictor's COCO results for it.
+        recipe: of the calibrator.
+        folder: of the row.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RESULTS, json.dumps(scale_results(detections, temperature)))
+    ground_truth = read_ground_truth(json_file(fit_on))
+    calibrator = fit_to_detections(ground_truth, read_detections(held_out, ground_truth), recipe)
+    save(calibrator, folder / CALIBRATOR)
+    write_text(folder / RESULTS, json.dumps(apply_to_results(detections, calibrator, ground_truth.category_ids)))
     evaluation = measured_again(dataset, folder)
     write_report(evaluation, folder)
     return evaluation
 
 
 def row_folder(output: Path, name: str) -> Path:
-    """Where a row is; the folder of the temperature has no number."""
-    return output / "rows" / name.split()[0]
+    """Where the row of a predictor is, or of one with a calibrator."""
+    return output / "rows" / name.replace(" ", "")
 
 
 def measured_once(
@@ -244,43 +262,42 @@ def compare(
     students: Mapping[str, str],
     output: Path,
     fit_on: str | None,
+    calibrators: Sequence[Recipe],
     num_pictures: int,
     step: Step = silent,
 ) -> dict[str, Row]:
-    """Measure baseline, Monte-Carlo dropout, temperature scaling and students on `DATASETS.TEST`.
+    """Measure baseline, Monte-Carlo dropout and students on `DATASETS.TEST`, plain and with calibrators.
 
     Args:
         cfg: of any of the students; the baseline is in `MODEL.WEIGHTS`.
         students: paths of weights by name.
         output: gets a folder for each row.
-        fit_on: data set for the temperature, which must not be the one that is reported; None leaves this row out.
+        fit_on: data set for the calibrators, which must not be the one that is reported.
+        calibrators: what is fitted to each predictor's detections of it, if anything.
         num_pictures: of each student, of the images whose scores changed most.
         step: announces each step.
     """
     (dataset,) = cfg.DATASETS.TEST
     passes, weights, baseline = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, row_folder(output, "baseline")
+    sampled = with_settings(cfg, MODEL__DDN__TEST__MC_SAMPLES=passes)
+    predictors = {"baseline": (cfg, weights, 1), f"MC-{passes}": (sampled, weights, passes)}
+    predictors |= {name: (cfg, path, 1) for name, path in students.items()}
     table: dict[str, Row] = {}
-
-    def add(name: str, passes: int, weights: str, **settings: object) -> None:
-        detector, folder = with_settings(cfg, **settings), row_folder(output, name)
-        evaluation = measured_once(detector, weights, name, passes, folder, step)
-        table[name] = Row(passes, evaluation, RunRecord.read(folder).provenance.seconds)
-
-    add("baseline", 1, weights)
-    add(f"MC-{passes}", passes, weights, MODEL__DDN__TEST__MC_SAMPLES=passes)
-    if fit_on is not None:
-        held_out = measured_once(
-            with_settings(cfg, DATASETS__TEST=(fit_on,)), weights, "baseline", None, output / "fit", step
-        )
-        ground_truth = read_ground_truth(json_file(fit_on))
-        temperature = fit_to_detections(ground_truth, read_detections(output / "fit" / RESULTS, ground_truth))
-        name = f"temperature {temperature:.2f}"
-        step(f"{name}: fitted to n = {calibration_at(held_out).metrics['n']:.0f} detections of {fit_on}")
-        start = time.perf_counter()
-        evaluation = scaled(dataset, baseline / RESULTS, temperature, row_folder(output, name))
-        table[name] = Row(1, evaluation, time.perf_counter() - start)
-    for name, path in students.items():
-        add(name, 1, path)
+    for name, (detector, path, count) in predictors.items():
+        folder = row_folder(output, name)
+        evaluation = measured_once(detector, path, name, count, folder, step)
+        table[name] = Row(count, evaluation, RunRecord.read(folder).provenance.seconds)
+        if not calibrators:
+            continue
+        held_out, fit_folder = with_settings(detector, DATASETS__TEST=(fit_on,)), output / "fit" / name
+        fitted_to = calibration_at(measured_once(held_out, path, name, None, fit_folder, step)).metrics["n"]
+        for recipe in calibrators:
+            row = f"{name} + {recipe.name}"
+            step(f"{row}: fitted to n = {fitted_to:.0f} detections of {fit_on}")
+            start = time.perf_counter()
+            files = folder / RESULTS, fit_on, fit_folder / RESULTS
+            evaluation = calibrated(dataset, *files, recipe, row_folder(output, row))
+            table[row] = Row(count, evaluation, time.perf_counter() - start)
     compared = at_equal_count([row.evaluation for row in table.values()], IOU_THRESHOLD)
     table = {
         name: replace(row, equal_count=at.metrics) for (name, row), at in zip(table.items(), compared, strict=True)

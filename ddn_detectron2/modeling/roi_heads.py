@@ -17,9 +17,10 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import ImageList, Instances, pairwise_iou
 from torch import nn
 
-from uncertainty_core.detection.temperature import scale_scores
+from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrator
+from uncertainty_core.recalibration.base import SCORES
 
-from ..config import dropout_positions, proposal_share
+from ..config import dropout_positions, proposal_share, read_calibrator
 from ..teaching.sampling import BoxBranch, SpatialMean, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
 from ..teaching.teacher import Features, Teacher
@@ -45,7 +46,7 @@ class InferenceSettings:
     mc_samples: int
     seed: int
     class_probs: bool
-    temperature: float
+    calibrator: ScoreCalibrator | ProbabilityCalibrator | None
 
 
 class DDNHeadsMixin:
@@ -74,7 +75,7 @@ class DDNHeadsMixin:
             "targets": TargetSettings(
                 targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE, proposal_share(cfg)
             ),
-            "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, test.TEMPERATURE),
+            "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, read_calibrator(cfg)),
         }
 
     def box_branches(self, features: Features, proposals: list[Instances], stage: int | None = None) -> list[BoxBranch]:
@@ -98,7 +99,9 @@ class DDNHeadsMixin:
             instances = self.forward_with_given_boxes(features, self._detect(features, proposals))
         else:
             instances, _ = super().forward(images, features, proposals)
-        return [with_temperature(found, self.test_settings.temperature) for found in instances], {}
+        if self.test_settings.calibrator is not None:
+            instances = [calibrated(found, self.test_settings.calibrator) for found in instances]
+        return instances, {}
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals, targets):
@@ -174,14 +177,17 @@ class DDNHeadsMixin:
         return instances
 
 
-def with_temperature(detections: Instances, temperature: float) -> Instances:
-    """The detections with the log-odds of their scores divided by `temperature`; their order stays.
+def calibrated(detections: Instances, calibrator: ScoreCalibrator | ProbabilityCalibrator) -> Instances:
+    """The detections with calibrated scores, in the same order.
 
     The evaluator counts detections by the scores before, which are kept as `score_before`.
     """
-    if temperature != 1:
-        detections.score_before = detections.scores
-        detections.scores = scale_scores(detections.scores, temperature)
+    detections.score_before = detections.scores
+    if calibrator.task == SCORES:
+        detections.scores = calibrator(detections.scores, detections.pred_classes)
+    else:
+        detections.class_probs = calibrator(detections.class_probs)
+        detections.scores = detections.class_probs.gather(1, detections.pred_classes.unsqueeze(1)).squeeze(1)
     return detections
 
 

@@ -33,6 +33,7 @@ from ddn_detectron2.modeling.dropout import dropout_in_blocks
 from ddn_detectron2.modeling.roi_heads import InferenceSettings, TargetSettings
 from ddn_detectron2.teaching.teacher import MCDropoutTeacher
 from uncertainty_core import dropout_modules
+from uncertainty_core.recalibration import ClassWise, Temperature, VectorScaling, save
 from uncertainty_core.sampling import mc_dropout
 
 
@@ -109,8 +110,7 @@ def test_configs_do_not_share_their_keys():
         (("TARGETS.SHARE", float("nan")), "MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got nan"),
         (("TARGETS.MC_SAMPLES", 0), "MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1"),
         (("TEST.MC_SAMPLES", -1), "MODEL.DDN.TEST.MC_SAMPLES at least 0"),
-        (("TEST.TEMPERATURE", 0.0), "MODEL.DDN.TEST.TEMPERATURE must be positive, got 0.0"),
-        (("TEST.TEMPERATURE", float("nan")), "MODEL.DDN.TEST.TEMPERATURE must be positive, got nan"),
+        (("TEST.CALIBRATOR", "none.json"), "MODEL.DDN.TEST.CALIBRATOR: none.json cannot be read: No such file"),
         (("TARGETS.SOURCE", "store"), "MODEL.DDN.TARGETS.STORE must name the folder"),
         (
             ("TARGETS.SOURCE", "store", "TARGETS.STORE", "x", "TARGETS.MATCH", "per_proposal"),
@@ -133,13 +133,33 @@ def test_values_that_cannot_work_are_refused(options, message):
         # an ensemble needs no dropout
         ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits", "TEACHER.WEIGHTS", ("a.pth", "b.pth")),
         ("TARGETS.SOURCE", "store", "TARGETS.STORE", "folder"),
-        ("TEST.TEMPERATURE", 0.1),
         ("FREEZE", ()),
     ],
     ids=str,
 )
 def test_values_that_work(options):
     checked("FPN", *options)
+
+
+def test_calibrators_must_be_for_the_model(tmp_path):
+    # the tiny model has four classes, and background
+    file = str(tmp_path / "calibrator.json")
+    five = VectorScaling((1.0,) * 5, (0.0,) * 5)
+    for calibrator, options, sentence in (
+        (ClassWise((Temperature(),) * 3, ("a", "b", "c"), (1, 1, 1), 1), (), "for 3 classes, and here are 4"),
+        (VectorScaling((1.0,) * 4, (0.0,) * 4), ("TEST.CLASS_PROBS", True), "for 4 classes, and here are 5"),
+        (five, (), "is for class probabilities: set MODEL.DDN.TEST.CLASS_PROBS to True"),
+    ):
+        save(calibrator, file)
+        with pytest.raises(ConfigError, match=f"MODEL.DDN.TEST.CALIBRATOR.* {sentence}"):
+            checked("FPN", "TEST.CALIBRATOR", file, *options)
+    save(Temperature(2.0), file)
+    checked("FPN", "TEST.CALIBRATOR", file)
+
+
+def test_the_former_key_names_the_one_of_today():
+    with pytest.raises(KeyError, match=r"MODEL.DDN.TEST.TEMPERATURE was renamed to MODEL.DDN.TEST.CALIBRATOR"):
+        tiny_config("FPN").merge_from_list(["MODEL.DDN.TEST.TEMPERATURE", 2.0])
 
 
 def test_one_sigmoid_per_class_is_refused():

@@ -6,7 +6,7 @@ import pytest
 from light_tools import ROOT, endings
 
 DETECTORS = ("train_net", "distill_detector", "generate_targets", "export_student")
-OTHERS = ("evaluate_detections", "fit_temperature", "make_scenes", "visualize_detections")
+OTHERS = ("evaluate_detections", "fit_calibrator", "make_scenes", "visualize_detections")
 DDN = ("--config-file", "ddn_R50.yaml")
 DIGITS = ROOT / "configs" / "classification" / "quick" / "digits.yaml"
 VISUALIZE = ("--gt", "none", "--images", ".", "--baseline", "b", "--student", "s", "--output", "out")
@@ -65,7 +65,10 @@ REFUSED = [
     *((tool(name, "bad.json", "gt.json"), "bad.json") for name in OTHERS[:2]),
     *((tool(name, "gt.json", "gt.json"), "gt.json must hold a list of detections") for name in OTHERS[:2]),
     (tool("evaluate_detections", "gt.json", "gt.json", "--bins", "0"), "num_bins must be an integer >= 1"),
-    (tool("fit_temperature", "gt.json", "gt.json", "--apply", "dt.json"), "--apply and --output go together"),
+    (tool("fit_calibrator", "gt.json", "gt.json", "--apply", "dt.json"), "--apply and --output go together"),
+    (tool("fit_calibrator", "gt.json", "gt.json", "--method", "spline"), "invalid choice"),
+    (tool("fit_temperature", "gt.json", "dt.json"), "fit-calibrator --method temperature gt.json dt.json"),
+    (detector("distill_detector", *DDN, "--calibrators", "spline-iou"), "there is no calibrator of scores 'spline'"),
     (tool("make_scenes", "--output", "gt.json", "--num-images", "1"), "File exists"),
     (tool("make_scenes", "--output", "out", "--num-images", "0"), "--num-images must be at least 1"),
     (

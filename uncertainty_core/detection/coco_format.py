@@ -9,7 +9,7 @@ category; within these, ground truth keeps the order of the file and detections 
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -204,6 +204,28 @@ def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth:
     )
     entries.check_places(detections.box, ground_truth.image_size[detections.image])
     return detections
+
+
+def of_images(ground_truth: GroundTruth, detections: Detections, chosen: np.ndarray) -> tuple[GroundTruth, Detections]:
+    """The part of both that is of the `chosen` images (I,), bool."""
+    number = np.cumsum(chosen) - 1
+    truth, found = chosen[ground_truth.image], chosen[detections.image]
+    federated = ground_truth.federated
+    if federated is not None:
+        classes = ground_truth.num_categories
+        pairs = (federated.negative, federated.not_exhaustive)
+        kept = (numbers[chosen[numbers // classes]] for numbers in pairs)
+        federated = FederatedLabels(*(number[k // classes] * classes + k % classes for k in kept), federated.frequency)
+    part = replace(
+        ground_truth,
+        image_ids=[image_id for image_id, is_chosen in zip(ground_truth.image_ids, chosen, strict=True) if is_chosen],
+        image_size=ground_truth.image_size[chosen],
+        image=number[ground_truth.image[truth]],
+        federated=federated,
+        **{name: getattr(ground_truth, name)[truth] for name in ("category", "box", "area", "crowd")},
+    )
+    found = detections.take(np.flatnonzero(found))
+    return part, replace(found, image=number[found.image])
 
 
 def read_scores(source: Sequence[dict[str, Any]] | str | Path) -> tuple[Sequence[dict[str, Any]], np.ndarray]:

@@ -6,11 +6,15 @@ from .base import (
     load as load,
     save as save,
 )
-from .class_wise import N_MIN as N_MIN, ClassWise as ClassWise, fit_class_wise as fit_class_wise
+from .class_wise import ClassWise as ClassWise, fit_class_wise as fit_class_wise
 from .detections import (
+    Samples as Samples,
     apply_to_results as apply_to_results,
+    calibrated as calibrated,
     fit_to_detections as fit_to_detections,
+    samples as samples,
 )
+from .held_out import before_and_after as before_and_after, fitted_half as fitted_half
 from .log_odds import (
     Beta as Beta,
     Platt as Platt,
@@ -25,7 +29,6 @@ from .operating_points import (
     kuzucu as kuzucu,
     lrp_optimal_thresholds as lrp_optimal_thresholds,
 )
-from .pixels import PixelSample as PixelSample
 from .probabilities import (
     PROBABILITY_METHODS as PROBABILITY_METHODS,
     ClassTemperature as ClassTemperature,
@@ -39,7 +42,7 @@ from .probabilities import (
     fit_matrix as fit_matrix,
     fit_vector as fit_vector,
 )
-from .recipes import SCORE_METHODS as SCORE_METHODS, Recipe as Recipe
+from .recipes import METHODS as METHODS, N_MIN as N_MIN, Recipe as Recipe, fit_named as fit_named
 from .scores import ScoreCalibrator as ScoreCalibrator
 from .segments import (
     Histogram as Histogram,

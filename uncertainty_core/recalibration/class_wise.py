@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..checks import check_labels, check_same_shape
 from .base import CalibratorError, is_traced, register
+from .recipes import N_MIN
 from .scores import Fit, ScoreCalibrator, check_fit, check_scores
-
-N_MIN = 20  # samples from which on a class has a fit of its own
 
 
 @register
@@ -48,6 +47,11 @@ class ClassWise(ScoreCalibrator):
         """Names of the classes that share the map of all."""
         return tuple(name for name, n in zip(self.class_names, self.counts, strict=True) if n < self.n_min)
 
+    @property
+    def at_bound(self) -> bool:
+        """Whether one of the maps is."""
+        return any(single.at_bound for single in self.maps)
+
     def __call__(self, score: Tensor, category: Tensor | None = None) -> Tensor:
         """The calibrated scores; `category` is needed."""
         if category is None:
@@ -71,7 +75,7 @@ def fit_class_wise(
     """`fit` for each class by itself.
 
     Args:
-        fit: one of `SCORE_METHODS`.
+        fit: as `fit_named` returns it.
         score, target: (N,) in [0, 1].
         category: (N,) integers in [0, C).
         class_names: C names.

@@ -76,18 +76,13 @@ def fit_to_detections(
     Args:
         ground_truth, detections: of held-out images.
         recipe: what is fitted; one temperature by default.
-        iou_threshold: a hit has at least this IoU, and 0 is any overlap; see `default_iou`.
+        iou_threshold: a hit has at least this IoU, and 0 is any overlap; see `Recipe.default_iou`.
         score_threshold: lower scores are not looked at.
     """
     recipe = recipe or Recipe()
-    iou_threshold = default_iou(recipe) if iou_threshold is None else iou_threshold
+    iou_threshold = recipe.default_iou if iou_threshold is None else iou_threshold
     found = samples(ground_truth, detections, iou_threshold, score_threshold)
     return recipe.fit(found.score, found.target(recipe.target), found.category, ground_truth.category_names)
-
-
-def default_iou(recipe: Recipe) -> float:
-    """0.5 for hits; any overlap where the target is the IoU itself, as Kuzucu et al. (2024) have it."""
-    return 0.5 if recipe.target == "hit" else 0.0
 
 
 def calibrated(detections: Detections, calibrator: ScoreCalibrator) -> Detections:

@@ -42,6 +42,11 @@ class _LogOdds(ScoreCalibrator):
         check_scores(score)
         return _from_log_odds(score.double(), *self.coefficients).to(score.dtype)
 
+    @property
+    def at_bound(self) -> bool:
+        """See `ScoreCalibrator`."""
+        return min(self.coefficients[:2]) <= LEAST_SLOPE
+
     @classmethod
     def stacked(cls, maps: Sequence["_LogOdds"]) -> Callable[[Tensor, Tensor], Tensor]:
         """One function of float64 scores and categories that does what `maps`, one of each class, do."""

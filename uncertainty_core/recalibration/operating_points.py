@@ -22,7 +22,7 @@ from ..detection.settings import Protocol, Settings
 from .base import CalibratorError, register
 from .class_wise import fit_class_wise
 from .detections import Samples, calibrated, match_at, samples_where
-from .recipes import SCORE_METHODS, Recipe
+from .recipes import Recipe, fit_named
 from .scores import ScoreCalibrator, check_scores
 
 
@@ -131,7 +131,7 @@ def _fit(recipe: Recipe, samples: Samples, ground_truth: GroundTruth, protocol: 
     columns = samples.score, samples.target(recipe.target), samples.category
     if protocol == "coco" or not recipe.class_wise:
         return recipe.fit(*columns, ground_truth.category_names)
-    method = SCORE_METHODS[recipe.method]
+    method = fit_named(recipe.method)
     identity = type(method(*columns[:2]))()
     return fit_class_wise(method, *columns, ground_truth.category_names, n_min=1, pooled=identity)
 

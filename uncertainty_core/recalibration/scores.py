@@ -25,6 +25,11 @@ class ScoreCalibrator(Calibrator):
         """The calibrated scores."""
         raise NotImplementedError
 
+    @property
+    def at_bound(self) -> bool:
+        """Whether the data asked for a map that falls, or for none, and got the nearest that is allowed."""
+        return False
+
     @classmethod
     def stacked(cls, maps: Sequence["ScoreCalibrator"]) -> Callable[[Tensor, Tensor], Tensor]:
         """One function of float64 scores and categories that does what `maps`, one of each class, do."""

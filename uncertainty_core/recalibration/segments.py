@@ -120,6 +120,11 @@ class Linear(_Segments):
             raise CalibratorError(f"the slope of a calibrator of the kind 'linear' must be >= 0, got {self.slope}")
 
     @property
+    def at_bound(self) -> bool:
+        """See `ScoreCalibrator`."""
+        return self.slope == 0
+
+    @property
     def segments(self) -> list[tuple[float, float, float]]:
         """Left end, value and slope."""
         return [(0.0, self.intercept, self.slope)]

@@ -9,7 +9,7 @@ from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from uncertainty_core.recalibration import PROBABILITY_METHODS, SCORE_METHODS
+from uncertainty_core.recalibration import PROBABILITY_METHODS, fit_named
 
 RANDOM = np.random.RandomState(0)
 TRUE = RANDOM.uniform(0.02, 0.98, 2000)
@@ -20,7 +20,7 @@ GRID = np.linspace(0.001, 0.999, 499)
 
 
 def difference(method, theirs, target, score=SCORE):
-    ours = SCORE_METHODS[method](torch.from_numpy(score), torch.from_numpy(target))
+    ours = fit_named(method)(torch.from_numpy(score), torch.from_numpy(target))
     return np.abs(ours(torch.from_numpy(GRID)).numpy() - theirs).max()
 
 

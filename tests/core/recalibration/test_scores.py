@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uncertainty_core.recalibration import (
-    SCORE_METHODS,
+    METHODS,
     Beta,
     Histogram,
     Isotonic,
@@ -21,12 +21,14 @@ from uncertainty_core.recalibration import (
     fit_histogram,
     fit_isotonic,
     fit_linear,
+    fit_named,
     fit_platt,
     fit_temperature,
     from_json,
 )
 
-METHODS = pytest.mark.parametrize("method", SCORE_METHODS)
+FITS = {method: fit_named(method) for method in METHODS}
+EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 NAMES = ("a", "b", "c")
 
 
@@ -93,20 +95,20 @@ def test_fits_by_hand():
     assert fit_linear(tensor(0.2, 0.6), tensor(0.3, 0.1)) == Linear(0.0, 0.2)
 
 
-@METHODS
+@EACH_METHOD
 def test_one_sample(method):
     # what is left of freedom keeps the map near the identity: Platt moves by the same log-odds everywhere, or nearly so
-    calibrator = SCORE_METHODS[method](tensor(0.9), tensor(0.75))
+    calibrator = FITS[method](tensor(0.9), tensor(0.75))
     at = calibrator(tensor(0.0, 0.9, 1.0))
     assert at.isfinite().all()
     assert at[1].item() == pytest.approx(0.75, abs=1e-6)
 
 
-@METHODS
+@EACH_METHOD
 @pytest.mark.parametrize("target", [0.0, 1.0])
 def test_all_hits_and_no_hits(method, target):
     score = tensor(0.0, 0.3, 0.5, 0.7, 0.7, 1.0)
-    after = SCORE_METHODS[method](score, torch.full((6,), target))(score)
+    after = FITS[method](score, torch.full((6,), target))(score)
     assert ((after >= 0) & (after <= 1)).all() and (after.diff() >= 0).all()
     if method not in (
         "temperature",
@@ -115,22 +117,22 @@ def test_all_hits_and_no_hits(method, target):
         assert after == pytest.approx(np.full(6, target), abs=1e-4)
 
 
-@METHODS
+@EACH_METHOD
 def test_scores_that_know_nothing_or_all(method):
-    sure_and_wrong = SCORE_METHODS[method](tensor(1.0, 0.0), tensor(0, 1))(tensor(0.0, 0.5, 1.0))
+    sure_and_wrong = FITS[method](tensor(1.0, 0.0), tensor(0, 1))(tensor(0.0, 0.5, 1.0))
     assert sure_and_wrong.isfinite().all()
     if method != "histogram":  # its bins know no order
         assert sure_and_wrong == pytest.approx(np.full(3, 0.5), abs=0.01)
     # right before, right afterwards
-    assert SCORE_METHODS[method](tensor(0.0, 1.0), tensor(0, 1))(tensor(0.0, 1.0)) == pytest.approx([0, 1], abs=1e-9)
+    assert FITS[method](tensor(0.0, 1.0), tensor(0, 1))(tensor(0.0, 1.0)) == pytest.approx([0, 1], abs=1e-9)
 
 
-@METHODS
+@EACH_METHOD
 @given(data=st.data())
 def test_never_worse_than_before(method, data):
     pairs = data.draw(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
     score, target = (tensor(*values) for values in zip(*pairs, strict=True))
-    after = SCORE_METHODS[method](score, target)(score)
+    after = FITS[method](score, target)(score)
     assert ((after >= 0) & (after <= 1)).all()
     if method in ("temperature", "platt", "beta"):
         inside = score.clamp(2e-16, 1 - 2e-16)
@@ -163,10 +165,10 @@ def test_beta_at_its_bound():
     assert fit_platt(score, tensor(*[1, 1, 1, 0] * 2, 0, 0, 0, 1)).slope == 0
 
 
-@METHODS
+@EACH_METHOD
 def test_class_wise_is_each_class_by_itself(method):
     score, target, category = drawn()
-    fit = SCORE_METHODS[method]
+    fit = FITS[method]
     calibrator = fit_class_wise(fit, score, target, category, NAMES)
     for c in (0, 1):
         assert calibrator.maps[c] == fit(score[category == c], target[category == c])
@@ -187,11 +189,11 @@ def test_classes_with_less_than_twenty_detections_share(n, pooled):
     assert fit_class_wise(fit_platt, score, score, category, NAMES).pooled == pooled
 
 
-@METHODS
+@EACH_METHOD
 def test_gradients_flow(method):
     score, target, category = drawn()
     inner = score[10:20].clone().requires_grad_()
-    calibrator = fit_class_wise(SCORE_METHODS[method], score, target, category, NAMES)
+    calibrator = fit_class_wise(FITS[method], score, target, category, NAMES)
     calibrator(inner, category[10:20]).sum().backward()
     rising = method != "histogram"
     assert (inner.grad >= 0).all() and (inner.grad > 0).any() == rising
@@ -202,7 +204,7 @@ def test_gradients_flow(method):
 @pytest.mark.parametrize("method", ["beta", "isotonic"])  # one of each family
 def test_traces_with_any_number_of_detections(method):
     score, target, category = drawn()
-    calibrator = fit_class_wise(SCORE_METHODS[method], score, target, category, NAMES)
+    calibrator = fit_class_wise(FITS[method], score, target, category, NAMES)
 
     class Module(torch.nn.Module):
         def forward(self, score, category):
@@ -218,7 +220,7 @@ def test_traces_with_any_number_of_detections(method):
         torch.testing.assert_close(module(score[:50], category[:50]), calibrator(score[:50], category[:50]))
 
 
-@METHODS
+@EACH_METHOD
 @pytest.mark.parametrize(
     ("score", "target", "sentence"),
     [
@@ -231,17 +233,17 @@ def test_traces_with_any_number_of_detections(method):
 )
 def test_bad_samples(method, score, target, sentence):
     with pytest.raises(ValueError, match=sentence):
-        SCORE_METHODS[method](tensor(*score), tensor(*target))
+        FITS[method](tensor(*score), tensor(*target))
 
 
-@METHODS
+@EACH_METHOD
 @pytest.mark.parametrize("bad", [-0.1, 1.1, math.nan])
 def test_bad_scores(method, bad):
     score, target, category = drawn()
-    calibrator = SCORE_METHODS[method](score, target)
+    calibrator = FITS[method](score, target)
     with pytest.raises(ValueError, match="score must"):
         calibrator(tensor(0.5, bad))
-    class_wise = fit_class_wise(SCORE_METHODS[method], score, target, category, NAMES)
+    class_wise = fit_class_wise(FITS[method], score, target, category, NAMES)
     with pytest.raises(ValueError, match="score must"):
         class_wise(tensor(bad), torch.tensor([0]))
 

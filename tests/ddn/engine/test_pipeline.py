@@ -11,6 +11,7 @@ from tiny_detectors import write_small_config
 from ddn_detectron2.data import write_scenes
 from ddn_detectron2.engine.pipeline import check
 from uncertainty_core.intervals.storage import read_images
+from uncertainty_core.recalibration import load
 from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.run_record import RunRecord
 
@@ -53,19 +54,23 @@ def test_compares_all_rows(command, tmp_path):
     assert (tmp_path / "output" / "baseline" / "model_final.pth").stat().st_mtime_ns == baseline
     comparison = json.loads((tmp_path / "output" / "comparison.json").read_text())
     rows, compared = comparison["rows"], comparison["equal_count"]
-    temperature = next(name for name in rows if name.startswith("temperature"))
-    assert list(rows) == ["baseline", "MC-10", "ddn", "stored", temperature]
+    plain, kinds = ("baseline", "MC-10", "ddn", "stored"), ("class-wise-isotonic-iou", "temperature")
+    assert list(rows) == [row for name in plain for row in (name, *(f"{name} + {kind}" for kind in kinds))]
     # the report has the same order, and hence the same colours
     assert [run.name for run in find_runs([tmp_path / "output" / "rows"])] == list(rows)
     assert rows["MC-10"]["passes"] == 10
-    # temperature scaling keeps the order of detections
-    assert rows[temperature]["AP"] == pytest.approx(rows["baseline"]["AP"])
-    assert rows[temperature]["n"] == rows["baseline"]["n"]
+    for name in plain:
+        # temperature scaling keeps the order of detections
+        assert rows[f"{name} + temperature"]["AP"] == pytest.approx(rows[name]["AP"], nan_ok=True)
+        assert {rows[f"{name} + {kind}"]["n"] for kind in kinds} == {rows[name]["n"]}
     assert {row["n"] for row in compared.values()} == {min(row["n"] for row in rows.values())}
     assert all(name in done.out for name in rows)
-    # the free rival is there without asking, fitted to the validation images
-    assert f"] {temperature}: fitted to n = " in done.out and "detections of custom_val" in done.out
-    folders = {name: name.split()[0] for name in rows}
+    # the free rivals are there without asking, fitted to the validation images
+    assert "] ddn + temperature: fitted to n = " in done.out and "detections of custom_val" in done.out
+    assert "[20/20]" in done.out
+    folders = {name: name.replace(" ", "") for name in rows}
+    fitted = load(tmp_path / "output" / "rows" / "ddn+class-wise-isotonic-iou" / "calibrator.json")
+    assert fitted.num_classes == 6
     records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
     assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
         {name: row["AP"] for name, row in rows.items()}, nan_ok=True
@@ -88,9 +93,11 @@ def test_compares_all_rows(command, tmp_path):
     found = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("coco_instances_results.json")}
     again = run_tool("distill_detector", *command, folder=tmp_path)
     assert again.code == 0, again.err
-    assert again.out.count("trained before") == 3 and again.out.count("measured before") == 5
-    del found[tmp_path / "output" / "rows" / "temperature" / "coco_instances_results.json"]  # scaled, not measured
-    assert all(path.stat().st_mtime_ns == then for path, then in found.items()) and len(found) == 5
+    assert again.out.count("trained before") == 3 and again.out.count("measured before") == 8
+    found = {
+        path: then for path, then in found.items() if "+" not in path.parent.name
+    }  # the others are calibrated anew
+    assert all(path.stat().st_mtime_ns == then for path, then in found.items()) and len(found) == 8
     assert json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"] == rows
     assert (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns == before
     assert (tmp_path / "output" / "report.html").read_text().count("<svg") >= 2

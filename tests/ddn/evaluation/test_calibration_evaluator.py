@@ -17,7 +17,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, print_csv_fo
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from ddn_detectron2.evaluation.calibration_evaluator import COCOCalibrationEvaluator
-from ddn_detectron2.modeling.roi_heads import with_temperature
+from ddn_detectron2.modeling.roi_heads import calibrated
 from uncertainty_core.detection import (
     CocoFormatError,
     Settings,
@@ -26,6 +26,7 @@ from uncertainty_core.detection import (
     read_detections,
     read_ground_truth,
 )
+from uncertainty_core.recalibration import Temperature
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "zebra"}]
 SIZE = (120, 160)  # height, width
@@ -188,12 +189,12 @@ def test_federated_annotations_are_evaluated_as_lvis(dataset, truth, tmp_path):
 
 
 @pytest.mark.parametrize("temperature", [0.3, 3.0])
-def test_detections_count_by_their_scores_before_the_temperature(dataset, truth, temperature, tmp_path):
+def test_detections_count_by_their_scores_before_calibration(dataset, truth, temperature, tmp_path):
     plain, scaled = (COCOCalibrationEvaluator(dataset, tmp_path / name, score_threshold=0.3) for name in ("a", "b"))
     before = feed(plain, predictions(truth))
     batches = predictions(truth)
     for _, (output,) in batches:
-        with_temperature(output["instances"], temperature)
+        calibrated(output["instances"], Temperature(temperature))
     after = feed(scaled, batches)
     assert after["bbox"] == pytest.approx(before["bbox"], nan_ok=True)
     for ours, theirs in zip(scaled.evaluation.calibration, plain.evaluation.calibration, strict=True):

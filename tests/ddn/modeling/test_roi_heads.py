@@ -8,8 +8,6 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_detectors import (
     ddn_model,
     every_head,
@@ -24,9 +22,10 @@ from tiny_detectors import (
     same,
 )
 
-from ddn_detectron2.modeling.roi_heads import with_temperature
+from ddn_detectron2.modeling.roi_heads import calibrated
 from ddn_detectron2.teaching.target_matching import TEACHER_LOGITS
 from uncertainty_core import ddn_loss
+from uncertainty_core.recalibration import ClassTemperature, ClassWise, Temperature, save
 
 NAN = float("nan")
 BACKGROUND = 4
@@ -291,13 +290,12 @@ def test_sampled_detections_depend_on_the_seed_alone(name):
 
 
 @every_head
-@pytest.mark.parametrize("temperature", [0.5, 3.0])
 @pytest.mark.parametrize("options", [(), ("MC_SAMPLES", 3)], ids=["one-pass", "mc"])
-def test_temperature_divides_log_odds_and_leaves_the_rest(name, temperature, options):
-    for before, after in zip(
-        detections(name, *options), detections(name, *options, "TEMPERATURE", temperature), strict=True
-    ):
-        expected = (before.scores.double().logit() / temperature).sigmoid().float()
+def test_a_calibrator_maps_scores_and_leaves_the_rest(name, options, tmp_path):
+    save(Temperature(3.0), tmp_path / "calibrator.json")
+    mapped = detections(name, *options, "CALIBRATOR", str(tmp_path / "calibrator.json"))
+    for before, after in zip(detections(name, *options), mapped, strict=True):
+        expected = (before.scores.double().logit() / 3).sigmoid().float()
         torch.testing.assert_close(after.scores, expected)
         assert (after.scores.diff() <= 0).all()
         assert torch.equal(after.score_before, before.scores)
@@ -307,24 +305,22 @@ def test_temperature_divides_log_odds_and_leaves_the_rest(name, temperature, opt
         assert all(torch.equal(rest[0][key], rest[1][key]) for key in rest[0])
 
 
-@given(
-    scores=st.lists(st.floats(0, 1, width=32), max_size=8).map(lambda s: sorted(s, reverse=True)),
-    temperature=st.sampled_from([0.1, 0.7, 1.0, 1.5, 10.0]),
-)
-def test_temperature_keeps_order_and_range(scores, temperature):
-    found = Instances((64, 96), scores=torch.tensor(scores, dtype=torch.float32))
-    scaled = with_temperature(found, temperature).scores
-    assert scaled.dtype == torch.float32
-    assert ((scaled >= 0) & (scaled <= 1)).all()
-    assert (scaled.diff() <= 0).all()
-    if temperature == 1:
-        assert scaled.tolist() == scores
+def test_class_wise_calibrator_by_hand():
+    # 0.8 are odds of 4; at T = 2 odds of 2: 2/3. The other class stays as it is.
+    found = Instances((64, 96), scores=torch.tensor([0.8, 0.8]), pred_classes=torch.tensor([1, 0]))
+    calibrator = ClassWise((Temperature(1.0), Temperature(2.0)), ("a", "b"), (20, 20), 20)
+    torch.testing.assert_close(calibrated(found, calibrator).scores, torch.tensor([2 / 3, 0.8]))
 
 
-def test_temperature_by_hand():
-    # 0.8 are odds of 4; at T = 2 odds of 2: 2/3. Half stays half; what is certain stays certain.
-    found = Instances((64, 96), scores=torch.tensor([1.0, 0.8, 0.5, 0.2, 0.0]))
-    torch.testing.assert_close(with_temperature(found, 2.0).scores, torch.tensor([1, 2 / 3, 0.5, 1 / 3, 0]))
+def test_calibrated_class_probabilities_hold_the_scores(tmp_path):
+    save(ClassTemperature(2.0), tmp_path / "calibrator.json")
+    options = "CLASS_PROBS", True
+    mapped = detections("FPN", *options, "CALIBRATOR", str(tmp_path / "calibrator.json"))
+    for before, after in zip(detections("FPN", *options), mapped, strict=True):
+        roots = before.class_probs.sqrt()
+        torch.testing.assert_close(after.class_probs, roots / roots.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+        assert torch.equal(after.scores, after.class_probs[torch.arange(len(after)), after.pred_classes])
+        assert torch.equal(after.score_before, before.scores)
 
 
 @pytest.mark.parametrize("options", [(), ("MC_SAMPLES", 2)], ids=["one-pass", "mc"])

@@ -1,4 +1,4 @@
-"""A sample of the pixels of many images, to fit calibrators of class probabilities to.
+"""A sample of the pixels of many images.
 
 Shapes: C classes, H x W pixels, n pixels of the sample.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_labels, check_positive_int
-from ..sampling.mc_dropout import derive_seed
+from .mc_dropout import derive_seed
 
 SIZE = 1_000_000
 
