@@ -5,11 +5,15 @@ import json
 import pytest
 import torch
 from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
 from forked_tools import KILLED, die_at_call, run, run_tool, tool
 from tiny_detectors import write_small_config
+from two_ranks import in_two_ranks
 
-from ddn_detectron2.data import write_scenes
-from ddn_detectron2.engine.pipeline import check
+from ddn_detectron2.cli import read_config
+from ddn_detectron2.data import register_scenes, write_scenes
+from ddn_detectron2.engine.pipeline import check, compare, with_settings
+from ddn_detectron2.engine.trainer import build_network
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.recalibration import load
 from uncertainty_core.report.find import find_runs
@@ -148,6 +152,29 @@ def test_what_would_fail_later_is_found_before_the_training(command, options, se
     refused = run_tool("distill_detector", *command, *options, folder=tmp_path)
     assert refused.code == 2 and sentence in refused.err
     assert not (tmp_path / "output" / "baseline").exists()
+
+
+def compare_baseline(rank, config, folder):
+    """The AP of each row that this rank has."""
+    torch.manual_seed(0)  # both ranks build the same weights
+    cfg = with_settings(read_config(str(config)), MODEL__WEIGHTS=str(folder / "weights.pth"), SEED=0)
+    if rank == 0:
+        torch.save({"model": build_network(cfg).state_dict()}, cfg.MODEL.WEIGHTS)
+    comm.synchronize()
+    rows = compare(cfg, {}, folder / "output", None, [], 0)
+    return {name: row.evaluation.precision["AP"] for name, row in rows.items()}
+
+
+def test_several_processes_have_the_same_rows(tmp_path, monkeypatch):
+    write_scenes(tmp_path / "sets" / "scenes", "test", num_images=3, progress=False)
+    monkeypatch.setattr("ddn_detectron2.data.scenes.NUM_IMAGES", {"test": 3})
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+    register_scenes()
+    config = write_small_config(tmp_path, "ddn", "scenes_test", "scenes_test")
+    (tmp_path / "meet").mkdir()
+    first, second = in_two_ranks(compare_baseline, tmp_path / "meet", config, tmp_path)
+    assert list(first) == ["baseline", "MC-10"]
+    assert first == pytest.approx(second, nan_ok=True)
 
 
 def test_overwrite_repeats_evaluations(tmp_path):
