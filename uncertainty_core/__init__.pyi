@@ -44,7 +44,11 @@ from .metrics.calibration import (
     ConfidenceCalibration as ConfidenceCalibration,
     GroupMean as GroupMean,
 )
-from .metrics.selective import PixelRanking as PixelRanking, UncertaintyRanking as UncertaintyRanking
+from .metrics.selective import (
+    MapAgreement as MapAgreement,
+    PixelRanking as PixelRanking,
+    UncertaintyRanking as UncertaintyRanking,
+)
 from .sampling.ensemble import EnsemblePrediction as EnsemblePrediction, ensemble as ensemble
 from .sampling.frozen import Frozen as Frozen
 from .sampling.mc_dropout import (

@@ -133,6 +133,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         Metric("mUnc", "mUnc", "predicted uncertainty, mean over classes (DUDES table 2)", brief=(SEGMENTATION,)),
         Metric("mUnc_teacher", "mUnc, teacher", "the same of the teacher"),
         Metric("mUnc_difference", "mUnc, difference", "the student's mUnc minus the teacher's"),
+        Metric(
+            "rank_correlation",
+            "Rank corr.",
+            "rank correlation of the student's uncertainties with the teacher's, over pixels",
+            "higher",
+            formula="Spearman's, at 385 levels; those of a level are tied",
+        ),
         Metric("uncertainty", "Uncertainty", "mean predicted uncertainty of the class's pixels"),
         Metric(
             "ause",
@@ -186,6 +193,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "ECE of each class's probability, mean over classes",
             "lower",
             formula="mean over classes c of the ECE of p(c) against [the label is c]",
+        ),
+        Metric(
+            "class_wise_adaptive_ece",
+            "ACE",
+            "adaptive ECE of each class's probability, mean over classes (Nixon et al. 2019)",
+            "lower",
+            formula="mean over classes c and groups of equally many samples of |freq - conf| of p(c)",
         ),
     ),
     "detections": (
@@ -325,6 +339,26 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         ),
         _share("aupr", "AUPR", "average precision of finding outliers (void pixels) by their uncertainty", "higher"),
         _share("fpr95", "FPR95", "share of the others rejected along with 95% of the outliers (void pixels)", "lower"),
+    ),
+    "certainty": (
+        _share(
+            "accurate_if_certain",
+            "p(accurate | certain)",
+            "share of right pixels among those not more uncertain than the mean",
+            "higher",
+        ),
+        _share(
+            "uncertain_if_inaccurate",
+            "p(uncertain | inaccurate)",
+            "share of the wrong pixels that are more uncertain than the mean",
+            "higher",
+        ),
+        _share(
+            "pavpu",
+            "PAvPU",
+            "share of pixels that are right and certain, or wrong and uncertain",
+            "higher",
+        ),
     ),
     "cost": (
         Metric("milliseconds", "Time", "of one image", "lower", "ms", digits=1),

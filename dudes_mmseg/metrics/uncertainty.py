@@ -11,7 +11,7 @@ from mmseg.registry import METRICS
 from prettytable import PrettyTable
 from torch import Tensor
 
-from uncertainty_core import GroupMean, TargetStore
+from uncertainty_core import GroupMean, MapAgreement, TargetStore
 from uncertainty_core.intervals.segmented import class_row
 
 from ..targets.codec import read_target
@@ -24,7 +24,8 @@ MEANS = {"student": "mUnc", "teacher": "mUnc_teacher"}
 class UncertaintyMetric(StreamingMetric):
     """Mean predicted uncertainty of the pixels of each true class, and `mUnc`, its mean over classes; void left out.
 
-    With the targets of a teacher also the teacher's, `mUnc_teacher`, and the difference, `mUnc_difference`.
+    With the targets of a teacher also the teacher's, `mUnc_teacher`, the difference, `mUnc_difference`, and whether
+    both order the pixels alike, void ones included: `rank_correlation`.
 
     Args:
         targets: store of the teacher's targets for these images (`tools/generate_targets.py --split val`).
@@ -40,7 +41,8 @@ class UncertaintyMetric(StreamingMetric):
     def new_states(self) -> States:
         """See `StreamingMetric`."""
         names = ["student"] if self._store is None else ["student", "teacher"]
-        return {name: GroupMean(self.num_classes, self.ignore_index, **LOCAL) for name in names}
+        states: States = {name: GroupMean(self.num_classes, self.ignore_index, **LOCAL) for name in names}
+        return states if self._store is None else states | {"agreement": MapAgreement(**LOCAL)}
 
     def add(self, states: States, sample: Mapping[str, Any], label: Tensor) -> None:
         """See `StreamingMetric`."""
@@ -50,10 +52,11 @@ class UncertaintyMetric(StreamingMetric):
             if target.dim() == 3:  # class by class: that of the predicted one
                 target = target.gather(0, sample["pred_sem_seg"]["data"].long().cpu()).squeeze(0)
             states["teacher"].update(target.to(label.device), label)
+            states["agreement"].update(predicted_uncertainty(sample), target.to(label.device))
 
     def compute(self, states: States) -> dict[str, float]:
         """See `StreamingMetric`."""
-        means = {name: state.compute() for name, state in states.items()}
+        means = {name: states[name].compute() for name in MEANS if name in states}
         columns = {"Class": list(self.dataset_meta["classes"])}
         columns |= {name: means[name]["per_group"].tolist() for name in means}
         values = {MEANS[name]: mean["mean"].item() for name, mean in means.items()}
@@ -61,6 +64,7 @@ class UncertaintyMetric(StreamingMetric):
             difference = means["student"]["per_group"] - means["teacher"]["per_group"]
             columns["difference"] = difference.tolist()
             values |= {"mUnc_difference": values["mUnc"] - values["mUnc_teacher"]}
+            values["rank_correlation"] = states["agreement"].compute()["rank_correlation"].item()
         table = PrettyTable()
         for name, column in columns.items():
             table.add_column(name, [f"{v:.4f}" if isinstance(v, float) else v for v in column])
@@ -69,4 +73,4 @@ class UncertaintyMetric(StreamingMetric):
 
     def row(self, states: States) -> dict[str, Any]:
         """See `StreamingMetric`."""
-        return class_row({MEANS[name]: state.sums for name, state in states.items()})
+        return class_row({key: states[name].sums for name, key in MEANS.items() if name in states})

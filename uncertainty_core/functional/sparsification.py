@@ -22,6 +22,9 @@ from .selective import Ranking
 NUM_LEVELS = 24 * 128 + 2
 _BITS_BELOW = (127 - 24) * 128 - 1
 
+_RANKED_TOGETHER = 8  # levels, where maps are compared with each other
+NUM_RANKS = -(-NUM_LEVELS // _RANKED_TOGETHER)
+
 
 class PixelLevels(NamedTuple):
     """Pixels at each of T levels of uncertainty, certain ones first: int64.
@@ -96,6 +99,75 @@ def pixel_levels(
         of_prediction += group_counts((row + predicted).mul_(2).add_(void), of_prediction.numel()).view(shape)
     right, missed = of_label[:, :-1].unbind(2)
     return PixelLevels(right.clone(), missed + of_prediction[:, :-1, 0] - right, of_label[:, -1, 1].clone())
+
+
+def level_values(device: torch.device | str = "cpu") -> Tensor:
+    """The lowest uncertainty (NUM_LEVELS,) float64 of each level."""
+    bits = (torch.arange(NUM_LEVELS, dtype=torch.int32, device=device) + _BITS_BELOW) << 16
+    values = bits.view(torch.float32).double()
+    values[0] = 0
+    return values
+
+
+class Certainty(NamedTuple):
+    """How right and wrong pixels fall on both sides of a threshold of uncertainty: float64 scalars.
+
+    Attributes:
+        accurate_if_certain: share of right ones among the certain pixels.
+        uncertain_if_inaccurate: share of uncertain ones among the wrong pixels.
+        pavpu: share of pixels that are right and certain, or wrong and uncertain.
+    """
+
+    accurate_if_certain: Tensor
+    uncertain_if_inaccurate: Tensor
+    pavpu: Tensor
+
+
+def certainty(levels: PixelLevels) -> Certainty:
+    """Patch accuracy versus patch uncertainty (Mukhoti and Gal 2018), with patches of one pixel.
+
+    The threshold is the mean uncertainty of the pixels, each of which counts with the lowest value of its level; those
+    at it or below are certain. NaN where there is nothing to take a share of.
+    """
+    count, wrong = (values.double() for values in levels.errors)
+    values = level_values(count.device)
+    certain = values <= (count * values).sum() / count.sum()
+    right = count - wrong
+    return Certainty(
+        right[certain].sum() / count[certain].sum(),
+        wrong[~certain].sum() / wrong.sum(),
+        (right[certain].sum() + wrong[~certain].sum()) / count.sum(),
+    )
+
+
+def joint_levels(uncertainty: Tensor, other: Tensor) -> Tensor:
+    """How many pixels are at each pair of ranks, of an eighth of the levels: int64 (T, T); counts may be added.
+
+    Args:
+        uncertainty, other: two maps (...) in [0, 1].
+    """
+    check_unit_interval("uncertainty", uncertainty)
+    check_unit_interval("other", other)
+    check_same_shape("uncertainty", uncertainty, "other", other)
+    row, column = (
+        uncertainty_level(values.detach().flatten()).long() // _RANKED_TOGETHER for values in (uncertainty, other)
+    )
+    return group_counts(row * NUM_RANKS + column, NUM_RANKS**2).view(NUM_RANKS, NUM_RANKS)
+
+
+def rank_correlation(joint: Tensor) -> Tensor:
+    """Spearman's rank correlation, in [-1, 1], of pixels counted by `joint_levels`; those of a level are tied: float64.
+
+    NaN where one of the maps has one level alone.
+    """
+    counts = joint.double()
+    total = counts.sum()
+    ranks = []
+    for margin in (counts.sum(1), counts.sum(0)):
+        rank = margin.cumsum(0) - margin / 2
+        centred = rank - total / 2  # the mean rank
+        ranks.append(centred / (margin * centred.square()).sum().sqrt())
+    return ranks[0] @ counts @ ranks[1]
 
 
 def sparsification(levels: PixelLevels, removed: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from ..checks import (
 from ..functional.calibration import (
     BinStatistics,
     CalibrationResult,
+    adaptive_ece,
     bin_index,
     bin_metrics,
     bin_sums,
@@ -48,7 +49,8 @@ class CalibrationMetric(SumMetric):
     """Calibration and proper scores of class probabilities, over every sample or pixel.
 
     `compute()` gives a dict of float64 scalars: metrics of bins (ece, msce, ...), accuracy, brier, nll_true,
-    nll_pred, entropy, and class_wise_ece if asked for. `result()` gives the `CalibrationResult` with every bin.
+    nll_pred, entropy; class_wise_ece and class_wise_adaptive_ece if asked for. `result()` gives the
+    `CalibrationResult` with every bin.
 
     Args:
         num_classes: C.
@@ -88,7 +90,7 @@ class CalibrationMetric(SumMetric):
         self.add_sum("bin_sums", 5, fine_bins(num_bins))
         self.add_sum("score_sums", 3, len(scores))  # two limbs, and how many were infinite
         if class_wise:
-            self.add_sum("class_bin_sums", 5, num_classes, num_bins)
+            self.add_sum("class_bin_sums", 5, num_classes, fine_bins(num_bins))
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add `probabilities` (N, C, ...) and true classes `labels` (N, ...)."""
@@ -176,7 +178,7 @@ class CalibrationMetric(SumMetric):
             is_class = label[valid].unsqueeze(-1) == classes
             group = classes.expand_as(per_class)
             self.class_bin_sums += bin_sums(
-                per_class, is_class, self.num_bins, self.edges, group=group, num_groups=self.num_classes
+                per_class, is_class, fine_bins(self.num_bins), self.edges, group=group, num_groups=self.num_classes
             )
 
     def compute(self) -> dict[str, Tensor]:
@@ -185,7 +187,11 @@ class CalibrationMetric(SumMetric):
         means = means.masked_fill(self.score_sums[2] > 0, torch.inf)
         values = bin_metrics(self.bin_sums, self.num_bins) | dict(zip(self.scores, means, strict=True))
         if self.class_wise:
-            values["class_wise_ece"] = class_wise_ece(BinStatistics.from_sums(self.class_bin_sums))
+            values["class_wise_ece"] = class_wise_ece(
+                BinStatistics.from_sums(merge_bins(self.class_bin_sums, self.num_bins))
+            )
+            fine = BinStatistics.from_sums(self.class_bin_sums)
+            values["class_wise_adaptive_ece"] = adaptive_ece(fine, self.num_bins).mean()
         return values
 
     def result(self) -> CalibrationResult:

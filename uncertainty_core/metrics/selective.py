@@ -11,7 +11,18 @@ from torch import Tensor
 
 from ..checks import check_positive_int
 from ..functional.selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
-from ..functional.sparsification import NUM_LEVELS, PixelLevels, ause, check_removed, pixel_levels, sparsification
+from ..functional.sparsification import (
+    NUM_LEVELS,
+    NUM_RANKS,
+    PixelLevels,
+    ause,
+    certainty,
+    check_removed,
+    joint_levels,
+    pixel_levels,
+    rank_correlation,
+    sparsification,
+)
 from .base import SumMetric
 
 REMOVED = tuple(k / 20 for k in range(20))
@@ -60,7 +71,8 @@ class PixelRanking(SumMetric):
 
     `compute()` gives a dict: curve and oracle (Q,), miou, ause; aurc, error_auroc, error_aupr, error_fpr95 of telling
     wrong pixels from right ones; auroc, aupr, fpr95 of telling void pixels, which no known class covers, from all
-    others. float64; NaN where there is nothing to tell apart, with a warning only if there are no pixels at all.
+    others; accurate_if_certain, uncertain_if_inaccurate and pavpu, see `certainty`. float64; NaN where there is nothing
+    to tell apart, with a warning only if there are no pixels at all.
 
     Args:
         num_classes: C.
@@ -110,7 +122,7 @@ class PixelRanking(SumMetric):
             defined = 0 < events.events.sum() < events.count.sum()
             for name, metric in detection.items():
                 values[event + name] = metric(events) if defined else torch.full_like(values["ause"], torch.nan)
-        return values | {"aurc": aurc(levels.errors)}
+        return values | {"aurc": aurc(levels.errors)} | certainty(levels)._asdict()
 
     def plot(self):
         """Figure of the sparsification curve beside the oracle's."""
@@ -118,3 +130,22 @@ class PixelRanking(SumMetric):
 
         values = self.compute()
         return sparsification_plot(self.removed, {"model": values["curve"]}, {"model": values["oracle"]})
+
+
+class MapAgreement(SumMetric):
+    """Whether two maps of uncertainty in [0, 1], a student's and its teacher's, order the pixels alike.
+
+    `compute()` gives a dict of one float64 scalar, rank_correlation.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__({}, **kwargs)
+        self.add_sum("counts", NUM_RANKS, NUM_RANKS)
+
+    def update(self, uncertainty: Tensor, other: Tensor) -> None:
+        """Add two maps (...) of the same pixels."""
+        self.counts += joint_levels(uncertainty, other)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metric by name."""
+        return {"rank_correlation": rank_correlation(self.counts)}

@@ -5,14 +5,20 @@ import re
 
 import pytest
 import references as ref
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uncertainty_core.functional.sparsification import (
+    NUM_LEVELS,
     PixelLevels,
     ause,
+    certainty,
+    joint_levels,
+    level_values,
     pixel_levels,
+    rank_correlation,
     sparsification,
     uncertainty_level,
 )
@@ -188,3 +194,41 @@ def test_ause_equals_the_trapezoids():
     # (0 + .2)/2 · .25 + (.2 + .5)/2 · .5
     assert ause(curve, oracle, removed).item() == pytest.approx(0.025 + 0.175, rel=1e-6)
     assert ause(oracle, oracle, removed).item() == 0
+
+
+# Certain and accurate, and the order of two maps
+
+
+def test_certainty_by_hand():
+    # mean uncertainty 0.25: three pixels at 0.125 are certain, of which one is wrong; of two at 0.4375, one is wrong
+    uncertainty = torch.tensor([0.125, 0.125, 0.125, 0.4375, 0.4375])
+    prediction, label = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 0, 0, 0, 1])
+    assert [value.item() for value in certainty(pixel_levels(prediction, label, uncertainty, 2))] == pytest.approx(
+        [2 / 3, 1 / 2, (2 + 1) / 5]
+    )
+
+
+def test_certainty_of_right_pixels_alone_leaves_no_wrong_ones():
+    same = torch.tensor([0, 1])
+    found = certainty(pixel_levels(same, same, torch.tensor([0.5, 0.5]), 2))
+    assert found.accurate_if_certain == 1 and found.uncertain_if_inaccurate.isnan() and found.pavpu == 1
+
+
+def test_values_of_levels_are_the_lowest_in_them():
+    values = level_values()
+    assert values[0] == 0 and values[-1] == 1
+    assert torch.equal(uncertainty_level(values.float()), torch.arange(NUM_LEVELS, dtype=torch.int32))
+    below = torch.nextafter(values[1:].float(), torch.tensor(0.0))
+    assert torch.equal(uncertainty_level(below), torch.arange(NUM_LEVELS - 1, dtype=torch.int32))
+
+
+def test_rank_correlation_is_that_of_scipy():
+    generator = torch.Generator().manual_seed(0)
+    # powers of two, each of which has a rank of its own
+    maps = [0.5 ** torch.randint(5, (200,), generator=generator) for _ in range(2)]
+    maps[1] = torch.where(torch.rand(200, generator=generator) < 0.5, maps[0], maps[1])
+    expected = scipy.stats.spearmanr(*(values.numpy() for values in maps)).statistic
+    joint = joint_levels(maps[0][:50], maps[1][:50]) + joint_levels(maps[0][50:], maps[1][50:])
+    assert rank_correlation(joint).item() == pytest.approx(expected, abs=1e-12)
+    assert rank_correlation(joint_levels(maps[0], maps[0])).item() == pytest.approx(1)
+    assert rank_correlation(joint_levels(maps[0], torch.ones(200))).isnan()

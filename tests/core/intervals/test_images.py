@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from references_detection import IMAGES, cases, drawn_case
 
@@ -111,7 +111,7 @@ def distinct_scores(found):
 
 
 @pytest.mark.filterwarnings("ignore:.* is NaN")
-@settings(max_examples=10)
+@settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 @given(cases(), st.lists(st.integers(0, 3), min_size=len(IMAGES), max_size=len(IMAGES)))
 def test_detections_are_measured_as_often_as_their_images_are_drawn(case, counts):
     truth, found = case

@@ -117,6 +117,11 @@ def expected_calibration(probabilities, labels, num_bins, edges):
     for name in ("nll_pred", "entropy"):
         expected[name] = ref.mean([getattr(ref, name)(row) for row in rows])
     expected["class_wise_ece"] = ref.class_wise_ece(probabilities, labels, num_bins, edges)
+    by_class = [ConfidenceCalibration(num_bins, edges) for _ in range(probabilities.shape[1])]
+    for c, metric in enumerate(by_class):
+        metric.update(probabilities[:, c], labels == c)
+    values = [metric.compute()["adaptive_ece"].item() for metric in by_class]
+    expected["class_wise_adaptive_ece"] = sum(values) / len(values)
     return expected
 
 
@@ -777,7 +782,7 @@ def test_a_result_holds_what_compute_says():
     metric = updated("calibration", CASES["calibration"][1](100))
     result = metric.result()
     assert result.metrics == {name: value.item() for name, value in metric.compute().items()}
-    assert list(result.scores) == [*FINE_BIN_METRICS, *SCORES, "class_wise_ece"]
+    assert list(result.scores) == [*FINE_BIN_METRICS, *SCORES, "class_wise_ece", "class_wise_adaptive_ece"]
     assert result.num_bins == 15 and result.num_samples == 100
     assert CalibrationResult.from_json(result.to_json()) == result
     assert updated("confidence", CASES["confidence"][1](100)).result().scores.keys() == FINE_BIN_METRICS.keys()
