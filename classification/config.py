@@ -113,6 +113,8 @@ class Evaluation:
     edges: Literal["right", "left"] = "right"
     ood: tuple[str, ...] = ()  # data sets of other things
     corruptions: tuple[Literal["noise", "blur", "rotation"], ...] = ()  # each at five strengths
+    # fitted to what each one-pass predictor has of the validation images, if there are any; each makes a row
+    calibrators: tuple[Literal["temperature", "vector", "matrix", "dirichlet", "isotonic"], ...] = ("temperature",)
 
     def __post_init__(self) -> None:
         check_positive_int("num_bins", self.num_bins)

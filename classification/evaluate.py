@@ -5,7 +5,7 @@ Shapes: N images, C classes, M draws.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, auroc, fpr_at_tpr, mupe, ranking
 from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.cli import echo
+from uncertainty_core.recalibration import PROBABILITY_METHODS, ProbabilityCalibrator, save
 from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.run_record import RunRecord
 from uncertainty_core.sampling import ensemble
@@ -25,7 +26,17 @@ from .corruptions import STRENGTHS, corrupt
 from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
-from .records import forget_other_runs, images_of, measured_before, run_folder, run_record, settings_of, write_run
+from .records import (
+    CALIBRATOR,
+    calibrated_row,
+    forget_other_runs,
+    images_of,
+    measured_before,
+    run_folder,
+    run_record,
+    settings_of,
+    write_run,
+)
 from .sampling import mc_outputs
 
 
@@ -42,10 +53,32 @@ class Predictor:
     networks: tuple[tuple[str | None, int], ...]  # whose they are: student (None for the teacher) and seed
     probabilities: Callable[[Tensor, list[int | str]], Tensor]
     twin: str = "baseline"
+    calibrator: ProbabilityCalibrator | None = None
 
 
 def predictors(experiment: Experiment) -> Iterator[Predictor]:
-    """Baseline, Monte-Carlo dropout, ensemble and students of an experiment, in the order of the report."""
+    """All rows of an experiment in the order of the report: each predictor, and behind it the same with calibrators."""
+    for predictor in plain_predictors(experiment):
+        yield predictor
+        # of others than these, validation images would take more passes than all else together
+        if predictor.passes == 1 and len(experiment.validation_set):
+            for method in experiment.config.evaluation.calibrators:
+                yield calibrated(experiment, predictor, method)
+
+
+def calibrated(experiment: Experiment, predictor: Predictor, method: str) -> Predictor:
+    """The predictor with a calibrator that is fitted to the validation images."""
+    held_out, row = experiment.validation_set, calibrated_row(predictor.row, method)
+    calibrator = PROBABILITY_METHODS[method](_predict(experiment, predictor, held_out, row), held_out.labels)
+
+    def probabilities(images: Tensor, ids: list[int | str]) -> Tensor:
+        return calibrator(predictor.probabilities(images, ids))
+
+    return replace(predictor, row=row, probabilities=probabilities, calibrator=calibrator)
+
+
+def plain_predictors(experiment: Experiment) -> Iterator[Predictor]:
+    """Baseline, Monte-Carlo dropout, ensemble and students of an experiment."""
     config = experiment.config
     evaluation = config.evaluation
     sample = partial(_monte_carlo, evaluation)
@@ -115,6 +148,8 @@ def evaluate(experiment: Experiment) -> None:
             twin = confidences.get(twin)
             record, probabilities = _measured(experiment, predictor, name, outliers, twin, inputs)
             write_run(place, record, probabilities, images_of(probabilities, test, config.evaluation, twin))
+            if predictor.calibrator is not None:
+                save(predictor.calibrator, place / CALIBRATOR)
         confidences.setdefault(predictor.row, probabilities.amax(1))
         records[name], written = record.row, [*written, place]
     forget_other_runs(folder, written)

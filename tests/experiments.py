@@ -23,7 +23,7 @@ TINY = {
         "distilled": {"model": SMALL, "training": SCHEDULE, "method": "dropout_distillation"},
         "KD": {"model": {"name": "digits", "width": 0.25}, "training": SCHEDULE, "method": "kd"},
     },
-    "evaluation": {"mc_samples": [3], "mc_students": 2, "repetitions": 2},
+    "evaluation": {"mc_samples": [3], "mc_students": 2, "repetitions": 2, "calibrators": []},
 }
 
 

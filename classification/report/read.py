@@ -19,14 +19,14 @@ from uncertainty_core.report.sections import Rows
 
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
-from ..records import PREDICTIONS, run_folder, settings_of
+from ..records import PREDICTIONS, calibrated_row, run_folder, settings_of
 
 # "train" and "test" -> accuracy after each epoch
 Curves = Mapping[str, Sequence[float]]
 
 
 def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
-    """(row, seed) of all that `evaluate` measures, in the same order."""
+    """(row, seed) of all that `evaluate` measures without calibrators, in the same order."""
     evaluation, seeds = config.evaluation, config.teacher.seeds
     yield "baseline", seeds[0]
     yield from ((f"MC-{m}", seed) for m in evaluation.mc_samples for seed in range(evaluation.repetitions))
@@ -39,6 +39,13 @@ def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
                 yield f"MC-{evaluation.mc_students} {student}", seed
 
 
+def _rows(config: Config) -> Iterator[tuple[str, int, bool]]:
+    """(row, seed, whether it is another one with a calibrator) of all that `evaluate` may have measured."""
+    for row, seed in expected_rows(config):
+        yield row, seed, False
+        yield from ((calibrated_row(row, method), seed, True) for method in config.evaluation.calibrators)
+
+
 def evaluated(config: Config) -> Rows:
     """What `evaluate` wrote for this configuration; what it left behind for others is passed over.
 
@@ -46,9 +53,11 @@ def evaluated(config: Config) -> Rows:
     """
     sha256 = cache(network_sha256)
     rows: dict[str, list[Run]] = {}
-    for row, seed in expected_rows(config):
+    for row, seed, is_calibrated in _rows(config):
         folder = run_folder(config.folder, row, seed)
         if not (folder / FILE).exists():
+            if is_calibrated:  # there were no validation images, or it takes several passes
+                continue
             raise CheckpointError(
                 f"{config.folder / 'runs'} holds nothing about {row}, seed {seed}: run evaluate first"
             )

@@ -107,7 +107,7 @@ def test_finished_evaluations_are_not_repeated(copied):
     assert "measured before: 9 of 10\n" in done.out
     after = tree(runs)
     assert {name for name in after if name not in before} == {
-        f"MC-4/seed-0/{file}" for file in ("probabilities.safetensors", "run.json")
+        f"MC-4/seed-0/{file}" for file in ("images.npz", "probabilities.safetensors", "run.json")
     }
     assert all(after[name] == before[name] for name in after if name in before)
     # other settings, and predictions that are damaged, are measured

@@ -18,6 +18,7 @@ from classification.records import PREDICTIONS
 from uncertainty_core import derive_seed, state_dict_sha256
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.recalibration import fit_class_temperature, load
 from uncertainty_core.report.run_record import FILE, RunRecord
 from uncertainty_core.sampling import mc_dropout
 
@@ -279,8 +280,25 @@ def other_images(finished, tmp_path_factory):
     config = write_config(folder, teacher=teacher, students={"KD": TINY["students"]["KD"]}, evaluation=evaluation)
     assert command("evaluate", "--config", config).code == 0
     records = {row: record for (row, _), record in records_in(folder / "out/tiny").items()}
-    assert records.keys() == {"baseline", "MC-2", "KD"}
+    assert records.keys() == {"baseline", "baseline + temperature", "MC-2", "KD", "KD + temperature"}
+    for row in ("baseline", "KD"):
+        calibrator = load(folder / "out/tiny/runs" / f"{row} + temperature" / "seed-0" / "calibrator.json")
+        plain, after = (probabilities_of(folder, name, 0) for name in (row, f"{row} + temperature"))
+        torch.testing.assert_close(after, calibrator(plain))
     return records
+
+
+def test_calibrators_are_fitted_to_the_validation_images(other_images, experiment):
+    held_out = experiment.validation_set
+    with torch.no_grad():
+        logits = experiment.teacher(to_float(held_out.images, *experiment.statistics))
+    temperature = fit_class_temperature(logits.softmax(1), held_out.labels)
+    with torch.no_grad():
+        test = experiment.teacher(to_float(experiment.test_set.images, *experiment.statistics))
+    expected = torch.nn.functional.cross_entropy(temperature.on_logits(test), experiment.test_set.labels).item()
+    record = other_images["baseline + temperature"]
+    assert record.metrics["nll_true"] == pytest.approx(expected, rel=1e-5)
+    assert record.metrics["accuracy"] == other_images["baseline"].metrics["accuracy"]
 
 
 def test_outliers_of_the_same_images_cannot_be_told_apart(other_images):

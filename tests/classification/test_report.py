@@ -19,7 +19,7 @@ from torch import nn
 from classification.checkpoint import CheckpointError
 from classification.config import Config, Data, Evaluation, Model, Run, load_config
 from classification.data import ImageSet
-from classification.evaluate import predictors
+from classification.evaluate import plain_predictors
 from classification.experiment import Experiment
 from classification.methods import DDN, KD, DropoutDistillation, Standard
 from classification.records import PREDICTIONS, images_of, run_folder, run_record, write_run
@@ -578,7 +578,7 @@ def test_rows_are_those_that_evaluate_measures(teacher_seeds):
     evaluation = Evaluation(mc_samples=(10, 2), repetitions=2, mc_students=3)
     config = dataclasses.replace(ON_DISK, teacher=Run(seeds=teacher_seeds), evaluation=evaluation)
     experiment = SimpleNamespace(config=config, teacher=nn.Identity(), trained=lambda *_: nn.Identity())
-    assert list(expected_rows(config)) == [(found.row, found.seed) for found in predictors(experiment)]
+    assert list(expected_rows(config)) == [(found.row, found.seed) for found in plain_predictors(experiment)]
 
 
 def test_leftovers_of_other_settings_are_passed_over(tmp_path):

@@ -85,6 +85,7 @@ def fit_class_wise(
     score, target = check_fit(score, target)
     check_same_shape("score", score, "category", category)
     check_labels("category", category, len(class_names))
+    category = category.cpu()
     counts = torch.bincount(category, minlength=len(class_names)).tolist()
     if pooled is None and min(counts) < n_min:
         pooled = fit(score, target)

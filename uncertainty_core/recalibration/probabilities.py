@@ -169,13 +169,13 @@ class IsotonicClasses(ProbabilityCalibrator):
 
 
 def _check_fit(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log probabilities (N, C) in float64, and int64 labels (N,)."""
+    """Log probabilities (N, C) in float64 and int64 labels (N,), on the processor."""
     if probabilities.dim() != 2:
         raise ValueError(f"probabilities must have shape (N, C), got {tuple(probabilities.shape)}; see PixelSample")
     check_predictions(probabilities, labels)
     if not len(labels):
         raise ValueError("probabilities is empty: there are no samples to fit a calibrator to")
-    return probabilities.detach().double().clamp(min=LEAST).log(), labels.long()
+    return probabilities.detach().double().cpu().clamp(min=LEAST).log(), labels.long().cpu()
 
 
 def fit_class_temperature(probabilities: Tensor, labels: Tensor) -> ClassTemperature:

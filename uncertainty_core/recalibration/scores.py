@@ -46,7 +46,7 @@ Fit = Callable[[Tensor, Tensor], ScoreCalibrator]
 
 
 def check_fit(score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (N,) in float64; raises ValueError where they are none, or outside of [0, 1]."""
+    """Both (N,) in float64 on the processor; raises ValueError where they are none, or outside of [0, 1]."""
     if score.dim() != 1:
         raise ValueError(f"score must have shape (N,), got {tuple(score.shape)}")
     check_same_shape("score", score, "target", target)
@@ -55,7 +55,7 @@ def check_fit(score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     check_unit_interval("score", score)
     target = target.double()
     check_unit_interval("target", target)
-    return score.detach().double(), target.detach()
+    return score.detach().double().cpu(), target.detach().cpu()
 
 
 def check_finite(kind: str, **numbers: float) -> None:
