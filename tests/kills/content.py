@@ -14,7 +14,10 @@ import torch
 # Logs tell of all lives of a run that was killed: text, curves of TensorBoard, and what mmengine keeps of each start.
 LOGS = re.compile(r"(^|/)(out\.txt|err\.txt|log\.txt|metrics\.json|events\.out\.[^/]*|\d{8}_\d{6}/.*)$")
 # When and for how long, in tables, records and what mmengine keeps of its log, whose name holds a time, too.
-TIMES = re.compile(r"(^|/)(seconds|time|data_time|iter_time|eta_seconds|eta|experiment_name)$")
+# "weights" are checksums of checkpoint files, which hold times.
+TIMES = re.compile(r"(^|/)(seconds|time|data_time|iter_time|eta_seconds|eta|experiment_name|weights)$")
+# A config of mmengine, beside the checkpoints and in each of them, tells where the last start went on.
+RESUMED = re.compile(r"^(resume|load_from) = .*$", re.MULTILINE)
 # Cells of a page with one decimal, as its seconds are; metrics are compared in the records, too.
 SECONDS = re.compile(r"(?<=<td>)\d[\d,]*\.\d(?=<)")
 
@@ -39,6 +42,8 @@ def _held(path: Path) -> Any:
     if path.suffix == ".csv":
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
     if path.suffix == ".html":
         return SECONDS.sub("", path.read_text(encoding="utf-8"))
     return path.read_bytes()
@@ -70,6 +75,8 @@ def _parts(value: Any) -> Iterator[bytes]:
             yield from _parts(item)
     elif isinstance(value, bytes):
         yield value
+    elif isinstance(value, str):
+        yield RESUMED.sub("", value).encode()
     elif hasattr(value, "__dict__") and not callable(value):
         yield type(value).__name__.encode()
         yield from _parts(vars(value))
