@@ -29,14 +29,15 @@ def write(folder, weight=1.0, seconds=1.0, accuracy=0.5, cell="0.53"):
     (folder / "log.csv").write_text(f"epoch,accuracy,seconds\n1,{accuracy},{seconds}\n")
     (folder / "report.html").write_text(f"<td>{seconds:.1f}</td><td>{cell}</td>")
     (folder / "log.txt").write_text(str(seconds))
+    (folder / "member.py").write_text(f"lr = {accuracy}\nresume = {seconds > 2}\n")
     return contents(folder)
 
 
 def test_times_do_not_count_and_all_else_does(tmp_path):
     first = write(tmp_path / "first")
-    assert first.keys() == {"iter_3.pth", "run.json", "log.csv", "report.html"}
+    assert first.keys() == {"iter_3.pth", "run.json", "log.csv", "report.html", "member.py"}
     assert differences(first, write(tmp_path / "slower", seconds=2.5)) == []
     assert differences(first, write(tmp_path / "other", weight=1.0000001)) == ["iter_3.pth"]
-    assert differences(first, write(tmp_path / "worse", accuracy=0.25)) == ["log.csv", "run.json"]
+    assert differences(first, write(tmp_path / "worse", accuracy=0.25)) == ["log.csv", "member.py", "run.json"]
     assert differences(first, write(tmp_path / "cell", cell="0.54")) == ["report.html"]
     assert differences(first, {}) == sorted(first)
