@@ -107,7 +107,7 @@ def check_draw(truth, found, drawn):
 
 def distinct_scores(found):
     """Ties among copies are in another order than those among images, and precision depends on it."""
-    return [entry | {"score": entry["score"] * (1 - 1e-9 * k)} for k, entry in enumerate(found)]
+    return [entry | {"score": max(entry["score"], 1e-6) * (1 - 1e-9 * k)} for k, entry in enumerate(found)]
 
 
 @pytest.mark.filterwarnings("ignore:.* is NaN")
