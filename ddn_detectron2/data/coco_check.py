@@ -82,8 +82,8 @@ def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path)
             width, height = picture.size
             if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
                 width, height = height, width
-    except OSError as error:
-        raise DatasetError(f"{path} is not an image that can be read: {error}") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for files that are damaged or huge
+        raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
     declared = image.get("width", width), image.get("height", height)
     if declared != (width, height):
         raise DatasetError(

@@ -156,7 +156,7 @@ def test_what_would_fail_later_is_found_before_the_training(command, options, se
 
 def compare_baseline(rank, config, folder):
     """The AP of each row that this rank has."""
-    torch.manual_seed(0)  # both ranks build the same weights
+    register_scenes()  # here, where no later test sees it
     cfg = with_settings(read_config(str(config)), MODEL__WEIGHTS=str(folder / "weights.pth"), SEED=0)
     if rank == 0:
         torch.save({"model": build_network(cfg).state_dict()}, cfg.MODEL.WEIGHTS)
@@ -169,7 +169,6 @@ def test_several_processes_have_the_same_rows(tmp_path, monkeypatch):
     write_scenes(tmp_path / "sets" / "scenes", "test", num_images=3, progress=False)
     monkeypatch.setattr("ddn_detectron2.data.scenes.NUM_IMAGES", {"test": 3})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
-    register_scenes()
     config = write_small_config(tmp_path, "ddn", "scenes_test", "scenes_test")
     (tmp_path / "meet").mkdir()
     first, second = in_two_ranks(compare_baseline, tmp_path / "meet", config, tmp_path)
