@@ -14,6 +14,7 @@ SETTINGS = (
 )
 OTHERS_OF_THE_NAME = {
     "ddof": {"streaming/moments.py", "sampling/mc_dropout.py"},  # numpy's default; members of an ensemble are a sample
+    "iou_threshold": {"recalibration/operating_points.py"},  # any overlap, where the target is the IoU itself
     "num_bins": {"metrics/selective.py"},  # levels of an uncertainty
     "score_threshold": {"evaluation/visualizer.py"},  # what is drawn
     "width": {"data/streets.py"},  # of a picture
