@@ -4,7 +4,6 @@ An unknown key, a value of the wrong type or an unknown choice is a ConfigError 
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import yaml
 
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli.configs import CONFIGS, read_yaml
-from uncertainty_core.errors import UserError
+from uncertainty_core.errors import UserError, did_you_mean
 from uncertainty_core.report.paper_rows import PaperRow, paper_table
 
 from .methods import METHODS, Method, Precision, Standard
@@ -196,7 +195,7 @@ def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base_path.resolve() in heirs:
         raise ConfigError(f"{path} is a base of itself, through base: {base}")
     inherited = _read(base_path, heirs)
-    inherited.pop("name", None)  # an experiment is called as its own file is, unless that says otherwise
+    inherited.pop("name", None)  # an experiment has the name of its own file, unless that sets another
     return _merged(inherited, content)
 
 
@@ -298,5 +297,4 @@ def _expect(condition: bool, where: str, what: str, value: Any) -> None:
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
     """A clause that offers the nearest known word, or all of them."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+    return did_you_mean(word, known, otherwise=f"; known are {', '.join(known)}")

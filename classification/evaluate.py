@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncertainty_core import CalibrationMetric, CalibrationResult, aupr, aurc, auroc, fpr_at_tpr, mupe, ranking
+from uncertainty_core import CalibrationMetric, CalibrationResult, aurc, mupe, ranking
 from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.cli import echo
+from uncertainty_core.functional.selective import detection_areas
+from uncertainty_core.intervals.findings import calibrated_name
 from uncertainty_core.recalibration import PROBABILITY_METHODS, ProbabilityCalibrator, save
+from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.run_record import RunRecord
 from uncertainty_core.sampling import ensemble
@@ -27,8 +30,6 @@ from .data import ImageSet, adapt
 from .engine import predict
 from .experiment import Experiment, on_device
 from .records import (
-    CALIBRATOR,
-    calibrated_row,
     forget_other_runs,
     images_of,
     measured_before,
@@ -68,7 +69,7 @@ def predictors(experiment: Experiment) -> Iterator[Predictor]:
 
 def calibrated(experiment: Experiment, predictor: Predictor, method: str) -> Predictor:
     """The predictor with a calibrator that is fitted to the validation images."""
-    held_out, row = experiment.validation_set, calibrated_row(predictor.row, method)
+    held_out, row = experiment.validation_set, calibrated_name(predictor.row, method)
     calibrator = PROBABILITY_METHODS[method](_predict(experiment, predictor, held_out, row), held_out.labels)
 
     def probabilities(images: Tensor, ids: list[int | str]) -> Tensor:
@@ -238,25 +239,15 @@ def error_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """How well 1 - confidence foretells errors, exactly: risk, aurc, error_auroc, error_aupr, error_fpr95."""
     confidence, prediction = probabilities.max(1)
     errors = ranking(1 - confidence, prediction != labels)
-    return {
-        "risk": (prediction != labels).double().mean().item(),
-        "aurc": aurc(errors).item(),
-        "error_auroc": auroc(errors).item(),
-        "error_aupr": aupr(errors).item(),
-        "error_fpr95": fpr_at_tpr(errors).item(),
-    }
+    metrics = {"risk": (prediction != labels).double().mean(), "aurc": aurc(errors)}
+    return {name: value.item() for name, value in (metrics | detection_areas(errors, "error_")).items()}
 
 
 def outlier_metrics(inside: Tensor, outside: Tensor) -> dict[str, float]:
     """How well 1 - confidence tells images of other things, whose probabilities are `outside`: auroc, aupr, fpr95."""
     uncertainty = 1 - torch.cat((inside.amax(1), outside.amax(1)))
     is_outside = torch.arange(len(uncertainty), device=uncertainty.device) >= len(inside)
-    outliers = ranking(uncertainty, is_outside)
-    return {
-        "auroc": auroc(outliers).item(),
-        "aupr": aupr(outliers).item(),
-        "fpr95": fpr_at_tpr(outliers).item(),
-    }
+    return {name: value.item() for name, value in detection_areas(ranking(uncertainty, is_outside)).items()}
 
 
 def _outliers(experiment: Experiment, name: str) -> ImageSet:

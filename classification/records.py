@@ -31,7 +31,6 @@ from .config import Config, Evaluation
 from .data import ImageSet
 
 PREDICTIONS = "probabilities.safetensors"
-CALIBRATOR = "calibrator.json"
 CHOOSE_ROWS = {
     "mc_samples",
     "mc_students",
@@ -43,11 +42,6 @@ CHOOSE_ROWS = {
 def run_folder(folder: Path, row: str, seed: int) -> Path:
     """Where a row is, under the experiment's `folder`."""
     return folder / "runs" / row / f"seed-{seed}"
-
-
-def calibrated_row(row: str, method: str) -> str:
-    """What a row is called with a calibrator."""
-    return f"{row} + {method}"
 
 
 def write_run(folder: Path, record: RunRecord, probabilities: Tensor, images: ClassifiedImages) -> None:

@@ -82,10 +82,11 @@ def add_ddn_config(cfg: CfgNode) -> None:
     )
 
 
+# Keys that say where and how a program runs.
+OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
 NEVER_DECISIVE = (
-    # where and how a program runs
-    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE"),
+    *OF_A_PROGRAM,
     # files, whose content counts
     *("MODEL.WEIGHTS", "MODEL.DDN.TEACHER", "MODEL.DDN.TARGETS.STORE"),
     # evaluation

@@ -23,6 +23,7 @@ from uncertainty_core import derive_seed
 
 init_default_scope("mmseg")
 
+ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 4
 HEIGHT, WIDTH = 56, 64  # no smaller than LR-ASPP's fixed pooling
 NORM = {"type": "BN", "requires_grad": True}
@@ -281,3 +282,30 @@ def write_members(folder, count=3, name="FCN", classes=tuple("abcd"), **options)
         Path(paths[-1]).parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(content, paths[-1])
     return paths
+
+
+def write_small_streets(path, name):
+    """A config as configs/dudes/quick/`name`, trained on crops of 32 x 32; run it with `small_street_options`."""
+    path.write_text(
+        f"_base_ = {str(ROOT / f'configs/dudes/quick/{name}.py')!r}\n"
+        "train_pipeline = _base_.train_pipeline\n"
+        "for transform in train_pipeline:\n"
+        "    if transform['type'] == 'RandomResize':\n"
+        "        transform['scale'] = (64, 32)\n"
+        "    if transform['type'] == 'RandomCrop':\n"
+        "        transform['crop_size'] = (32, 32)\n"
+        "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
+    )
+
+
+def small_street_options(iterations):
+    """Values for --cfg-options: three streets of each split, a checkpoint after each iteration, no validation."""
+    return (
+        f"train_cfg.max_iters={iterations}",
+        f"train_cfg.val_begin={iterations + 1}",  # never
+        "default_hooks.checkpoint.interval=1",
+        "model.data_preprocessor.size=(32,32)",
+        *(f"{split}_dataloader.dataset.num_images=3" for split in ("train", "val", "test")),
+        *(f"{split}_dataloader.dataset.size=(64,32)" for split in ("train", "val", "test")),
+        "log_level=ERROR",
+    )

@@ -9,7 +9,6 @@ From a checkout, `python tools/train_net.py` is the same as `distilled-uncertain
 
 import argparse
 import ast
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from uncertainty_core import __version__
 from uncertainty_core.cli.configs import CONFIGS
+from uncertainty_core.errors import did_you_mean
 
 PROGRAM = "distilled-uncertainty"
 
@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     parser = build_parser(modules)
     if argv and not argv[0].startswith("-"):
-        near = difflib.get_close_matches(argv[0], modules, n=1)
-        parser.error(f"there is no command {argv[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        parser.error(f"there is no command {argv[0]!r}{did_you_mean(argv[0], modules)}")
     parser.parse_args(argv or ["--help"])
 
 

@@ -93,7 +93,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         if baseline is not None and any(key.startswith("SOLVER.") for key in args.opts[::2]):
             echo(f"SOLVER.* options are for the students: the baseline is trained as {args.baseline_config} has it")
     comm.synchronize()
-    calibrators = recipes(args.calibrators) if args.fit_on is not None else []
+    calibrators = args.calibrators if args.fit_on is not None else []
     steps = Steps(pipeline.num_steps(configs, bool(args.baseline_config), len(calibrators)))
     step = steps if comm.is_main_process() else silent
     origin = None
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_at_least(parser, args, 1, "pictures")
     with program(args):
-        recipes(args.calibrators)
+        args.calibrators = recipes(args.calibrators)
         more = [args.baseline_config] if args.baseline_config else []
         check_detector_arguments(args, *more, *args.also)
         from ddn_detectron2.cli import launch

@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.cli import add_common_flags, echo, log_to, program
+from uncertainty_core.cli import add_common_flags, check_at_least, echo, log_to, program
 from uncertainty_core.cli.console import echo_error
-from uncertainty_core.cli.program import check_at_least
 from uncertainty_core.detection import Settings
 from uncertainty_core.detection.settings import PROTOCOLS
 from uncertainty_core.errors import UserError

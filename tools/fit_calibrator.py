@@ -20,7 +20,7 @@ from uncertainty_core.cli.console import echo_error
 from uncertainty_core.detection import Settings
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.files import write_text
-from uncertainty_core.recalibration.recipes import METHODS, N_MIN, Recipe
+from uncertainty_core.recalibration.recipes import FILE, METHODS, N_MIN, Recipe
 
 FEW_HITS = 50
 
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrator",
         type=Path,
-        default=Path("calibrator.json"),
+        default=Path(FILE),
         metavar="FILE",
         help="where to write it (default: %(default)s)",
     )

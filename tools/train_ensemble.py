@@ -10,11 +10,11 @@ on: start it again after a crash, or with more members.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from uncertainty_core.cli import Steps, check_at_least, program
 from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
 from uncertainty_core.io.claims import check_claims
+from uncertainty_core.io.room import check_room
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,14 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         from dudes_mmseg.cli import build_config
         from dudes_mmseg.engine.claims import WAY_OUT
         from dudes_mmseg.engine.members import member_claims, train_members, train_members_on
-        from dudes_mmseg.engine.rehearsal import check_disk, rehearse
+        from dudes_mmseg.engine.rehearsal import rehearse
         from dudes_mmseg.engine.training import use_mixed_precision
 
         cfg = build_config(args)
         if args.amp:
             use_mixed_precision(cfg)
         numbers = range(args.members) if args.only is None else args.only
-        check_disk(Path(cfg.work_dir), len(numbers) * rehearse(cfg).checkpoint)
+        check_room(cfg.work_dir, len(numbers) * rehearse(cfg).checkpoint, written="*")
         check_claims(member_claims(cfg, numbers), WAY_OUT, args.overwrite)
         if args.gpus and args.only is None:
             others = [word for word in argv if word != "--overwrite"]  # done by now

@@ -3,19 +3,18 @@
 Shapes: N images, C classes, H rows, W columns.
 """
 
-import difflib
 import importlib
 import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from uncertainty_core.errors import did_you_mean
 from uncertainty_core.targets import file_sha256
 
 
@@ -37,7 +36,7 @@ def own_class(path: str) -> type[nn.Module]:
     if not _is_network(found):
         networks = [key for key, value in vars(module).items() if _is_network(value)]
         fault = "is not there" if found is None else "is no class of torch.nn.Module"
-        raise ValueError(f"model {path!r}: in {_file(module)} {name} {fault}{_nearest(name, networks)}")
+        raise ValueError(f"model {path!r}: in {_file(module)} {name} {fault}{did_you_mean(name, networks)}")
     return found
 
 
@@ -53,10 +52,10 @@ def build_own(path: str, arguments: dict[str, Any]) -> nn.Module:
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         arguments = {key: value for key, value in arguments.items() if key != "in_channels" or key in known}
         for key in arguments.keys() - known.keys():
-            raise ValueError(f"model {path!r} takes no {key}{_nearest(key, known)}")
+            raise ValueError(f"model {path!r} takes no {key}{did_you_mean(key, known)}")
     try:
         return kind(**arguments)
-    except Exception as error:  # whatever somebody else's class raises
+    except Exception as error:  # any that somebody else's class raises
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise ValueError(f"model {path!r} cannot be built with {given}: {_reason(error)}") from None
 
@@ -93,8 +92,8 @@ def _import(name: str) -> ModuleType:
         places = sys.modules[parent].__path__ if hasattr(sys.modules.get(parent), "__path__") else [os.getcwd()]
         beside = [module.name for module in pkgutil.iter_modules(places)]
         where = parent or f"the current folder {os.getcwd()}, and is not installed"
-        raise ValueError(f"there is no module {missing} in {where}{_nearest(missing, beside)}") from None
-    except Exception as error:  # whatever runs when somebody else's file is imported
+        raise ValueError(f"there is no module {missing} in {where}{did_you_mean(missing, beside)}") from None
+    except Exception as error:  # any that somebody else's file raises
         raise ValueError(f"module {name} cannot be imported: {_reason(error)}") from None
 
 
@@ -104,11 +103,6 @@ def _is_network(value: object) -> bool:
 
 def _file(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or module.__name__
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _reason(error: Exception) -> str:

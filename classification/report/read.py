@@ -13,13 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from uncertainty_core.intervals.findings import calibrated_name
 from uncertainty_core.report.find import Run
 from uncertainty_core.report.run_record import FILE, RunRecord
 from uncertainty_core.report.sections import Rows
 
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
-from ..records import PREDICTIONS, calibrated_row, run_folder, settings_of
+from ..records import PREDICTIONS, run_folder, settings_of
 
 # "train" and "test" -> accuracy after each epoch
 Curves = Mapping[str, Sequence[float]]
@@ -43,7 +44,7 @@ def _rows(config: Config) -> Iterator[tuple[str, int, bool]]:
     """(row, seed, whether it is another one with a calibrator) of all that `evaluate` may have measured."""
     for row, seed in expected_rows(config):
         yield row, seed, False
-        yield from ((calibrated_row(row, method), seed, True) for method in config.evaluation.calibrators)
+        yield from ((calibrated_name(row, method), seed, True) for method in config.evaluation.calibrators)
 
 
 def evaluated(config: Config) -> Rows:

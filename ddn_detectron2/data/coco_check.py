@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,21 @@ def check_images(json_file: str | os.PathLike, images: Sequence[dict[str, Any]],
         _check_size(json_file, image, folder / image["file_name"])
 
 
-def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path) -> None:
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The picture at `path`; DatasetError if it is damaged or huge, also where this shows inside."""
     try:
         with Image.open(path) as picture:
-            width, height = picture.size
-            if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
-                width, height = height, width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for files that are damaged or huge
+            yield picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's
         raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
+
+
+def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path) -> None:
+    with opened(path) as picture:
+        width, height = picture.size
+        if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
+            width, height = height, width
     declared = image.get("width", width), image.get("height", height)
     if declared != (width, height):
         raise DatasetError(

@@ -10,18 +10,16 @@ from detectron2.data import MetadataCatalog
 from uncertainty_core import file_sha256
 from uncertainty_core.io.claims import flatten, without
 
-from ..config import NEVER_DECISIVE
+from ..config import NEVER_DECISIVE, OF_A_PROGRAM
 
 WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
 
 # Keys, or whole sections, that do not change the weights that a training ends with.
 _HARMLESS = (*NEVER_DECISIVE, "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD")
-
-
 # The same for what an evaluation finds.
 _NOT_EVALUATED = (
-    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE", "MODEL.WEIGHTS", "SOLVER", "SEED"),
-    *("DATALOADER", "DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD"),
+    *(*OF_A_PROGRAM, "MODEL.WEIGHTS", "SOLVER", "SEED", "DATALOADER"),
+    *("DATASETS.TRAIN", "DATASETS.PROPOSAL_FILES_TRAIN", "TEST.EXPECTED_RESULTS", "TEST.EVAL_PERIOD"),
 )
 
 

@@ -35,11 +35,13 @@ from uncertainty_core.detection import (
     read_ground_truth,
 )
 from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
+from uncertainty_core.intervals.findings import calibrated_name
 from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.recalibration import Recipe, apply_to_results, fit_to_detections, save
+from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 from uncertainty_core.report.detectors import images_of
 from uncertainty_core.report.find import find_runs, predictor_order
 from uncertainty_core.report.markdown import brief_table
@@ -55,8 +57,6 @@ from .rehearsal import rehearse
 from .trainer import DDNTrainer, build_network, build_with_teacher, load_weights, training_dicts
 
 Step = Callable[[str], None]
-
-CALIBRATOR = "calibrator.json"
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def compare(
         held_out, fit_folder = with_settings(detector, DATASETS__TEST=(fit_on,)), output / "fit" / name
         fitted_to = calibration_at(measured_once(held_out, path, name, None, fit_folder, step)).metrics["n"]
         for recipe in calibrators:
-            row = f"{name} + {recipe.name}"
+            row = calibrated_name(name, recipe.name)
             step(f"{row}: fitted to n = {fitted_to:.0f} detections of {fit_on}")
             start = time.perf_counter()
             files = folder / RESULTS, fit_on, fit_folder / RESULTS

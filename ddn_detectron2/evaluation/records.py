@@ -24,13 +24,10 @@ def run_record(
     """The record of one detector.
 
     Args:
-        name: of the predictor.
-        passes: of the box head for one image.
-        evaluation: of its detections.
+        name, passes, evaluation, pictures: as `detectors.run_record`.
         dataset: what was predicted, by its name in Detectron2's catalogue.
         seed: of the training.
         seconds: that the evaluation took.
-        pictures: of its detections.
     """
     data = Data(dataset, file_sha256(json_file(dataset))[:16], len(evaluation.ground_truth.image_ids))
     provenance = Provenance.of_this_process(seed, data, seconds, detectron2=detectron2.__version__)

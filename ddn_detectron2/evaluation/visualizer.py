@@ -20,7 +20,7 @@ from uncertainty_core.detection.coco_format import Detections, GroundTruth, read
 from uncertainty_core.detection.matching import box_iou
 from uncertainty_core.io.files import write_png
 
-from ..data import DatasetError, check_images
+from ..data.coco_check import check_images, opened
 
 PANEL = 420  # pixels of the longer side of an image as it is drawn
 LINE = 20  # pixels from one line of text to the next
@@ -218,11 +218,8 @@ def contact_sheet(strips: Sequence[Image.Image], columns: int = 2) -> Image.Imag
 
 
 def _read_image(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for files that are damaged or huge
-        raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
+    with opened(path) as picture:
+        return picture.convert("RGB")
 
 
 def draw_changes(

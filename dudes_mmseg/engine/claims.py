@@ -18,12 +18,16 @@ WAY_OUT = "choose another --work-dir, or start over with --overwrite"
 # Keys, or whole sections, of a config that say where and how a program runs.
 _OF_A_PROGRAM = (
     *("work_dir", "launcher", "resume", "env_cfg", "log_level", "log_processor", "visualizer", "vis_backends"),
+    *(
+        f"{split}_dataloader.{key}"
+        for split in ("train", "test")
+        for key in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+    ),
 )
 # What does not change the weights that a training ends with.
 _HARMLESS = (
     *_OF_A_PROGRAM,
     *(f"default_hooks.{hook}" for hook in ("checkpoint", "logger", "runtime_info", "timer", "visualization")),
-    *(f"train_dataloader.{key}" for key in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
     # evaluation
     *(f"{split}_{part}" for split in ("val", "test") for part in ("cfg", "dataloader", "evaluator", "pipeline")),
     *("tta_model", "tta_pipeline", "train_cfg.val_begin", "train_cfg.val_interval"),
@@ -33,7 +37,6 @@ _OF_A_TRAINING = (
     *_OF_A_PROGRAM,
     *("default_hooks", "load_from", "model.checkpoints", "optim_wrapper", "param_scheduler", "randomness"),
     *(f"{split}_{part}" for split in ("train", "val") for part in ("cfg", "dataloader", "evaluator", "pipeline")),
-    *(f"test_dataloader.{key}" for key in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
 )
 
 

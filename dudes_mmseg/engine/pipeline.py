@@ -21,8 +21,9 @@ from mmengine.dist import is_main_process
 
 from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.cli import echo
-from uncertainty_core.io.claims import ClaimError, check_claim, check_claims, claim
+from uncertainty_core.io.claims import check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
+from uncertainty_core.io.room import check_room
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
 from uncertainty_core.report.markdown import brief_table, markdown_table
@@ -33,7 +34,7 @@ from ..targets.generate import generate_targets
 from .claims import WAY_OUT, evaluation_settings, training_settings
 from .evaluation import evaluate, with_rival
 from .members import member_claims, train_members
-from .rehearsal import check_disk, rehearse
+from .rehearsal import rehearse
 from .training import train_once
 
 
@@ -88,7 +89,7 @@ def _check(member: Config, students: Mapping[str, Config], num_members: int, out
         needs = rehearse(with_store(student, store_of(student, output)))
         needed += needs.checkpoint
         stores[store_of(student, output)] = needs.targets
-    check_disk(output, needed + sum(stores.values()))
+    check_room(output, needed + sum(stores.values()), written="*")
     claims = member_claims(in_folder(member, output / "members"), range(num_members))
     for name, student in students.items():
         claims[store_of(student, output)] = _store_settings(member, num_members, student)
@@ -169,7 +170,7 @@ def compare(
 def _measure(cfg: Config, checkpoint: str | None, step: Callable[[str], None], overwrite: bool) -> None:
     """`evaluate`, unless its folder holds the same evaluation; the folder's claim is written when it is finished."""
     folder, settings = Path(cfg.work_dir), evaluation_settings(cfg, checkpoint)
-    if not overwrite and _is_measured(folder, settings):
+    if not overwrite and holds(folder, settings) and (folder / "run.json").is_file():
         step(f"{folder.name}: measured before")
         return
     shutil.rmtree(folder, ignore_errors=True)
@@ -177,14 +178,6 @@ def _measure(cfg: Config, checkpoint: str | None, step: Callable[[str], None], o
     evaluate(cfg, checkpoint)
     if is_main_process():
         claim(folder, settings)
-
-
-def _is_measured(folder: Path, settings: Mapping[str, Any]) -> bool:
-    try:
-        check_claim(folder, settings, WAY_OUT)
-    except ClaimError:
-        return False
-    return (folder / "run.json").is_file()
 
 
 def needs_map(evaluator: Mapping[str, str]) -> bool:

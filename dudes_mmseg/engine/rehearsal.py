@@ -19,7 +19,6 @@ from mmseg.registry import HOOKS, LOOPS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
 from uncertainty_core.errors import UserError
-from uncertainty_core.io.room import check_room
 
 from ..cli import ConfigError, check_data
 from ..targets.check import base_datasets
@@ -44,7 +43,7 @@ class Needs(NamedTuple):
 def rehearse(cfg: Config) -> Needs:
     """Build what a training and a test of `cfg` need, and draw the first sample of each split.
 
-    Raises ConfigError, which names the part of the config, for whatever fails. Stored targets need not be there yet.
+    Raises ConfigError, which names the part of the config that fails. Stored targets need not be there yet.
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
     with part(cfg, "model"):
@@ -200,8 +199,3 @@ def _weights(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         if key in ("checkpoint", "load_from", "pretrained") and isinstance(value, str) and "://" not in value:
             yield prefix + key, value
         yield from _weights(value, f"{prefix}{key}.")
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """`check_room` for `needed` bytes of checkpoints and targets; what is in the folder already counts."""
-    check_room(folder, needed - sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))

@@ -1,7 +1,7 @@
 """mmengine's reading of checkpoints, so that nothing in a file is run: for `load_from`, `resume` and `init_cfg`.
 
 Importing this replaces mmengine's own reader of local files. That of mmengine 0.10.7 cannot read the checkpoints which
-it wrote itself under torch >= 2.6; later ones run whatever a file asks for when they do not know what is in it.
+it wrote itself under torch >= 2.6; later ones run any code in a file that they cannot read otherwise.
 """
 
 import os

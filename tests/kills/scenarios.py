@@ -17,8 +17,6 @@ from PIL import Image
 import classification.experiment
 from uncertainty_core.report.__main__ import main as write_report
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class Scenario(NamedTuple):
     """A row of the table: its name, the share of all kills, and what happens before and in each run."""
@@ -104,27 +102,17 @@ def _detector_targets() -> None:
 
 
 def _segmentors() -> None:
-    for file, name in (("member.py", "streets_member"), ("student.py", "streets_student")):
-        Path(file).write_text(
-            f"_base_ = {str(ROOT / f'configs/dudes/quick/{name}.py')!r}\n"
-            "train_pipeline = _base_.train_pipeline\n"
-            "for transform in train_pipeline:\n"
-            "    if transform['type'] == 'RandomResize':\n"
-            "        transform['scale'] = (64, 32)\n"
-            "    if transform['type'] == 'RandomCrop':\n"
-            "        transform['crop_size'] = (32, 32)\n"
-            "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
-        )
+    from tiny_segmentors import write_small_streets
+
+    write_small_streets(Path("member.py"), "streets_member")
+    write_small_streets(Path("student.py"), "streets_student")
 
 
 def _distill_segmentors() -> None:
-    splits = ("train", "val", "test")
-    options = ["train_cfg.max_iters=3", "train_cfg.val_begin=4", "default_hooks.checkpoint.interval=1"]
-    options += ["model.data_preprocessor.size=(32,32)", "log_level=ERROR"]
-    options += [f"{split}_dataloader.dataset.num_images=3" for split in splits]
-    options += [f"{split}_dataloader.dataset.size=(64,32)" for split in splits]
-    flags = ["--member-config", "member.py", "--members", "2", "--work-dir", "out", "--cfg-options", *options]
-    tool("distill_segmentor", "student.py", *flags)
+    from tiny_segmentors import small_street_options
+
+    flags = ["--member-config", "member.py", "--members", "2", "--work-dir", "out"]
+    tool("distill_segmentor", "student.py", *flags, "--cfg-options", *small_street_options(3))
 
 
 def _segmentor() -> None:

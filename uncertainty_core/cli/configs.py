@@ -53,10 +53,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml_text(path.read_text(encoding="utf-8")) or {}
     except yaml.constructor.ConstructorError as error:
-        said = " ".join(str(error).split())
-        if "python/" not in said:
-            raise UserError(f"{path} is not YAML: {said}") from None
-        raise CodeError(f"{path} wants to run code, which no config may unasked: {said}") from None
+        text = " ".join(str(error).split())
+        if "python/" not in text:
+            raise UserError(f"{path} is not YAML: {text}") from None
+        raise CodeError(f"{path} wants to run code, which no config may unasked: {text}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, dates and numbers that are none

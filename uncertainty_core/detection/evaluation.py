@@ -160,7 +160,7 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
     """Count what `match_images` found. Images without detections count with all they hold as missed."""
     of_area = precision_recall_by_area(ground_truth, matched)
     any_overlap, *calibration = (
-        calibration_at(ground_truth, matched, settings, k) for k in range(len(settings.all_iou_thresholds))
+        evaluate_calibration(ground_truth, matched, settings, k) for k in range(len(settings.all_iou_thresholds))
     )
     return DetectionEvaluation(
         settings=settings,
@@ -189,7 +189,7 @@ def at_equal_count(evaluations: Sequence[DetectionEvaluation], iou_threshold: fl
     indices = [evaluation.settings.all_iou_thresholds.index(iou_threshold) for evaluation in evaluations]
     most = min(e.calibration[k - 1].result.num_samples for e, k in zip(evaluations, indices, strict=True))
     return [
-        calibration_at(e.ground_truth, e.matched, e.settings, k, most)
+        evaluate_calibration(e.ground_truth, e.matched, e.settings, k, most)
         for e, k in zip(evaluations, indices, strict=True)
     ]
 
@@ -210,7 +210,7 @@ def recall_ranks(ground_truth: GroundTruth) -> tuple[int, ...]:
     return average_precision.COCO_RANKS if ground_truth.federated is None else average_precision.LVIS_RANKS
 
 
-def calibration_at(
+def evaluate_calibration(
     ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, k: int, most: int | None = None
 ) -> CalibrationAt:
     """Calibration at the threshold number `k`, of the best `most` detections by their scores before recalibration."""

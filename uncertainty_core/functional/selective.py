@@ -111,6 +111,12 @@ def fpr_at_tpr(events: Ranking, tpr: float = 0.95) -> Tensor:
     return (negatives * (found_before < tpr)).sum(-1) / negatives.sum(-1)
 
 
+def detection_areas(events: Ranking, prefix: str = "") -> dict[str, Tensor]:
+    """How well the uncertainty finds events: auroc, aupr and fpr95 by name, with `prefix` before it."""
+    metrics = {"auroc": auroc, "aupr": aupr, "fpr95": fpr_at_tpr}
+    return {prefix + name: metric(events) for name, metric in metrics.items()}
+
+
 def _positives_negatives(events: Ranking, name: str) -> tuple[Tensor, Tensor]:
     """Events and others at each level, float64 (..., T); all NaN where there are none of either."""
     positives, negatives = events.events.double(), (events.count - events.events).double()

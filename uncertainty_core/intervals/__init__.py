@@ -2,3 +2,5 @@
 
 Knows torch and numpy. Not imported by `uncertainty_core` itself.
 """
+
+FILE = "images.npz"  # beside run.json

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import Edges
 from ..functional.calibration import bin_index, fine_bins
-from ..functional.selective import Ranking, aupr, aurc, auroc, fpr_at_tpr
+from ..functional.selective import Ranking, aurc, detection_areas
 from .bins import drawn_bin_metrics
 from .cells import CellSums, drawn_sum
 from .resampling import NUM_RESAMPLES, Measure
@@ -46,12 +46,7 @@ class ClassifiedImages:
         values |= {name: drawn_sum(torch.from_numpy(score), weights) / total for name, score in self.scores.items()}
         values |= drawn_bin_metrics(self._bins, weights, self.num_bins)
         errors = Ranking(self._levels.drawn(weights), self._levels.drawn(weights, "wrong"))
-        return values | {
-            "aurc": aurc(errors),
-            "error_auroc": auroc(errors),
-            "error_aupr": aupr(errors),
-            "error_fpr95": fpr_at_tpr(errors),
-        }
+        return values | {"aurc": aurc(errors), **detection_areas(errors, "error_")}
 
     @cached_property
     def _bins(self) -> CellSums:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .resampling import NUM_RESAMPLES, Interval, image_weights, interval, seed_draws
+from .resampling import NUM_RESAMPLES, Interval, Measure, image_weights, interval, seed_draws
 from .storage import Images
 
 _BLOCK = 50  # resamples at a time, so that sums of many cells stay small
@@ -43,14 +43,26 @@ class Resampled:
         return {name: ends for name, ends in found.items() if not math.isnan(ends.low)}
 
 
-def resample(images: Images, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Resampled:
-    """Every metric of the `images`, and of as many resamples of them."""
+def resample(
+    images: Images,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+    measures: Mapping[Measure, int] | None = None,
+) -> Resampled:
+    """Metrics of the `images`, and of as many resamples of them.
+
+    Args:
+        images: what is kept of them.
+        num_resamples: R.
+        seed: of the draws.
+        measures: what gives metrics, and of how many resamples at the most; all that the images have by default.
+    """
     drawn, once = image_weights(images.ids, num_resamples, seed), torch.ones(len(images.ids), 1, dtype=torch.float64)
     values: dict[str, float] = {}
     resamples: dict[str, Tensor] = {}
     with warnings.catch_warnings():  # some resamples lack what a metric needs
         warnings.filterwarnings("ignore", ".* is NaN", RuntimeWarning)
-        for measure, most in images.measures.items():
+        for measure, most in (measures or images.measures).items():
             values |= {name: value.item() for name, value in measure(once).items()}
             blocks = [measure(weights.float()) for weights in drawn[:, :most].split(_BLOCK, dim=1)]
             resamples |= {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

@@ -14,7 +14,12 @@ _COMPARED = {
     SEGMENTATION: ("ece", "mIoU", "brier"),
 }
 BASELINE = "baseline"
-CALIBRATED = " + "  # between the names of a predictor and of its calibrator
+_CALIBRATED = " + "
+
+
+def calibrated_name(predictor: str, calibrator: str) -> str:
+    """What the row of a predictor with a calibrator is called."""
+    return predictor + _CALIBRATED + calibrator
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ def findings(task: str, rows: Mapping[str, MeasuredRow]) -> list[str]:
     """A sentence for each student with one pass: against the baseline, and against the best calibrator of that."""
     error, accuracy, calibration = _COMPARED[task]
     one_pass = {name: row.metrics for name, row in rows.items() if row.passes == 1}
-    students = [name for name in one_pass if not name.startswith(BASELINE) and CALIBRATED not in name]
+    students = [name for name in one_pass if not name.startswith(BASELINE) and _CALIBRATED not in name]
     calibrated = [
-        name for name, row in one_pass.items() if name.startswith(BASELINE + CALIBRATED) and calibration in row.values
+        name for name, row in one_pass.items() if name.startswith(BASELINE + _CALIBRATED) and calibration in row.values
     ]
     sentences = []
     for name in students:

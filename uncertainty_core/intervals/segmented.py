@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..functional.calibration import BinStatistics
-from ..functional.selective import Ranking, aupr, aurc, auroc, fpr_at_tpr
+from ..functional.selective import Ranking, aurc, detection_areas
 from ..functional.sparsification import PixelLevels, ause, sparsification
 from ..streaming.exact_sums import from_limbs
 from .bins import metrics_of_excess
@@ -127,14 +127,13 @@ class SegmentedImages:
         each = [PixelLevels(*levels) for levels in zip(right, wrong, void, strict=True)]
         curves = [sparsification(levels, self.removed) for levels in each]
         errors, outliers = (_stacked([getattr(levels, what) for levels in each]) for what in ("errors", "outliers"))
-        areas = {"auroc": auroc, "aupr": aupr, "fpr95": fpr_at_tpr}
         return {
             "mIoU": torch.stack([100 * levels.class_iou.nanmean() for levels in each]),
             "aAcc": 100 * (1 - errors.events.sum(-1) / errors.count.sum(-1)),
             "ause": torch.stack([ause(*curve, self.removed) for curve in curves]),
             "aurc": aurc(errors),
-            **{f"error_{name}": area(errors) for name, area in areas.items()},
-            **{name: area(outliers) for name, area in areas.items()},
+            **detection_areas(errors, "error_"),
+            **detection_areas(outliers),
         }
 
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from ..errors import UserError
 from ..io.files import write_atomically
+from . import FILE
 from .classified import ClassifiedImages
 from .detected import DetectedImages
 from .segmented import SegmentedImages
-
-FILE = "images.npz"
 
 Images = ClassifiedImages | DetectedImages | SegmentedImages
 _KINDS = {"classified": ClassifiedImages, "detected": DetectedImages, "segmented": SegmentedImages}

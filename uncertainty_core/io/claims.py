@@ -70,15 +70,12 @@ def check_claim(folder: str | os.PathLike, settings: Mapping[str, Any], way_out:
     if not folder.is_dir() or all(path.name in _NO_WORK for path in folder.iterdir()):
         return
     try:
-        found = read_json((folder / FILE).read_bytes())
-        known = _equal(found["format"], FORMAT) and isinstance(found["settings"], dict)
+        found = _claimed(folder)
     except FileNotFoundError:
         raise ClaimError(f"{folder} holds files of unknown settings: remove it, or choose another") from None
     except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise ClaimError(f"{folder / FILE} is damaged or of another version: {way_out}")
-    if different := list(_differences(found["settings"], _as_read(flatten(settings)))):
+        raise ClaimError(f"{folder / FILE} is damaged or of another version: {way_out}") from None
+    if different := list(_differences(found, _as_read(flatten(settings)))):
         more = f" and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
         named = "; ".join(different[:_NAMED_AT_MOST])
         raise ClaimError(f"{folder} holds the work of other settings: {named}{more}: {way_out}")
@@ -107,9 +104,17 @@ def check_claims(claims: Mapping[Path, Mapping[str, Any]], way_out: str, overwri
 def holds(folder: str | os.PathLike, settings: Mapping[str, Any]) -> bool:
     """Whether `folder` was claimed for these very settings."""
     try:
-        return json.loads((Path(folder) / FILE).read_text(encoding="utf-8"))["settings"] == _as_read(flatten(settings))
+        return _equal(_claimed(Path(folder)), _as_read(flatten(settings)))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _claimed(folder: Path) -> dict[str, Any]:
+    """The settings that `folder` was claimed for; an error of reading, or ValueError, KeyError or TypeError."""
+    found = read_json((folder / FILE).read_bytes())
+    if not (_equal(found["format"], FORMAT) and isinstance(found["settings"], dict)):
+        raise ValueError("of another version")
+    return found["settings"]
 
 
 def claim(folder: str | os.PathLike, settings: Mapping[str, Any]) -> None:

@@ -8,9 +8,17 @@ from pathlib import Path
 from ..errors import UserError
 
 
-def check_room(folder: str | os.PathLike, needed: int) -> None:
-    """Raise UserError unless `folder`, which need not exist, can take `needed` bytes more; nothing is left there."""
+def check_room(folder: str | os.PathLike, needed: int, written: str | None = None) -> None:
+    """Raise UserError unless `folder`, which need not exist, has room for `needed` bytes; nothing is left there.
+
+    Args:
+        folder: of all files.
+        needed: bytes.
+        written: pattern of files below the folder that are among them, from an earlier run.
+    """
     folder = Path(folder).absolute()
+    if written is not None:
+        needed -= sum(path.stat().st_size for path in folder.rglob(written) if path.is_file())
     place = next(path for path in (folder, *folder.parents) if path.exists())
     if not place.is_dir():
         raise UserError(f"{folder} cannot be a folder: {place} is a file")

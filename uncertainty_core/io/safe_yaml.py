@@ -1,5 +1,6 @@
 """YAML that holds data alone, has one meaning, and is not larger than it looks."""
 
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -11,9 +12,10 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML's readers take the last one or none."""
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<" and names.count(key.value) > 1:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        count = Counter(key.value for key in keys)
+        for key in keys:
+            if count[key.value] > 1:
                 raise ValueError(f"{key.value} is there twice, {str(key.start_mark).strip()}")
         return super().construct_mapping(node, deep)
 

@@ -3,6 +3,7 @@
 Shapes: N samples, C classes, Q points of a curve.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_positive_int
-from ..functional.selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
+from ..functional.selective import Ranking, aurc, detection_areas, ranking, risk_coverage
 from ..functional.sparsification import (
     NUM_LEVELS,
     NUM_RANKS,
@@ -54,8 +55,7 @@ class UncertaintyRanking(SumMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name."""
-        metrics = {"aurc": aurc, "auroc": auroc, "aupr": aupr, "fpr95": fpr_at_tpr}
-        return {name: metric(self.ranking) for name, metric in metrics.items()}
+        return {"aurc": aurc(self.ranking), **detection_areas(self.ranking)}
 
     def plot(self):
         """Figure of the risk-coverage curve."""
@@ -117,11 +117,9 @@ class PixelRanking(SumMetric):
             "miou": levels.class_iou.nanmean(),
             "ause": ause(curve, oracle, self.removed),
         }
-        detection = {"auroc": auroc, "aupr": aupr, "fpr95": fpr_at_tpr}
-        for event, events in {"error_": levels.errors, "": levels.outliers}.items():
-            defined = 0 < events.events.sum() < events.count.sum()
-            for name, metric in detection.items():
-                values[event + name] = metric(events) if defined else torch.full_like(values["ause"], torch.nan)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* needs both events and non-events", RuntimeWarning)
+            values |= detection_areas(levels.errors, "error_") | detection_areas(levels.outliers)
         return values | {"aurc": aurc(levels.errors)} | certainty(levels)._asdict()
 
     def plot(self):

@@ -1,6 +1,5 @@
 """What all calibrators have in common: what they map, and how they are written and read."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -9,7 +8,7 @@ import torch
 
 from ..errors import UserError
 from ..io.files import write_text
-from ..io.strict_json import strict_json
+from ..io.strict_json import read_json, strict_json
 
 FORMAT = 1
 
@@ -57,7 +56,7 @@ def from_json(text: str) -> Calibrator:
     from . import class_wise, log_odds, operating_points, probabilities, segments  # noqa: F401, they register
 
     try:
-        content = json.loads(text)
+        content = read_json(text)
     except ValueError as error:
         raise CalibratorError(f"not a calibrator, since it is no JSON: {error}") from None
     if not isinstance(content, dict) or "kind" not in content:

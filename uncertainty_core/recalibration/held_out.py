@@ -1,7 +1,6 @@
 """What a calibrator does to the detections of images that it was not fitted to."""
 
 from collections.abc import Hashable, Sequence
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -62,8 +61,8 @@ def _resampled(ground_truth: GroundTruth, detections: Detections, settings: Sett
     evaluation = evaluate(ground_truth, match_images(ground_truth, detections, settings), settings)
     images = DetectedImages.of(evaluation, settings.iou_thresholds[0])
     # without average precision, which no calibrator of these changes by much, and which takes long
-    calibration = SimpleNamespace(ids=images.ids, measures={images.calibration: NUM_RESAMPLES})
-    return str(evaluation.calibration[0].result.num_samples), resample(calibration)
+    found = resample(images, measures={images.calibration: NUM_RESAMPLES})
+    return str(evaluation.calibration[0].result.num_samples), found
 
 
 def _cell(column, value: float, ends: Interval, sign: str = "") -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .base import CalibratorError, register
-from .scores import ScoreCalibrator, check_finite, check_fit, check_scores
+from .scores import ScoreCalibrator, check_finite, check_fit, check_line, check_scores
 from .solvers import RIDGE, bounded_newton
 
 # Log-odds are taken of scores this far from 0 and 1 at the least; they are 36 there.
@@ -92,9 +92,7 @@ class Platt(_LogOdds):
     intercept: float = 0.0
 
     def __post_init__(self) -> None:
-        check_finite(self.kind, slope=self.slope, intercept=self.intercept)
-        if self.slope < 0:
-            raise CalibratorError(f"the slope of a calibrator of the kind 'platt' must be >= 0, got {self.slope}")
+        check_line(self.kind, self.slope, self.intercept)
 
     @property
     def coefficients(self) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..detection.calibration import lrp
 from ..detection.coco_format import Detections, GroundTruth
-from ..detection.evaluation import MatchedDetections, calibration_at, counted_boxes, match_images
+from ..detection.evaluation import MatchedDetections, counted_boxes, evaluate_calibration, match_images
 from ..detection.matching import IGNORED, TRUE_POSITIVE
 from ..detection.settings import Protocol, Settings
 from .base import CalibratorError, register
@@ -176,7 +176,7 @@ def kuzucu(
     settings = Settings((iou_threshold or 0.5,), score_threshold=0, protocol=protocol)
     matched = match_images(ground_truth, calibrated(kept, points), settings)
     at = settings.all_iou_thresholds.index(iou_threshold)
-    found = calibration_at(ground_truth, matched, settings, at)
+    found = evaluate_calibration(ground_truth, matched, settings, at)
     if protocol == "coco":
         return found.metrics
     return found.metrics | {"lrp": _fiveai_lrp(ground_truth, matched, at, iou_threshold)}

@@ -23,6 +23,7 @@ METHODS = {
     "isotonic": "segments",
     "linear": "segments",
 }
+FILE = "calibrator.json"  # of a fitted one, unless another is asked for
 N_MIN = 20  # samples from which on a class has a fit of its own
 
 _CLASS_WISE, _IOU = "class-wise-", "-iou"

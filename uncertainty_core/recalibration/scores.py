@@ -63,3 +63,10 @@ def check_finite(kind: str, **numbers: float) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int | float) or not abs(number) < float("inf"):
             raise CalibratorError(f"a calibrator of the kind {kind!r} needs a finite {name}, got {number!r}")
+
+
+def check_line(kind: str, slope: float, intercept: float) -> None:
+    """Raise CalibratorError unless both are finite, and the line does not fall."""
+    check_finite(kind, slope=slope, intercept=intercept)
+    if slope < 0:
+        raise CalibratorError(f"the slope of a calibrator of the kind {kind!r} must be >= 0, got {slope}")

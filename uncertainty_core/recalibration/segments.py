@@ -17,7 +17,7 @@ from torch import Tensor
 from ..checks import check_positive_int
 from ..functional.calibration import bin_statistics
 from .base import CalibratorError, register
-from .scores import ScoreCalibrator, check_finite, check_fit, check_scores
+from .scores import ScoreCalibrator, check_fit, check_line, check_scores
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,7 @@ class Linear(_Segments):
     intercept: float = 0.0
 
     def _check(self) -> None:
-        check_finite(self.kind, slope=self.slope, intercept=self.intercept)
-        if self.slope < 0:
-            raise CalibratorError(f"the slope of a calibrator of the kind 'linear' must be >= 0, got {self.slope}")
+        check_line(self.kind, self.slope, self.intercept)
 
     @property
     def at_bound(self) -> bool:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
+from ..intervals import FILE as IMAGES
 from ..io.files import write_text
 from ..io.records import build
 from ..io.strict_json import read_json, strict_json
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # records are read and compared where no torch is needed
     from ..functional.selective import Ranking
     from ..intervals.storage import Images
 
-FILE, IMAGES = "run.json", "images.npz"
+FILE = "run.json"
 
 
 def _floats(values: Iterable[float | str]) -> list[float]:

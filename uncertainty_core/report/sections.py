@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from ..catalog import curve_kind, in_order, metric
 from ..colours import COLOURS
 from ..errors import UserError
+from ..intervals import FILE as IMAGES
 from .charts import SPARSE, Style, curve_chart, reliability_chart
 from .find import Run
 from .markup import paragraph, picture, scroll, side_by_side
-from .run_record import IMAGES, PaperRow, RunRecord
+from .run_record import PaperRow, RunRecord
 from .tables import class_table, metric_table, sign
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 Rows = Mapping[str, Sequence[Run]]
 
 _OF_VALUES = (
-    "The best of all rows is bold on a tinted ground, the second-best underlined, whatever number of forward passes "
-    "they take."
+    "The best of all rows is bold on a tinted ground, the second-best underlined, with any number of forward passes."
 )
 _OF_INTERVALS = (
     "In brackets the 95 % interval over draws of the images. The best row with one forward pass is bold on a tinted "

@@ -13,7 +13,7 @@ SIZE = 1_000_000
 
 
 class PixelSample:
-    """Pixels drawn at random, each as likely as any other, whatever the order and the division of the images.
+    """Pixels drawn at random, each as likely as any other, the same in any order and division of the images.
 
     Each pixel draws a number from a generator that is keyed by its image; those with the lowest numbers are kept. Void
     pixels take no part.

@@ -1,4 +1,4 @@
-"""Which row is the best, and what a comparison says, from numbers that are known by hand."""
+"""Which row is the best, and what a comparison found, from numbers that are known by hand."""
 
 import torch
 

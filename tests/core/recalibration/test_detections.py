@@ -74,7 +74,7 @@ def test_targets():
 
 def test_low_scores_are_not_fitted_to():
     content, results = data_set()
-    # below the threshold a score says nothing, however wrong it is
+    # below the threshold a score does not count, however wrong it is
     results.append({"image_id": 1, "category_id": 1, "bbox": [50, 50, 9, 9], "score": 0.01})
     assert fitted(content, results).temperature == pytest.approx(2.0, abs=1e-6)
 

@@ -6,22 +6,12 @@ import pytest
 import torch
 from forked_tools import COMPUTES, KILLED, die_at_call, run, run_tool, tool
 from mmengine.runner import Runner
+from tiny_segmentors import small_street_options, write_small_streets
 
-import dudes_mmseg
 from dudes_mmseg.engine.evaluation import with_rival
 from dudes_mmseg.engine.pipeline import needs_map
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.report.run_record import RunRecord
-
-OPTIONS = (
-    "train_cfg.max_iters=2",
-    "train_cfg.val_begin=3",  # never
-    "default_hooks.checkpoint.interval=1",
-    "model.data_preprocessor.size=(32,32)",
-    *(f"{split}_dataloader.dataset.num_images=3" for split in ("train", "val", "test")),
-    *(f"{split}_dataloader.dataset.size=(64,32)" for split in ("train", "val", "test")),
-    "log_level=ERROR",
-)
 
 
 @pytest.fixture
@@ -29,22 +19,13 @@ def command(tmp_path):
     """The command line, on three tiny streets of each split."""
     config = tmp_path / "student.py"
     member = tmp_path / "member.py"
-    for path, name in ((member, "streets_member"), (config, "streets_student")):
-        base = dudes_mmseg.__file__.replace("dudes_mmseg/__init__.py", f"configs/dudes/quick/{name}.py")
-        path.write_text(
-            f"_base_ = {base!r}\n"
-            "train_pipeline = _base_.train_pipeline\n"
-            "for transform in train_pipeline:\n"
-            "    if transform['type'] == 'RandomResize':\n"
-            "        transform['scale'] = (64, 32)\n"
-            "    if transform['type'] == 'RandomCrop':\n"
-            "        transform['crop_size'] = (32, 32)\n"
-            "train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n"
-        )
+    write_small_streets(member, "streets_member")
+    write_small_streets(config, "streets_student")
     with config.open("a") as file:  # README's, which leave out the rival that is in the table all the same
         names = ("IoUMetric", "SegCalibrationMetric", "UncertaintyMetric", "SparsificationMetric")
         file.write(f"test_evaluator = {[{'type': name} for name in names]}\n")
-    return [config, "--member-config", member, "--members", 2, "--work-dir", "out", "--cfg-options", *OPTIONS]
+    flags = ["--member-config", member, "--members", 2, "--work-dir", "out"]
+    return [config, *flags, "--cfg-options", *small_street_options(2)]
 
 
 def test_compares_all_rows(command, tmp_path):

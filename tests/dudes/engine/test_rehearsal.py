@@ -6,8 +6,7 @@ from PIL import Image
 
 from dudes_mmseg.cli import ConfigError, read_config
 from dudes_mmseg.engine.pipeline import distil
-from dudes_mmseg.engine.rehearsal import check_disk, rehearse
-from uncertainty_core.errors import UserError
+from dudes_mmseg.engine.rehearsal import rehearse
 
 STREETS = tuple(
     f"{split}_dataloader.dataset.{value}"
@@ -91,11 +90,3 @@ def test_labels_that_do_not_fit(tmp_path, size, label, message):
     }
     with pytest.raises(ConfigError, match=message):
         rehearse(cfg)
-
-
-def test_a_disk_that_is_too_small(tmp_path):
-    check_disk(tmp_path / "absent", 1)
-    with pytest.raises(UserError, match=r"absent needs 1,099,511,627,776.0 MiB, and .* MiB are free"):
-        check_disk(tmp_path / "absent", 2**60)
-    (tmp_path / "written").write_bytes(bytes(10))
-    check_disk(tmp_path, 10)
