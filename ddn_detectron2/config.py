@@ -1,8 +1,11 @@
 """Every key of `cfg.MODEL.DDN`, with the symbol it has in the DDN paper (Gurau 2018), and the checks across keys."""
 
+from typing import Any
+
 from detectron2.config import CfgNode
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.claims import flatten
 from uncertainty_core.recalibration import CalibratorError, ProbabilityCalibrator, ScoreCalibrator, check_fits, load
 from uncertainty_core.recalibration.base import PROBABILITIES
 
@@ -15,7 +18,10 @@ def add_ddn_config(cfg: CfgNode) -> None:
     """Add `cfg.MODEL.DDN`: the one place of its defaults, which no constructor repeats."""
     ddn = cfg.MODEL.DDN = CfgNode()
 
-    # Weight of the distance between the student's logits and the teacher's: λ in section V, 1 in eq. 7.
+    # What is small where student and teacher agree: "logits", the squared distance of their logits (the paper); "kl",
+    # the divergence of the student's probabilities from the mean of the teacher's.
+    ddn.LOSS = "logits"
+    # Weight of that loss: λ in section V, 1 in eq. 7.
     ddn.DD_WEIGHT = 0.5
     # Weight of the cross-entropy with the ground truth: 1 in section V, λ in eq. 7.
     ddn.GT_WEIGHT = 1.0
@@ -82,6 +88,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     )
 
 
+# Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
+_YOUNGER = ("MODEL.DDN.LOSS",)
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -95,11 +103,20 @@ NEVER_DECISIVE = (
 )
 FREEZABLE = ("mask_head", "keypoint_head", "box_regression")
 _CHOICES = {
+    "LOSS": ("logits", "kl"),
     "TARGETS.SOURCE": ("online", "store"),
     "TARGETS.MATCH": ("gt_iou", "per_proposal"),
     "TARGETS.AVERAGE": ("logits", "probs"),
     "TARGETS.MISSING": ("error", "ground_truth"),
 }
+
+
+def all_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Every value of `cfg` by its whole name, as folders remember it."""
+    defaults = CfgNode({"MODEL": CfgNode()})
+    add_ddn_config(defaults)
+    younger = {key: value for key, value in flatten(defaults).items() if key in _YOUNGER}
+    return {key: value for key, value in flatten(cfg).items() if key not in younger or value != younger[key]}
 
 
 def read_calibrator(cfg: CfgNode) -> ScoreCalibrator | ProbabilityCalibrator | None:
@@ -152,9 +169,10 @@ def check_ddn_config(cfg: CfgNode) -> None:
     """Raise ConfigError where keys contradict each other or the model; the message names them and what to do."""
     ddn = cfg.MODEL.DDN
     for key, choices in _CHOICES.items():
-        section, name = key.split(".")
-        if ddn[section][name] not in choices:
-            raise ConfigError(f"MODEL.DDN.{key} must be one of {choices}, got {ddn[section][name]!r}")
+        *section, name = key.split(".")
+        value = (ddn[section[0]] if section else ddn)[name]
+        if value not in choices:
+            raise ConfigError(f"MODEL.DDN.{key} must be one of {choices}, got {value!r}")
     for part in ddn.FREEZE:
         if part not in FREEZABLE:
             raise ConfigError(f"MODEL.DDN.FREEZE must name some of {FREEZABLE}, got {part!r}")
@@ -177,6 +195,8 @@ def check_ddn_config(cfg: CfgNode) -> None:
             "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "
             "its logits without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
         )
+    if ddn.LOSS == "kl" and ddn.TARGETS.AVERAGE != "probs":
+        raise ConfigError("MODEL.DDN.LOSS 'kl' learns mean probabilities: set MODEL.DDN.TARGETS.AVERAGE to 'probs'")
     if ddn.TARGETS.SOURCE == "store":
         if not ddn.TARGETS.STORE:
             raise ConfigError("MODEL.DDN.TARGETS.STORE must name the folder that tools/generate_targets.py wrote")

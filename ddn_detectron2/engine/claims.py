@@ -8,9 +8,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from uncertainty_core import file_sha256
-from uncertainty_core.io.claims import flatten, without
+from uncertainty_core.io.claims import without
 
-from ..config import NEVER_DECISIVE, OF_A_PROGRAM
+from ..config import NEVER_DECISIVE, OF_A_PROGRAM, all_settings
 
 WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
 
@@ -30,7 +30,7 @@ def training_settings(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> 
         cfg: of the training.
         origin: what stands for the weights that it starts from, if these are still to be trained.
     """
-    return without(flatten(cfg), _HARMLESS) | files_of(cfg, origin)
+    return without(all_settings(cfg), _HARMLESS) | files_of(cfg, origin)
 
 
 def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
     files = {"weights": _content(weights), "annotations": annotations}
     if "DDN" in cfg.MODEL:
         files["calibrator"] = _content(cfg.MODEL.DDN.TEST.CALIBRATOR)
-    return without(flatten(cfg), (*_NOT_EVALUATED, "MODEL.DDN.TEST.CALIBRATOR")) | files
+    return without(all_settings(cfg), (*_NOT_EVALUATED, "MODEL.DDN.TEST.CALIBRATOR")) | files
 
 
 def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:

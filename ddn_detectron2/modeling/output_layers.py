@@ -9,20 +9,21 @@ from detectron2.layers import cat
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
-from uncertainty_core import ddn_loss
+from uncertainty_core import ddn_loss, kl_distillation
 
 from ..config import dropout_positions
 from ..teaching.target_matching import TEACHER_LOGITS
 
 
 class DDNOutputLayers(FastRCNNOutputLayers):
-    """`FastRCNNOutputLayers` whose losses include the distance to the teacher's logits (DDN eq. 7)."""
+    """`FastRCNNOutputLayers` whose losses include the distance to the teacher's logits (DDN eq. 7) or probabilities."""
 
     @configurable
     def __init__(
         self,
         input_shape,
         *,
+        loss: str,
         dd_weight: float,
         foreground_only: bool,
         dropout_rate: float,
@@ -31,13 +32,14 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         """
         Args:
             input_shape, kwargs: as `FastRCNNOutputLayers`.
+            loss: the distance, "logits" or "kl", see `MODEL.DDN.LOSS`.
             dd_weight: weight of the distance.
             foreground_only: leave out proposals that are background; needed where a target belongs to a ground-truth
                 box, since background proposals are matched with one, too, though they do not show it.
             dropout_rate: probability of dropping features; 0 for no dropout before the predictor.
         """
         super().__init__(input_shape, **kwargs)
-        self.dd_weight = dd_weight
+        self.loss, self.dd_weight = loss, dd_weight
         self.foreground_only = foreground_only
         self.dropout = nn.Dropout(dropout_rate) if dropout_rate else nn.Identity()
 
@@ -48,6 +50,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         values = super().from_config(cfg, input_shape)
         return values | {
             "loss_weight": values["loss_weight"] | {"loss_cls": ddn.GT_WEIGHT},
+            "loss": ddn.LOSS,
             "dd_weight": ddn.DD_WEIGHT,
             "foreground_only": ddn.TARGETS.MATCH == "gt_iou",
             "dropout_rate": ddn.DROPOUT.RATE if "predictor" in dropout_positions(cfg) else 0.0,
@@ -64,7 +67,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         return losses
 
     def distillation_loss(self, logits: Tensor, proposals) -> Tensor:
-        """Squared distance between `logits` (R, K + 1) and the targets of those boxes that have one: a scalar.
+        """Distance between `logits` (R, K + 1) and the targets of those boxes that have one: a scalar.
 
         `foreground_only`: over R, as Detectron2's other losses are: a box weighs the same in each image, however few
         are taught. Otherwise over the taught, who stand for all R.
@@ -82,4 +85,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             labels = cat([p.gt_classes for p in proposals])
             taught &= (labels >= 0) & (labels < self.num_classes)
             share = taught.sum() / max(len(taught), 1)
-        return share * ddn_loss(logits[taught], targets[taught].to(logits.dtype))
+        student, teacher = logits[taught], targets[taught].to(logits.dtype)
+        if self.loss == "kl":
+            return share * kl_distillation(student, teacher.softmax(1))
+        return share * ddn_loss(student, teacher)

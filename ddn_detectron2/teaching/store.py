@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from uncertainty_core import TargetStore, TargetStoreError, derive_seed, state_dict_sha256, write_targets
-from uncertainty_core.io.claims import flatten, without
+from uncertainty_core.io.claims import without
 
-from ..config import NEVER_DECISIVE, dropout_positions
+from ..config import NEVER_DECISIVE, all_settings, dropout_positions
 from .mapper import corner_boxes, not_crowd
 from .teacher import EnsembleTeacher, MCDropoutTeacher
 
@@ -25,7 +25,7 @@ _HARMLESS = (
     # the training of students
     *("SEED", "SOLVER", "DATALOADER", "MODEL.BACKBONE.FREEZE_AT", "TEST.PRECISE_BN"),
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
-    *(f"MODEL.DDN.{key}" for key in ("DD_WEIGHT", "GT_WEIGHT", "FREEZE")),
+    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE")),
     *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
     *(
         f"MODEL.{part}.{key}"
@@ -65,10 +65,10 @@ def target_fingerprint(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dic
 
 def decisive_settings(cfg: CfgNode) -> dict[str, Any]:
     """The config's values, by their whole names, that targets of the same weights and images depend on."""
-    settings = without(flatten(cfg), _HARMLESS)
+    decisive = without(all_settings(cfg), _HARMLESS)
     if cfg.MODEL.DDN.TEACHER.WEIGHTS:
-        return without(settings, _OF_DROPOUT)
-    return settings | {"MODEL.DDN.DROPOUT.POSITIONS": list(dropout_positions(cfg))}
+        return without(decisive, _OF_DROPOUT)
+    return decisive | {"MODEL.DDN.DROPOUT.POSITIONS": list(dropout_positions(cfg))}
 
 
 def frozen_part(model: GeneralizedRCNN) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import nn
 from ddn_detectron2.config import (
     ConfigError,
     add_ddn_config,
+    all_settings,
     box_head_layers,
     check_ddn_config,
     dropout_positions,
@@ -95,6 +96,8 @@ def test_configs_do_not_share_their_keys():
         (("TARGETS.MATCH", "iou"), "MODEL.DDN.TARGETS.MATCH must be one of ('gt_iou', 'per_proposal'), got 'iou'"),
         (("TARGETS.AVERAGE", "mean"), "MODEL.DDN.TARGETS.AVERAGE must be one of ('logits', 'probs'), got 'mean'"),
         (("TARGETS.MISSING", "skip"), "MODEL.DDN.TARGETS.MISSING must be one of ('error', 'ground_truth'), got 'skip'"),
+        (("LOSS", "l2"), "MODEL.DDN.LOSS must be one of ('logits', 'kl'), got 'l2'"),
+        (("LOSS", "kl"), "MODEL.DDN.LOSS 'kl' learns mean probabilities: set MODEL.DDN.TARGETS.AVERAGE to 'probs'"),
         (("FREEZE", ("rpn",)), "MODEL.DDN.FREEZE must name some of ('mask_head', 'keypoint_head', 'box_regression')"),
         (("DROPOUT.RATE", 0.0), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got 0.0"),
         (("DROPOUT.RATE", 1.0), "MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got 1.0"),
@@ -125,10 +128,19 @@ def test_values_that_cannot_work_are_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
+def test_folders_that_are_older_than_a_key_stay_valid():
+    cfg = tiny_config("FPN")
+    assert "MODEL.DDN.LOSS" not in all_settings(cfg)
+    assert all_settings(cfg)["MODEL.DDN.DD_WEIGHT"] == 0.5
+    cfg.MODEL.DDN.LOSS = "kl"
+    assert all_settings(cfg)["MODEL.DDN.LOSS"] == "kl"
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "probs"),
+        ("LOSS", "kl", "TARGETS.AVERAGE", "probs"),
         ("DROPOUT.POSITIONS", ("fc1", "predictor"), "TARGETS.AVERAGE", "logits"),
         # an ensemble needs no dropout
         ("DROPOUT.POSITIONS", ("predictor",), "TARGETS.AVERAGE", "logits", "TEACHER.WEIGHTS", ("a.pth", "b.pth")),

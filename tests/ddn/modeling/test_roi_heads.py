@@ -122,6 +122,79 @@ def test_the_teacher_is_asked_about_a_share_of_the_proposals(name, share):
         assert all(said[tuple(box)] == word for box, word in pairs)
 
 
+# What the mean of the passes' probabilities is in the tests below, and its logarithm.
+HALVES, AN_EIGHTH = [0.5, 0.5, 0, 0, 0], [0.125, 0.125, 0.25, 0.25, 0.25]
+KL = ("MODEL.DDN.LOSS", "kl", "MODEL.DDN.TARGETS.AVERAGE", "probs")
+
+
+def kl_predictor(match):
+    return ddn_model("FPN", *KL, "MODEL.DDN.TARGETS.MATCH", match).roi_heads.box_predictor
+
+
+@pytest.mark.parametrize(
+    ("match", "classes", "taught_rows", "expected"),
+    [
+        # KL of AN_EIGHTH from the uniform student: 2/8 log(5/8) + 3/4 log(5/4); of the uniform target: 0.
+        ("per_proposal", [0, BACKGROUND], [AN_EIGHTH, [0.2] * 5], (0.25 * math.log(5 / 8) + 0.75 * math.log(1.25)) / 2),
+        # HALVES: log(5/2), though the student gives three classes more than the teacher does
+        ("per_proposal", [BACKGROUND, BACKGROUND], [HALVES, HALVES], math.log(2.5)),
+        # without a target, over those that have one
+        ("per_proposal", [0, 1], [HALVES, [NAN] * 5], math.log(2.5)),
+        # for ground-truth boxes background is left out, but counts among the boxes, and so do boxes without a target
+        ("gt_iou", [0, BACKGROUND], [HALVES, HALVES], math.log(2.5) / 2),
+        ("gt_iou", [0, 1, -1, BACKGROUND], [HALVES, [NAN] * 5, HALVES, HALVES], math.log(2.5) / 4),
+        ("gt_iou", [BACKGROUND], [HALVES], 0),
+    ],
+)
+def test_the_divergence_by_hand(match, classes, taught_rows, expected):
+    # targets are logits: their constant does not matter
+    targets = [[math.log(p) + 3 if p else -math.inf for p in row] for row in taught_rows]
+    targets = [[NAN] * 5 if math.isnan(row[0]) else row for row in targets]
+    logits = torch.full((len(classes), 5), 7.0, requires_grad=True)
+    loss = kl_predictor(match).distillation_loss(logits, [taught(classes, targets)])
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert logits.grad.isfinite().all()
+
+
+def test_the_gradient_of_the_divergence_is_the_difference_of_probabilities():
+    probs = torch.tensor([AN_EIGHTH, [0.6, 0.1, 0.1, 0.1, 0.1], [NAN] * 5])
+    logits = torch.randn(3, 5, requires_grad=True)
+    proposals = [taught([0], probs[:1].log().tolist()), taught([BACKGROUND, 1], probs[1:].log().tolist())]
+    kl_predictor("per_proposal").distillation_loss(logits, proposals).backward()
+    expected = (logits.detach().softmax(1) - probs)[:2] / 2
+    torch.testing.assert_close(logits.grad[:2], expected)
+    assert not logits.grad[2].any()
+
+
+@every_head
+def test_the_loss_on_probabilities_is_of_the_mean_of_the_passes(name):
+    # With every proposal taught, by a teacher whose passes are counted here.
+    options = (*KL, "MODEL.DDN.TARGETS.MATCH", "per_proposal", "MODEL.DDN.TARGETS.SHARE", 1.0)
+    model, passes = ddn_model(name, *options, "MODEL.DDN.DD_WEIGHT", 1.0, teacher=True), []
+    sampled = model.roi_heads.teacher.passes
+
+    def record(*args):
+        passes.append([])
+        for branches, outputs in sampled(*args):
+            passes[-1].append(outputs[0][0].softmax(1))
+            yield branches, outputs
+
+    model.roi_heads.teacher.passes = record
+    given, losses = [], {}
+    predictors = model.roi_heads.box_predictor
+    for predictor in predictors if name == "Cascade" else [predictors]:
+        compute = predictor.distillation_loss
+        predictor.distillation_loss = lambda logits, of, compute=compute: given.append(logits) or compute(logits, of)
+    losses = losses_of(model, labelled(name))
+    distances = [loss for key, loss in losses.items() if "loss_ddn" in key]
+    assert len(distances) == len(passes) == len(given) == (3 if name == "Cascade" else 1)
+    for distance, of_passes, logits in zip(distances, passes, given, strict=True):
+        mean = torch.stack(of_passes).mean(0)
+        expected = (mean * (mean.log() - logits.log_softmax(1))).sum(1).mean()
+        torch.testing.assert_close(distance, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_with_detectron2s_cross_entropy_it_is_the_loss_of_the_core():
     weights = ("MODEL.DDN.DD_WEIGHT", 0.7, "MODEL.DDN.GT_WEIGHT", 1.3)
     predictor = ddn_model("FPN", "MODEL.DDN.TARGETS.MATCH", "per_proposal", *weights).roi_heads.box_predictor

@@ -16,7 +16,7 @@ from tiny_detectors import pooling, small_config
 from ddn_detectron2.data import register_coco_format, write_scenes
 from ddn_detectron2.engine.trainer import build_with_teacher, training_dicts
 from ddn_detectron2.teaching.mapper import corner_boxes, not_crowd
-from ddn_detectron2.teaching.store import check_store, dataset_fingerprint, generate_targets
+from ddn_detectron2.teaching.store import check_store, dataset_fingerprint, decisive_settings, generate_targets
 from ddn_detectron2.teaching.teacher import check_finite
 from uncertainty_core import TargetStore, TargetStoreError
 
@@ -259,6 +259,11 @@ def test_a_changed_annotation_file_is_refused(undisturbed, config, change):
     change(next(image for image in dicts if len(not_crowd(image["annotations"])) > 1))
     with pytest.raises(TargetStoreError, match="stale: its targets were made with annotations "):
         check(cfg, dicts)
+
+
+def test_the_loss_decides_no_target(config):
+    average = ("MODEL.DDN.TARGETS.AVERAGE", "probs")
+    assert decisive_settings(config(*average)) == decisive_settings(config(*average, "MODEL.DDN.LOSS", "kl"))
 
 
 def test_the_fingerprint_is_of_content_not_of_places(config):
