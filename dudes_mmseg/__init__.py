@@ -10,6 +10,9 @@ from .data import CamVidDataset, StreetScenesDataset
 from .hooks import FiniteLossHook, KeyedRandomnessHook, ProgressHook, UncertaintyVisualizationHook
 from .metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from .models import (
+    CalibratedCascadeEncoderDecoder,
+    CalibratedEncoderDecoder,
+    CalibratedMixin,
     DeepEnsembleSegmentor,
     DUDESCascadeEncoderDecoder,
     DUDESEncoderDecoder,

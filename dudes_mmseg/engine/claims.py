@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 from uncertainty_core import file_sha256
 from uncertainty_core.io.claims import flatten, without
 
+from ..models.calibration import KEYS, by_content
 from ..targets.check import base_datasets, image_paths
 from ..targets.codec import images_digest
 
@@ -31,6 +32,7 @@ _HARMLESS = (
     # evaluation
     *(f"{split}_{part}" for split in ("val", "test") for part in ("cfg", "dataloader", "evaluator", "pipeline")),
     *("tta_model", "tta_pipeline", "train_cfg.val_begin", "train_cfg.val_interval"),
+    *(f"model.{key}" for key in KEYS),
 )
 # What does not change the numbers that an evaluation ends with; its weights count by their content.
 _OF_A_TRAINING = (
@@ -59,6 +61,8 @@ def evaluation_settings(cfg: Config, checkpoint: str | None) -> dict[str, Any]:
     """
     checkpoints = cfg.model.get("checkpoints", ()) if checkpoint is None else [checkpoint]
     paths = [path for part in base_datasets(DATASETS.build(cfg.test_dataloader.dataset)) for path in image_paths(part)]
+    cfg = cfg.copy()
+    cfg.model = by_content(cfg.model)
     return without(_flat(cfg), _OF_A_TRAINING) | {
         "weights": [file_sha256(path) for path in checkpoints],
         "images": images_digest({path: path for path in paths}),

@@ -23,6 +23,7 @@ from uncertainty_core.cli import log_to, progress
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError
+from ..models.calibration import by_content
 from ..models.checkpoint import Checkpoint, CheckpointError, check_fits, load_weights, read_checkpoint
 from ..models.segmentor import UncertaintyMixin
 from ..models.teacher import TeacherSegmentor
@@ -131,7 +132,7 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
         if checkpoint is not None:
             raise ConfigError(f"a teacher reads the checkpoints in its config: leave out {checkpoint}")
         teacher = build_teacher(cfg, class_wise=False)
-        return teacher, target_fingerprint(cfg.model, teacher, inference_pipeline(cfg))
+        return teacher, target_fingerprint(by_content(cfg.model), teacher, inference_pipeline(cfg))
     if not issubclass(kind, UncertaintyMixin):
         raise ConfigError(
             f"model.type is {cfg.model.type}, which gives no uncertainty: give the config of a student "
@@ -148,7 +149,7 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
     _check_branch(student, weights)
     load_weights(student, weights)
     fingerprint = {
-        "model": digest(config),
+        "model": digest(by_content(config)),
         "weights": state_dict_sha256(weights.weights),
         "pipeline": digest(inference_pipeline(cfg)),
     }

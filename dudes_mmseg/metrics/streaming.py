@@ -20,7 +20,7 @@ from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.metrics.base import SumMetric
 
-from ..models.maps import image_name
+from ..models.maps import image_key, image_name
 
 States = dict[str, SumMetric]
 LOCAL = {"sync_on_compute": False}  # ranks are added up in `evaluate`, without the images that were repeated
@@ -94,7 +94,7 @@ class StreamingMetric(BaseMetric):
             except ValueError as error:  # of the core, which knows no images
                 raise UserError(f"{image_name(sample)}: {error}") from None
             self._count += 1
-            self._rows["/".join(Path(image_name(sample)).parts[-2:])] = self.row(self._last)
+            self._rows[image_key(sample)] = self.row(self._last)
 
     def _label(self, sample: Mapping[str, Any]) -> Tensor:
         name = image_name(sample)

@@ -1,6 +1,7 @@
 """Students, their losses, and teachers; importing registers them with mmsegmentation."""
 
 from . import safe_loading
+from .calibration import CalibratedCascadeEncoderDecoder, CalibratedEncoderDecoder, CalibratedMixin
 from .losses import RMSLELoss
 from .segmentor import DUDESCascadeEncoderDecoder, DUDESEncoderDecoder
 from .teacher import DeepEnsembleSegmentor, MCDropoutSegmentor

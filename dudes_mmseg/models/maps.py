@@ -4,6 +4,7 @@ Shapes: B images, C channels, H x W pixels of the network's input, h x w of an i
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,11 @@ def to_original(maps: Tensor, metainfo: Mapping[str, Any], align_corners: bool) 
 def image_name(sample: SegDataSample | Mapping[str, Any]) -> str:
     """What to call an image in a message; `sample` is a data sample, or its dict."""
     return sample.get("img_path") or "an image"
+
+
+def image_key(sample: SegDataSample | Mapping[str, Any]) -> str:
+    """What tells an image from others, wherever the data are: its name, and that of its folder."""
+    return "/".join(Path(image_name(sample)).parts[-2:])
 
 
 def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: str) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from uncertainty_core import Frozen
 from uncertainty_core.errors import UserError
 
+from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
 from .consensus import set_uncertainty
 from .maps import batched_targets, real_pixels, to_original
 from .uncertainty_head import outputs_on_inputs_of
@@ -41,7 +42,12 @@ class UncertaintyMixin:
     """
 
     def __init__(
-        self, *args: Any, uncertainty_head: dict | None = None, teacher: dict | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        uncertainty_head: dict | None = None,
+        teacher: dict | None = None,
+        uncertainty_calibrator: Source | None = None,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
@@ -50,6 +56,7 @@ class UncertaintyMixin:
                 filled in.
             teacher: config of a teacher that makes the targets during training, from the very inputs of the student;
                 None where the pipeline loads them from a store.
+            uncertainty_calibrator: from the uncertainty to the probability of an error, as `CalibratedMixin` has its.
         """
         super().__init__(*args, **kwargs)
         head = self._last_decode_head
@@ -73,6 +80,7 @@ class UncertaintyMixin:
                 f"the teacher has {self.teacher.module.out_channels} outputs for {self.out_channels} of the student: "
                 "both must be trained on the same classes"
             )
+        self.uncertainty_calibrator = read_uncertainty_calibrator(uncertainty_calibrator, self.out_channels)
         self._windows: list[Tensor] | None = None  # of the prediction in progress
 
     @property
@@ -131,6 +139,7 @@ class UncertaintyMixin:
             if data_samples is not None:
                 maps = to_original(maps, sample.metainfo, self.align_corners)
             set_uncertainty(sample, maps[0].clamp(0, 1))  # interpolation may miss 1 by a rounding error
+            calibrate_uncertainty(sample, self.uncertainty_calibrator)
         return samples
 
     def _joined(self, windows: list[Tensor], inputs: Tensor) -> Tensor:
@@ -146,10 +155,10 @@ class UncertaintyMixin:
 
 
 @MODELS.register_module()
-class DUDESEncoderDecoder(UncertaintyMixin, EncoderDecoder):
+class DUDESEncoderDecoder(CalibratedMixin, UncertaintyMixin, EncoderDecoder):
     """`EncoderDecoder` with an uncertainty head."""
 
 
 @MODELS.register_module()
-class DUDESCascadeEncoderDecoder(UncertaintyMixin, CascadeEncoderDecoder):
+class DUDESCascadeEncoderDecoder(CalibratedMixin, UncertaintyMixin, CascadeEncoderDecoder):
     """`CascadeEncoderDecoder` with an uncertainty head on its last stage."""

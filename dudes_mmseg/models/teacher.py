@@ -22,6 +22,14 @@ from uncertainty_core import derive_seed, dropout_modules
 from uncertainty_core.errors import UserError
 from uncertainty_core.sampling import mc_dropout
 
+from .calibration import (
+    KEYS,
+    Source,
+    calibrate,
+    calibrate_uncertainty,
+    read_calibrators,
+    read_uncertainty_calibrator,
+)
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
 from .consensus import Consensus, Prediction, set_prediction, set_uncertainty
 from .maps import to_original
@@ -42,6 +50,8 @@ class TeacherSegmentor(BaseModel):
         ddof: 1 for the sample standard deviation of the DUDES authors' code, 0 for the population's.
         class_wise: predictions hold `pred_class_uncertainty`, too.
         data_preprocessor: the segmentor's by default.
+        calibrator: of the mean probabilities, see `CalibratedMixin`; targets are made without.
+        uncertainty_calibrator: from the deviation to the probability of an error, likewise.
     """
 
     def __init__(
@@ -53,9 +63,13 @@ class TeacherSegmentor(BaseModel):
         ddof: int = 1,
         class_wise: bool = False,
         data_preprocessor: dict | None = None,
+        calibrator: Source | Sequence[Source] | None = None,
+        uncertainty_calibrator: Source | None = None,
     ) -> None:
         super().__init__(data_preprocessor or copy.deepcopy(segmentor.get("data_preprocessor")))
         self.checkpoints, self.ddof, self.class_wise = list(checkpoints), ddof, class_wise
+        if any(segmentor.get(key) for key in KEYS):
+            raise UserError("members are averaged as they are: give calibrators to the teacher, not to its segmentor")
         # losses of auxiliary heads are for training; a teacher has no use for their weights
         config = {key: value for key, value in segmentor.items() if key != "auxiliary_head"}
         copies = len(checkpoints) if resident else 1
@@ -68,6 +82,8 @@ class TeacherSegmentor(BaseModel):
             load_weights(member, checkpoint)
             read.append(checkpoint._replace(weights={}))
         check_same_classes(read)
+        self.calibrators = read_calibrators(calibrator, self.out_channels)
+        self.uncertainty_calibrator = read_uncertainty_calibrator(uncertainty_calibrator, self.out_channels)
         self.train()
 
     def passes(self, inputs: Tensor, metainfo: list[Metainfo]) -> Iterator[Tensor]:
@@ -128,6 +144,8 @@ class TeacherSegmentor(BaseModel):
             (seg_logits, classes), uncertainty = of_image.result(self.class_wise)
             set_prediction(sample, seg_logits[0], classes[0])
             set_uncertainty(sample, uncertainty[0])
+            calibrate_uncertainty(sample, self.uncertainty_calibrator)
+            calibrate(sample, self.calibrators, self.decode_head.threshold)
         return samples
 
     @torch.no_grad()
@@ -173,7 +191,7 @@ class DeepEnsembleSegmentor(TeacherSegmentor):
         segmentor: config of a member.
         checkpoints: of the members, a list or a pattern such as "work_dirs/member_*/iter_80000.pth".
         resident: keep all members in memory. Otherwise one is there at a time, read from its file for its turn.
-        kwargs: ddof, class_wise, data_preprocessor, as `TeacherSegmentor`.
+        kwargs: ddof, class_wise, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 
     def __init__(self, segmentor: dict, checkpoints: str | Sequence[str], resident: bool = False, **kwargs) -> None:
@@ -209,7 +227,7 @@ class MCDropoutSegmentor(TeacherSegmentor):
         num_samples: M, the number of passes.
         rate: probability of dropping; None for what each dropout layer was trained with.
         seed: of the masks.
-        kwargs: ddof, class_wise, data_preprocessor, as `TeacherSegmentor`.
+        kwargs: ddof, class_wise, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 
     def __init__(

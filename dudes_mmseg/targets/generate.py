@@ -18,6 +18,7 @@ from uncertainty_core import state_dict_sha256, write_targets
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError, check_data
+from ..models.calibration import KEYS
 from ..models.checkpoint import read_checkpoint
 from ..models.teacher import TeacherSegmentor
 from .check import base_datasets, image_paths
@@ -39,7 +40,7 @@ def generate_targets(
     their files. So a target depends on nothing but its image and the teacher, not on the number of processes.
 
     Args:
-        cfg: of a teacher.
+        cfg: of a teacher, whose calibrators have no part in it.
         store: folder, made if need be; one that holds other targets is refused.
         split: which of the config's data loaders names the images, "train", "val" or "test".
         class_wise: the uncertainty of every class, not only of the one that the mean prediction picks.
@@ -51,6 +52,8 @@ def generate_targets(
             raise ConfigError(f"the config has no {name}, which decides {use}")
     loader = cfg[f"{split}_dataloader"]
     check_data(loader)
+    cfg = cfg.copy()
+    cfg.model = {key: value for key, value in cfg.model.items() if key not in KEYS}
     teacher = build_teacher(cfg, class_wise)
     pipeline = inference_pipeline(cfg)
     images = _Images(_datasets(loader), pipeline)
