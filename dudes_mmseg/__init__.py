@@ -18,6 +18,7 @@ from .models import (
     DUDESEncoderDecoder,
     DUDESTTAModel,
     MCDropoutSegmentor,
+    MeanProbabilityLoss,
     RMSLELoss,
     UncertaintyHead,
 )

@@ -118,6 +118,14 @@ def check_label_shape(predictions: Tensor, labels: Tensor, name: str = "probabil
         )
 
 
+def check_mask(mask: Tensor) -> None:
+    """Raise ValueError unless `mask` is bool."""
+    import torch
+
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, got {mask.dtype}")
+
+
 def check_positive_int(name: str, value: int) -> None:
     """Raise ValueError unless `value` is an int >= 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -37,6 +37,18 @@ class Prediction(NamedTuple):
     seg_logits: Tensor
     classes: Tensor
 
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, C, H, W)."""
+        return self.seg_logits.softmax(1) if self.seg_logits.shape[1] > 1 else self.seg_logits
+
+
+class Judgement(NamedTuple):
+    """What several predictors say together: the prediction of their mean, and its uncertainty std (B, 1 or C, H, W)."""
+
+    prediction: Prediction
+    std: Tensor
+
 
 def prediction(mean: Tensor, threshold: float | None) -> Prediction:
     """Of probabilities `mean` (B, C, H, W); `threshold` is that of the decode head, for C = 1."""
@@ -82,7 +94,7 @@ class Consensus:
         for number, band in enumerate(logits.split(rows, dim=2)):
             self._bands[number].update(probabilities(band))
 
-    def result(self, class_wise: bool) -> tuple[Prediction, Tensor]:
+    def result(self, class_wise: bool) -> Judgement:
         """The mean's prediction, and its uncertainty: the deviation (B, 1, H, W) of the predicted class's probability.
 
         Args:
@@ -94,4 +106,4 @@ class Consensus:
             every_class = class_wise or predicted.seg_logits.shape[1] == 1
             parts.append((*predicted, moments.std(self.ddof, None if every_class else predicted.classes)))
         seg_logits, classes, std = (torch.cat(bands, dim=2) for bands in zip(*parts, strict=True))
-        return Prediction(seg_logits, classes), std
+        return Judgement(Prediction(seg_logits, classes), std)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
+from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 from uncertainty_core import Frozen
 from uncertainty_core.errors import UserError
+from uncertainty_core.streaming.dtypes import at_least_float32
 
 from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
 from .consensus import set_uncertainty
-from .maps import batched_targets, real_pixels, to_original
-from .uncertainty_head import outputs_on_inputs_of
+from .maps import to_original
+from .supervision import Targets, real_pixels, stored_targets
+from .uncertainty_head import Pass, passes_of
 
 
 def _say_that_branch_is_fresh(segmentor: nn.Module, incompatible_keys: Any) -> None:
@@ -47,6 +50,7 @@ class UncertaintyMixin:
         uncertainty_head: dict | None = None,
         teacher: dict | None = None,
         uncertainty_calibrator: Source | None = None,
+        loss_distillation: dict | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -57,6 +61,8 @@ class UncertaintyMixin:
             teacher: config of a teacher that makes the targets during training, from the very inputs of the student;
                 None where the pipeline loads them from a store.
             uncertainty_calibrator: from the uncertainty to the probability of an error, as `CalibratedMixin` has its.
+            loss_distillation: config of a loss between the student's segmentation logits and the teacher's mean
+                probabilities, such as `MeanProbabilityLoss`; None for the labels alone, as in the paper.
         """
         super().__init__(*args, **kwargs)
         head = self._last_decode_head
@@ -81,6 +87,11 @@ class UncertaintyMixin:
                 "both must be trained on the same classes"
             )
         self.uncertainty_calibrator = read_uncertainty_calibrator(uncertainty_calibrator, self.out_channels)
+        if loss_distillation is not None and teacher is None:
+            raise UserError(
+                "loss_distillation compares with the teacher's mean probabilities: give the model a teacher"
+            )
+        self.loss_distillation = None if loss_distillation is None else MODELS.build(loss_distillation)
         self._windows: list[Tensor] | None = None  # of the prediction in progress
 
     @property
@@ -88,39 +99,48 @@ class UncertaintyMixin:
         return self.decode_head[-1] if isinstance(self.decode_head, nn.ModuleList) else self.decode_head
 
     @contextmanager
-    def _branch_of_pass(self) -> Iterator[list[Tensor]]:
-        """The branch's logits of the one forward pass that happens meanwhile, as a list of one when it is over."""
+    def _one_pass(self) -> Iterator[list[Pass]]:
+        """The logits of the one forward pass that happens meanwhile, as a list of one when it is over."""
         head = self._last_decode_head
-        with outputs_on_inputs_of(head.conv_seg, self.uncertainty_head) as logits:
-            yield logits
-        if len(logits) != 1:
+        with passes_of(head.conv_seg, self.uncertainty_head) as passes:
+            yield passes
+        if len(passes) != 1:
             raise UserError(
-                f"{type(head).__name__} called its conv_seg {len(logits)} times in one pass, the uncertainty head "
+                f"{type(head).__name__} called its conv_seg {len(passes)} times in one pass, the uncertainty head "
                 "needs it to be once: choose a decode head that ends in cls_seg"
             )
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """The framework's losses of `inputs` (B, 3, H, W), and "uncertainty." with that of the branch."""
-        target, mask = self._targets(inputs, data_samples)
-        with self._branch_of_pass() as branch:
-            losses = super().loss(inputs, data_samples)
-        return losses | add_prefix(self.uncertainty_head.loss(branch[0], target, mask), "uncertainty")
+        """The framework's losses of `inputs` (B, 3, H, W), and those of the branch and of the distillation.
 
-    def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> tuple[Tensor, Tensor]:
-        """Targets (B, U, H, W), and which of their pixels count."""
+        Their names begin with "uncertainty." and "distillation.".
+        """
+        targets = self._targets(inputs, data_samples)
+        with self._one_pass() as passes:
+            losses = super().loss(inputs, data_samples)
+        branch, seg_logits = passes[0]
+        losses |= add_prefix(self.uncertainty_head.loss(branch, targets.uncertainty, targets.mask), "uncertainty")
+        if self.loss_distillation is not None:
+            seg_logits = resize(at_least_float32(seg_logits), inputs.shape[2:], None, "bilinear", self.align_corners)
+            loss = self.loss_distillation(seg_logits, targets.probabilities, targets.real)
+            losses |= add_prefix({self.loss_distillation.loss_name: loss}, "distillation")
+        return losses
+
+    def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Targets:
         size, num_outputs = inputs.shape[2:], self.uncertainty_head.num_outputs
         if self.teacher is None:
-            return batched_targets(data_samples, num_outputs, size)
-        targets = self.teacher.module.targets(inputs, data_samples, class_wise=num_outputs > 1)
-        return targets, real_pixels(data_samples, size).to(targets.device).expand_as(targets)
+            return stored_targets(data_samples, num_outputs, size)
+        prediction, std = self.teacher.module.judge(inputs, data_samples, class_wise=num_outputs > 1)
+        probabilities = None if self.loss_distillation is None else prediction.probabilities
+        return Targets(std, real_pixels(data_samples, size).to(std.device), probabilities)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Segmentation logits (B, C, H, W) of whole images or of a window of them."""
         if self._windows is None:
             return super().encode_decode(inputs, batch_img_metas)
-        with self._branch_of_pass() as branch:
+        with self._one_pass() as passes:
             seg_logits = super().encode_decode(inputs, batch_img_metas)
-        self._windows.append(self.uncertainty_head.uncertainty(branch[0], seg_logits.shape[2:]))
+        self._windows.append(self.uncertainty_head.uncertainty(passes[0].uncertainty, seg_logits.shape[2:]))
         return seg_logits
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:

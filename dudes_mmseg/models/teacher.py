@@ -31,7 +31,7 @@ from .calibration import (
     read_uncertainty_calibrator,
 )
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
-from .consensus import Consensus, Prediction, set_prediction, set_uncertainty
+from .consensus import Consensus, Judgement, set_prediction, set_uncertainty
 from .maps import to_original
 
 Metainfo = dict[str, Any]
@@ -125,7 +125,7 @@ class TeacherSegmentor(BaseModel):
         if mode == "predict":
             return self.predict(inputs, data_samples)
         if mode == "tensor":
-            return self._of_inputs(inputs, data_samples, False)[0].seg_logits
+            return self.judge(inputs, data_samples).prediction.seg_logits
         raise UserError(f"{type(self).__name__} is not trained: train its members, and give it as a student's teacher")
 
     @torch.no_grad()
@@ -159,11 +159,13 @@ class TeacherSegmentor(BaseModel):
             data_samples: of the B images, for their names.
             class_wise: of every class (B, C, H, W), not only of the one that the mean picks.
         """
-        return self._of_inputs(inputs, data_samples, class_wise)[1]
+        return self.judge(inputs, data_samples, class_wise).std
 
-    def _of_inputs(
-        self, inputs: Tensor, data_samples: list[SegDataSample] | None, class_wise: bool
-    ) -> tuple[Prediction, Tensor]:
+    @torch.no_grad()
+    def judge(
+        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, class_wise: bool = False
+    ) -> Judgement:
+        """Mean and deviation over predictors, at the size of the inputs; arguments as `targets`."""
         size = tuple(inputs.shape[2:])
         as_seen = {"ori_shape": size, "img_shape": size, "pad_shape": size}
         consensus = self._consensus()

@@ -1,10 +1,12 @@
 """The second output layer of a decode head: how sure is it of the class that the first one picks?
 
-Shapes: B images, F features of a pixel, U outputs, h x w pixels of the feature maps, H x W of the image.
+Shapes: B images, F features of a pixel, U outputs, C outputs of the decode head, h x w pixels of the feature maps,
+H x W of the image.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mmengine.model import BaseModule, normal_init
 from mmseg.models.utils import resize
@@ -14,16 +16,23 @@ from torch import Tensor, nn
 from uncertainty_core.streaming.dtypes import at_least_float32
 
 
-@contextmanager
-def outputs_on_inputs_of(module: nn.Module, branch: nn.Module) -> Iterator[list[Tensor]]:
-    """Gives the list of what `branch` makes of the first input of `module`, each time that this is called meanwhile.
+class Pass(NamedTuple):
+    """uncertainty: logits of the branch (B, U, h, w); segmentation: of the decode head (B, C, h, w)."""
 
-    The input itself is neither computed again nor kept, and `module` notices nothing.
+    uncertainty: Tensor
+    segmentation: Tensor
+
+
+@contextmanager
+def passes_of(conv_seg: nn.Module, branch: nn.Module) -> Iterator[list[Pass]]:
+    """Gives the list of what both make of the input of `conv_seg`, each time that it is called meanwhile.
+
+    The input itself is neither computed again nor kept, and `conv_seg` notices nothing.
     """
-    outputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, inputs: outputs.append(branch(inputs[0])))
+    passes: list[Pass] = []
+    handle = conv_seg.register_forward_hook(lambda _, inputs, logits: passes.append(Pass(branch(inputs[0]), logits)))
     try:
-        yield outputs
+        yield passes
     finally:
         handle.remove()
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_distribution, check_label_shape, check_labels, check_same_shape
+from ..checks import check_distribution, check_label_shape, check_labels, check_mask, check_same_shape
 from ..streaming.dtypes import at_least_float32
 
 IGNORE_INDEX = -100
@@ -60,14 +60,20 @@ def ddn_loss(
     return loss if labels is None else loss + gt_weight * cross_entropy(student_logits, labels)
 
 
-def kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
+def kl_distillation(student_logits: Tensor, teacher_probs: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over samples (and pixels) of KL(teacher || student) >= 0, zero where they agree.
 
     Args:
         student_logits: (N, C, ...).
         teacher_probs: probabilities (N, C, ...); zeros are allowed.
+        mask: bool (N, ...), True for those that count; None for all. Without any the loss is 0.
     """
     check_same_shape("student_logits", student_logits, "teacher_probs", teacher_probs)
+    if mask is not None:
+        check_mask(mask)
+        check_same_shape("student_logits of a class", student_logits[:, 0], "mask", mask)
+        # selected before anything is computed: whatever stands elsewhere reaches neither the loss nor the gradient
+        student_logits, teacher_probs = (values.movedim(1, -1)[mask] for values in (student_logits, teacher_probs))
     check_distribution("teacher_probs", teacher_probs)
     return _kl(at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_probs.detach()))
 
@@ -115,8 +121,7 @@ def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor
     if mask is None:
         mask = torch.ones_like(student, dtype=torch.bool)
     check_same_shape("student_uncertainty", student, "mask", mask)
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be bool, got {mask.dtype}")
+    check_mask(mask)
     # masked before the logarithm: whatever stands there, NaN too, reaches neither the loss nor the gradient
     difference = torch.log1p(teacher.where(mask, 0)) - torch.log1p(student.where(mask, 0))
     squares, counts = (values.unsqueeze(-1).flatten(1).sum(1) for values in (difference.square(), mask))

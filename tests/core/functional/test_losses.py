@@ -149,6 +149,18 @@ def test_kl_takes_certain_teachers():
     assert student.grad.isfinite().all()
 
 
+def test_kl_of_masked_pixels_is_that_of_the_others_alone():
+    student, teacher = random_logits(2, 3, 4).requires_grad_(), random_logits(2, 3, 4, seed=1).softmax(1)
+    mask = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    teacher.movedim(1, -1)[~mask] = NAN  # what padding holds
+    loss = kl_distillation(student, teacher, mask)
+    pixels = [kl_distillation(student[n, :, i][None], teacher[n, :, i][None]) for n, i in mask.nonzero()]
+    torch.testing.assert_close(loss, sum(pixels) / 4)
+    loss.backward()
+    assert torch.equal(student.grad.abs().sum(1) > 0, mask)
+    assert kl_distillation(student, teacher, mask & False).item() == 0
+
+
 # --- kd_loss -----------------------------------------------------------------------------------------------------
 
 
@@ -535,11 +547,12 @@ LABELS = torch.tensor([0, 1, 2])
         (lambda: ddn_loss(LOGITS, LOGITS[:1], LABELS), "student_logits and teacher_logits"),  # it would broadcast
         (lambda: squared_distance(LOGITS, LOGITS[:1]), "student_logits and teacher_logits must have the same shape"),
         (lambda: kl_distillation(LOGITS, LOGITS[:, :1]), "student_logits and teacher_probs must have the same shape"),
+        (lambda: kl_distillation(LOGITS, LOGITS.softmax(1), LABELS[:2] > 0), "of a class and mask must have the same"),
         (lambda: kd_loss(LOGITS, LOGITS[:1], LABELS), "student_logits and teacher_"),
         (lambda: rmsle(LOGITS, LOGITS[:1]), "student_uncertainty and teacher_uncertainty must have the same shape"),
         (lambda: rmsle(LOGITS, LOGITS, LOGITS[:1] == 0), "student_uncertainty and mask must have the same shape"),
     ],
-    ids=["ddn", "ddn-broadcast", "distance", "kl", "kd", "rmsle", "rmsle-mask"],
+    ids=["ddn", "ddn-broadcast", "distance", "kl", "kl-mask", "kd", "rmsle", "rmsle-mask"],
 )
 def test_unequal_shapes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

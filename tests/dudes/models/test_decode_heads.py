@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmseg.models import FCNHead
 from mmseg.registry import MODELS
-from tiny_segmentors import HEADS, build, head, images, samples, segmentor_config, student_config
+from tiny_segmentors import HEADS, HEIGHT, WIDTH, build, head, images, samples, segmentor_config, student_config
 from torch import nn
 from torch.nn import functional as F
 
@@ -58,6 +58,12 @@ def test_every_parameter_has_a_gradient_and_uncertainty_is_that_of_a_plain_convo
     expected = F.interpolate(F.conv2d(features[0], conv.weight, conv.bias), images().shape[2:], mode="bilinear")
     for sample, maps in zip(said, expected.sigmoid(), strict=True):
         torch.testing.assert_close(sample.pred_uncertainty.data, maps, atol=1e-6, rtol=0)
+    # what a distillation compares with the teacher's probabilities is what the head predicts
+    torch.manual_seed(0)
+    with torch.no_grad(), student._one_pass() as passes:
+        seg_logits = student.encode_decode(images(), [{"img_shape": (HEIGHT, WIDTH)}])
+    same = F.interpolate(passes[0].segmentation, images().shape[2:], mode="bilinear")
+    torch.testing.assert_close(same, seg_logits)
 
     loss, _ = student.parse_losses(student.train().loss(images(), samples(num_classes=student.num_classes)))
     loss.backward()

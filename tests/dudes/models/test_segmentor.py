@@ -1,6 +1,7 @@
 """Students: what they are trained on, what they predict, and which weights they take."""
 
 import math
+import shutil
 import weakref
 
 import pytest
@@ -28,6 +29,7 @@ from torch.nn import functional as F
 
 from uncertainty_core.errors import UserError
 
+KL = {"type": "MeanProbabilityLoss", "loss_weight": 3.0}
 CLASS_WISE = {"uncertainty_head": {"num_outputs": NUM_CLASSES}}
 # as a pipeline leaves them: flipped, and padded by the data preprocessor to the network's size
 MOVED = {"flip": True, "flip_direction": "horizontal", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}
@@ -389,14 +391,71 @@ def test_online_targets_are_what_the_teacher_says_of_the_very_same_inputs(teache
 
 
 def test_padding_is_left_out_of_online_targets(teacher):
-    student = build(student_config(teacher=teacher))
+    student = build(student_config(teacher=teacher, loss_distillation=KL))
     marked, by_preprocessor = samples(target=0), samples(target=0, padding_size=(0, 8, 0, 6))
     for sample in marked:
         marks = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.uint8)
         marks[:, -6:] = marks[:, :, -8:] = 255
         sample.real_pixels = PixelData(data=marks)
-    losses = [student.loss(images(), batch)["uncertainty.loss_rmsle"] for batch in (marked, by_preprocessor)]
-    assert losses[0] == losses[1] != rmsle(student, target=0)
+    losses = [student.loss(images(), batch) for batch in (marked, by_preprocessor, samples(target=0))]
+    for name in ("uncertainty.loss_rmsle", "distillation.loss_kl"):
+        assert losses[0][name] == losses[1][name] != losses[2][name]
+    with torch.no_grad():
+        expected = kl_of_real_pixels(student, teacher, (slice(None), slice(-6), slice(-8)))
+    torch.testing.assert_close(losses[0]["distillation.loss_kl"], expected)
+
+
+# --- the teacher's mean probabilities
+
+
+def kl_of_real_pixels(student, teacher, real):
+    """3 times the mean over images and `real` pixels, void ones included, of sum_c p_c (log p_c - log q_c)."""
+    p, q = (
+        torch.stack([sample.seg_logits.data.softmax(0) for sample in model.predict(images(), samples())])
+        for model in (MODELS.build(teacher), student)
+    )
+    return 3 * (p * (p.log() - q.log())).sum(1)[real].mean()
+
+
+@pytest.mark.parametrize("options", [{}, CLASS_WISE])
+def test_loss_of_mean_probabilities(teacher, options):
+    student = build(student_config(teacher=teacher, loss_distillation=KL, **options)).eval()
+    losses = student.loss(images(), samples(target=0))
+    assert set(losses) == {"decode.loss_ce", "decode.acc_seg", "uncertainty.loss_rmsle", "distillation.loss_kl"}
+    torch.testing.assert_close(losses["distillation.loss_kl"], kl_of_real_pixels(student, teacher, ...))
+    # the others are what they are without it, bit by bit, and labels have no part in it
+    without = build(student_config(teacher=teacher, **options)).loss(images(), samples(target=0))
+    assert all(torch.equal(values, losses[name]) for name, values in without.items())
+    other = student.loss(images(), samples(target=0, seed=1))
+    assert other["distillation.loss_kl"] == losses["distillation.loss_kl"]
+    losses["distillation.loss_kl"].backward()
+    trained = {name for name, values in student.named_parameters() if values.grad is not None and values.grad.any()}
+    assert trained == {name for name, _ in student.named_parameters() if "uncertainty_head" not in name}
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_its_probabilities(tmp_path):
+    (path,) = write_members(tmp_path, 1)
+    paths = [path, str(shutil.copy(path, tmp_path / "copy.pth"))]
+    teacher = {"type": "DeepEnsembleSegmentor", "segmentor": segmentor_config(), "checkpoints": paths}
+    loss = build(student_config(teacher=teacher, loss_distillation=KL)).loss(images(), samples(target=0))
+    assert loss["distillation.loss_kl"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_mean_probabilities_of_a_sigmoid(tmp_path):
+    paths = write_members(tmp_path, 2, **BINARY)
+    teacher = {"type": "DeepEnsembleSegmentor", "segmentor": segmentor_config(**BINARY), "checkpoints": paths}
+    student = build(student_config(teacher=teacher, loss_distillation=KL, **BINARY))
+    loss = student.loss(images(), samples(target=0, num_classes=2))["distillation.loss_kl"]
+    p, q = (
+        torch.stack([sample.seg_logits.data for sample in model.predict(images(), samples())])
+        for model in (student.teacher.module, student)
+    )
+    torch.testing.assert_close(loss, 3 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean())
+
+
+def test_mean_probabilities_need_a_teacher():
+    with pytest.raises(UserError, match=r"loss_distillation compares .*: give the model a teacher"):
+        MODELS.build(student_config(loss_distillation=KL))
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher):
