@@ -6,10 +6,16 @@ from typing import Any
 import yaml
 
 _LARGEST = 100_000  # values, each alias counted as often as it stands for them
+_DEEPEST = 100  # brackets
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's readers take the last one or none."""
+    """Refuses a key that is there twice, of which YAML's readers take the last one or none, and too many brackets."""
+
+    def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
+        if self.flow_level == _DEEPEST:  # PyYAML's time grows with the square of the depth
+            raise ValueError("it is nested too deeply")
+        super().fetch_flow_collection_start(token_class)
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]

@@ -139,7 +139,8 @@ BOMB = "a: &a [0,0,0,0,0,0,0,0,0,0]\n" + "".join(
     [
         ("x: 1\nx: 2\n", "x is there twice"),
         ("x: 2020-99-99\n", "is not YAML: month must be in 1..12"),
-        ("x: " + "[" * 3000, "nested too deeply"),
+        ("x: " + "[" * 101 + "]" * 101, "nested too deeply"),
+        ("- " * 1000, "nested too deeply"),
         ("x: &x [*x]\n", "an alias stands for what it is in"),
         (BOMB, "its aliases stand for more than 100,000 values"),
         ("? [a]\n: 1\n", "unhashable key"),
