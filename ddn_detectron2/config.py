@@ -28,6 +28,9 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # What stays as it is beside the backbone and the proposal generator, which always do:
     # any of "mask_head", "keypoint_head", "box_regression".
     ddn.FREEZE = ("mask_head", "keypoint_head")
+    # Start the box head and its predictor from random weights of SEED, not from MODEL.WEIGHTS: a member of an ensemble
+    # on one trunk. The res5 of Res5ROIHeads, whose predictor alone starts anew, stays.
+    ddn.FRESH_HEAD = False
 
     ddn.DROPOUT = CfgNode()
     # Probability of dropping (the paper's "dropout rate" is that of keeping: θ = 0.8). "residual" moves the
@@ -40,7 +43,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.DROPOUT.POSITIONS = ()
 
     ddn.TARGETS = CfgNode()
-    # "online": the teacher runs beside the student; "store": read what tools/generate_targets.py wrote.
+    # "online": the teacher runs beside the student; "store": read what tools/generate_targets.py wrote; "none": labels
+    # alone.
     ddn.TARGETS.SOURCE = "online"
     # Folder of the store.
     ddn.TARGETS.STORE = ""
@@ -72,6 +76,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # Average this many stochastic passes (MC-M of the paper's tables); 0 for one pass without dropout.
     # Adds `score_std` to the detections.
     ddn.TEST.MC_SAMPLES = 0
+    # Average the members in TEACHER.WEIGHTS, which predict for the proposals of MODEL.WEIGHTS; adds `score_std`, too.
+    ddn.TEST.ENSEMBLE = False
     # Dropout masks depend on (SEED, number of the pass) alone, hence results do not depend on order or batch.
     ddn.TEST.SEED = 0
     # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
@@ -89,7 +95,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
 
 # Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
-_YOUNGER = ("MODEL.DDN.LOSS",)
+_YOUNGER = ("MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.TEST.ENSEMBLE")
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -104,7 +110,7 @@ NEVER_DECISIVE = (
 FREEZABLE = ("mask_head", "keypoint_head", "box_regression")
 _CHOICES = {
     "LOSS": ("logits", "kl"),
-    "TARGETS.SOURCE": ("online", "store"),
+    "TARGETS.SOURCE": ("online", "store", "none"),
     "TARGETS.MATCH": ("gt_iou", "per_proposal"),
     "TARGETS.AVERAGE": ("logits", "probs"),
     "TARGETS.MISSING": ("error", "ground_truth"),
@@ -184,6 +190,11 @@ def check_ddn_config(cfg: CfgNode) -> None:
         read_calibrator(cfg)
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
         raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
+    if ddn.TEST.ENSEMBLE and (ddn.TEST.MC_SAMPLES or not ddn.TEACHER.WEIGHTS):
+        raise ConfigError(
+            "MODEL.DDN.TEST.ENSEMBLE averages the members in MODEL.DDN.TEACHER.WEIGHTS: name them, and leave "
+            "MODEL.DDN.TEST.MC_SAMPLES at 0"
+        )
     if cfg.MODEL.ROI_BOX_HEAD.get("USE_SIGMOID_CE", False):
         raise ConfigError(
             "a detector with MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE cannot be distilled yet: it gives each class a "

@@ -1,4 +1,4 @@
-"""Distil a detector and compare: baseline, Monte-Carlo dropout and the student, plain and with fitted calibrators.
+"""Distil a detector and compare: baseline, teachers and the student, plain and with fitted calibrators.
 
     distilled-uncertainty distill-detector --config-file quick/ddn_small.yaml \\
         --baseline-config quick/baseline_small.yaml --fit-on scenes_val OUTPUT_DIR demo/detection
@@ -103,7 +103,8 @@ def distil_and_compare(args: argparse.Namespace) -> None:
         configs = {name: pipeline.with_settings(student, MODEL__WEIGHTS=weights) for name, student in configs.items()}
     students = {name: pipeline.distil(student, output / name, step, origin) for name, student in configs.items()}
     first = next(iter(configs))
-    rows = pipeline.compare(configs[first], students, output, args.fit_on, calibrators, args.pictures, step)
+    with_teachers = next((student for student in configs.values() if student.MODEL.DDN.TEACHER.WEIGHTS), configs[first])
+    rows = pipeline.compare(with_teachers, students, output, args.fit_on, calibrators, args.pictures, step)
     pipeline.write_comparison(rows, output)
     if comm.is_main_process():
         echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")

@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from uncertainty_core.cli import check_at_least, echo, program
+from uncertainty_core.cli import check_at_least, echo, parse_task, program
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
 
@@ -101,16 +101,7 @@ def write_for_segmentation(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Generate the targets."""
-    words = sys.argv[1:] if argv is None else argv
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--task", choices=TASKS)
-    task = chooser.parse_known_args(words)[0].task
-    if task is None and {"-h", "--help"} & set(words):
-        for task in TASKS:
-            print(f"--task {task}\n\n{build_parser(task).format_help()}")
-        return
-    parser = build_parser(task or TASKS[0])
-    args = parser.parse_args(words)
+    parser, args = parse_task(sys.argv[1:] if argv is None else argv, TASKS, build_parser)
     check_at_least(parser, args, 1, "shard_size")
     with program(args):
         (write_for_segmentation if args.task == "segmentation" else write_for_detection)(args)

@@ -32,7 +32,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
     from ddn_detectron2.cli import setup
     from ddn_detectron2.engine.progress import results_text
-    from ddn_detectron2.engine.trainer import DDNTrainer, load_weights
+    from ddn_detectron2.engine.trainer import DDNTrainer, load_detector
     from ddn_detectron2.schedule import schedule_text
 
     cfg = setup(args)
@@ -41,7 +41,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
             model = DDNTrainer.build_model(cfg)
             checkpoints = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
             last = checkpoints.get_checkpoint_file() if args.resume and checkpoints.has_checkpoint() else None
-            load_weights(cfg, model, last or cfg.MODEL.WEIGHTS)
+            load_detector(cfg, model, last or cfg.MODEL.WEIGHTS)
             results = DDNTrainer.test(cfg, model)
             if comm.is_main_process():
                 verify_results(cfg, results)

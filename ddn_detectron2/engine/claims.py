@@ -39,6 +39,8 @@ def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
     files = {"weights": _content(weights), "annotations": annotations}
     if "DDN" in cfg.MODEL:
         files["calibrator"] = _content(cfg.MODEL.DDN.TEST.CALIBRATOR)
+        if cfg.MODEL.DDN.TEST.ENSEMBLE:
+            files["members"] = [_content(path) for path in cfg.MODEL.DDN.TEACHER.WEIGHTS]
     return without(all_settings(cfg), (*_NOT_EVALUATED, "MODEL.DDN.TEST.CALIBRATOR")) | files
 
 

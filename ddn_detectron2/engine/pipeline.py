@@ -54,7 +54,7 @@ from ..evaluation.visualizer import draw_changes
 from ..teaching.store import decisive_settings, generate_targets
 from .claims import WAY_OUT, evaluation_settings, files_of, training_settings
 from .rehearsal import rehearse
-from .trainer import DDNTrainer, build_network, build_with_teacher, load_weights, training_dicts
+from .trainer import DDNTrainer, build_network, build_with_teacher, load_detector, training_dicts
 
 Step = Callable[[str], None]
 
@@ -87,7 +87,8 @@ def with_settings(cfg: CfgNode, **values: object) -> CfgNode:
 def num_steps(students: Mapping[str, CfgNode], trains_baseline: bool, num_calibrators: int) -> int:
     """How many steps `train`, `distil` and `compare` announce."""
     stored = sum(cfg.MODEL.DDN.TARGETS.SOURCE == "store" for cfg in students.values())
-    predictors = 2 + len(students)
+    ensemble = any(cfg.MODEL.DDN.TEACHER.WEIGHTS for cfg in students.values())
+    predictors = 2 + ensemble + len(students)
     calibrated = predictors * (1 + num_calibrators) if num_calibrators else 0
     return trains_baseline + stored + len(students) + predictors + calibrated
 
@@ -184,7 +185,7 @@ def measure(cfg: CfgNode, weights: str, folder: Path) -> DetectionEvaluation:
     """Run the detector with `weights` over `DATASETS.TEST`; detections, numbers and pictures go into `folder`."""
     (dataset,) = cfg.DATASETS.TEST
     model = build_network(cfg)
-    load_weights(cfg, model, weights)
+    load_detector(cfg, model, weights)
     evaluator = COCOCalibrationEvaluator(dataset, output_dir=folder)
     DDNTrainer.test(cfg, model, [evaluator])
     return evaluator.evaluation
@@ -266,10 +267,12 @@ def compare(
     num_pictures: int,
     step: Step = silent,
 ) -> dict[str, Row]:
-    """Measure baseline, Monte-Carlo dropout and students on `DATASETS.TEST`, plain and with calibrators.
+    """Measure baseline, teachers and students on `DATASETS.TEST`, plain and with calibrators.
+
+    Teachers are Monte-Carlo dropout, and the ensemble in `TEACHER.WEIGHTS` if there is one.
 
     Args:
-        cfg: of any of the students; the baseline is in `MODEL.WEIGHTS`.
+        cfg: of any of the students, one with an ensemble if there is such; the baseline is in `MODEL.WEIGHTS`.
         students: paths of weights by name.
         output: gets a folder for each row.
         fit_on: data set for the calibrators, which must not be the one that is reported.
@@ -281,6 +284,8 @@ def compare(
     passes, weights, baseline = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, row_folder(output, "baseline")
     sampled = with_settings(cfg, MODEL__DDN__TEST__MC_SAMPLES=passes)
     predictors = {"baseline": (cfg, weights, 1), f"MC-{passes}": (sampled, weights, passes)}
+    if members := cfg.MODEL.DDN.TEACHER.WEIGHTS:
+        predictors["ensemble"] = (with_settings(cfg, MODEL__DDN__TEST__ENSEMBLE=True), weights, len(members))
     predictors |= {name: (cfg, path, 1) for name, path in students.items()}
     table: dict[str, Row] = {}
     for name, (detector, path, count) in predictors.items():

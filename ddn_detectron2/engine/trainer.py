@@ -50,12 +50,31 @@ def build_with_teacher(cfg: CfgNode, model: DDNRCNN) -> DDNRCNN:
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS must be the detector to distil: train one with the baseline_* configs first")
     load_weights(cfg, model, cfg.MODEL.WEIGHTS)
+    if cfg.MODEL.DDN.TARGETS.SOURCE != "none":
+        attach_teacher(cfg, model, load_members(cfg))
+    return model
+
+
+def load_members(cfg: CfgNode) -> list[DDNRCNN]:
+    """The detectors in `TEACHER.WEIGHTS`."""
     members = []
     for path in cfg.MODEL.DDN.TEACHER.WEIGHTS:
         members.append(build_network(cfg))
         load_weights(cfg, members[-1], path)
-    attach_teacher(cfg, model, members)
-    return model
+    return members
+
+
+def load_detector(cfg: CfgNode, model: torch.nn.Module, path: str) -> None:
+    """`load_weights` for an evaluation, with the members where the config averages them."""
+    load_weights(cfg, model, path)
+    if is_ddn(cfg) and cfg.MODEL.DDN.TEST.ENSEMBLE:
+        attach_teacher(cfg, model, load_members(cfg))
+
+
+def box_head_weights(model: DDNRCNN) -> dict[str, torch.Tensor]:
+    """A copy of the weights of box heads and predictors; of `Res5ROIHeads` those of the predictor."""
+    parts = ("roi_heads.box_head.", "roi_heads.box_predictor.")
+    return {name: weights.clone() for name, weights in model.state_dict().items() if name.startswith(parts)}
 
 
 def training_dicts(cfg: CfgNode) -> list[dict]:
@@ -114,12 +133,17 @@ class DDNTrainer(DefaultTrainer):
         """As `DefaultTrainer`; the teacher is always made of `MODEL.WEIGHTS`, also when the student resumes."""
         if is_ddn(self.cfg):
             model = self.checkpointer.model
+            if self.cfg.MODEL.DDN.TEST.ENSEMBLE:
+                raise ConfigError("MODEL.DDN.TEST.ENSEMBLE is for evaluations: a training measures what it trains")
+            fresh = box_head_weights(model) if self.cfg.MODEL.DDN.FRESH_HEAD else {}
             build_with_teacher(self.cfg, model)
             if reads_store(self.cfg):
                 check_store(self.cfg, model, training_dicts(self.cfg))
                 model.roi_heads.teacher = None
             model.train()
         super().resume_or_load(resume)
+        if is_ddn(self.cfg) and not (resume and self.checkpointer.has_checkpoint()):
+            model.load_state_dict(model.state_dict() | fresh)
         self._trainer.data_loader.start = self.start_iter
 
     def run_step(self) -> None:

@@ -21,7 +21,7 @@ from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrato
 from uncertainty_core.recalibration.base import SCORES
 
 from ..config import dropout_positions, proposal_share, read_calibrator
-from ..teaching.sampling import BoxBranch, SpatialMean, predict_boxes
+from ..teaching.sampling import BoxBranch, SpatialMean, mean_prediction, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
 from ..teaching.teacher import Features, Teacher
 from .dropout import dropout_in_blocks
@@ -44,6 +44,7 @@ class InferenceSettings:
     """What is different at test time, see `MODEL.DDN.TEST`."""
 
     mc_samples: int
+    ensemble: bool
     seed: int
     class_probs: bool
     calibrator: ScoreCalibrator | ProbabilityCalibrator | None
@@ -75,7 +76,9 @@ class DDNHeadsMixin:
             "targets": TargetSettings(
                 targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE, proposal_share(cfg)
             ),
-            "test": InferenceSettings(test.MC_SAMPLES, test.SEED, test.CLASS_PROBS, read_calibrator(cfg)),
+            "test": InferenceSettings(
+                test.MC_SAMPLES, test.ENSEMBLE, test.SEED, test.CLASS_PROBS, read_calibrator(cfg)
+            ),
         }
 
     def box_branches(self, features: Features, proposals: list[Instances], stage: int | None = None) -> list[BoxBranch]:
@@ -88,6 +91,11 @@ class DDNHeadsMixin:
         """
         raise NotImplementedError
 
+    @property
+    def last_predictor(self) -> DDNOutputLayers:
+        """The one whose boxes and thresholds count."""
+        return self.box_predictor[-1] if isinstance(self.box_predictor, nn.ModuleList) else self.box_predictor
+
     def forward(self, images, features, proposals, targets=None):
         """See `ROIHeads.forward`."""
         if self.training:
@@ -95,12 +103,13 @@ class DDNHeadsMixin:
                 if self.teacher is not None and self.target_settings.match == "gt_iou":
                     targets = self._with_teacher_logits(proposals, targets)
                 return super().forward(images, features, proposals, targets)
-        if self.test_settings.mc_samples or self.test_settings.class_probs:
-            instances = self.forward_with_given_boxes(features, self._detect(features, proposals))
+        test = self.test_settings
+        if test.mc_samples or test.ensemble or test.class_probs:
+            instances = self.forward_with_given_boxes(features, self._detect(images, features, proposals))
         else:
             instances, _ = super().forward(images, features, proposals)
-        if self.test_settings.calibrator is not None:
-            instances = [calibrated(found, self.test_settings.calibrator) for found in instances]
+        if test.calibrator is not None:
+            instances = [calibrated(found, test.calibrator) for found in instances]
         return instances, {}
 
     @torch.no_grad()
@@ -149,10 +158,13 @@ class DDNHeadsMixin:
             gt.set(TEACHER_LOGITS, logits)
         return targets
 
-    def _detect(self, features: Features, proposals: list[Instances]) -> list[Instances]:
-        branches = self.box_branches(features, proposals)
-        prediction = predict_boxes(branches, self.test_settings.mc_samples, self.test_settings.seed)
-        predictor = branches[-1].predictor
+    def _detect(self, images: ImageList, features: Features, proposals: list[Instances]) -> list[Instances]:
+        if self.test_settings.ensemble:
+            prediction = mean_prediction(self.teacher.passes(images, features, proposals, None))
+        else:
+            branches = self.box_branches(features, proposals)
+            prediction = predict_boxes(branches, self.test_settings.mc_samples, self.test_settings.seed)
+        predictor = self.last_predictor
         # Detectron2 drops boxes that are not finite before it numbers them
         finite = [
             b.isfinite().all(1) & p.isfinite().all(1) for b, p in zip(prediction.boxes, prediction.probs, strict=True)

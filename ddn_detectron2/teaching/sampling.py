@@ -3,10 +3,11 @@
 Shapes: R boxes over all images, K foreground classes, M passes, B images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from detectron2.layers import cat
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ class BoxPrediction:
 
     boxes: (n, 4K) or (n, 4), as the predictor gives them.
     probs: (n, K + 1).
-    std: deviation of `probs` over the passes (n, K + 1); None after a single one.
+    std: deviation of `probs` over the passes or members (n, K + 1); None after a single one.
     """
 
     boxes: list[Tensor]
@@ -112,3 +113,18 @@ def predict_boxes(branches: Sequence[BoxBranch], num_samples: int = 0, seed: int
         probs=list(probs.mean.split(counts)),
         std=list(probs.std().split(counts)) if num_samples else None,
     )
+
+
+def mean_prediction(passes: Iterable[tuple[Sequence[BoxBranch], Sequence[tuple[Tensor, Tensor]]]]) -> BoxPrediction:
+    """The mean probabilities and mean boxes of a teacher's passes, see `Teacher.passes`.
+
+    Boxes are averaged where they are, since the members of an ensemble of cascades refine proposals of their own.
+    """
+    probs, boxes = RunningMoments(), RunningMoments()
+    for branches, outputs in passes:
+        last = branches[-1]
+        logits = joint_logits([logits for logits, _ in outputs])
+        probs.update(logits.softmax(-1))
+        boxes.update(cat(list(last.predictor.predict_boxes((logits, outputs[-1][1]), last.proposals))))
+    counts = [len(proposals) for proposals in last.proposals]
+    return BoxPrediction(*(list(values.split(counts)) for values in (boxes.mean, probs.mean, probs.std())))

@@ -25,7 +25,7 @@ _HARMLESS = (
     # the training of students
     *("SEED", "SOLVER", "DATALOADER", "MODEL.BACKBONE.FREEZE_AT", "TEST.PRECISE_BN"),
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
-    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE")),
+    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE", "FRESH_HEAD")),
     *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
     *(
         f"MODEL.{part}.{key}"
@@ -80,7 +80,7 @@ def attach_teacher(cfg: CfgNode, model: GeneralizedRCNN, members: Sequence[Gener
     """Give the ROI heads of `model` their teacher: the ensemble `members`, or Monte-Carlo dropout of their weights."""
     heads = model.roi_heads
     if members:
-        heads.teacher = EnsembleTeacher(members)
+        heads.teacher = EnsembleTeacher(members, model.backbone)
     else:
         heads.teacher = MCDropoutTeacher(heads, cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.DDN.TARGETS.SEED)
 

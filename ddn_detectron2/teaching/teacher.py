@@ -132,20 +132,28 @@ class MCDropoutTeacher(Teacher, Frozen):
 
 
 class EnsembleTeacher(Teacher, Frozen):
-    """Detectors trained apart. Each has a trunk of its own; all predict for the student's proposals."""
+    """Detectors trained apart, or box heads trained apart on one trunk. All predict for the student's proposals."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], trunk: nn.Module) -> None:
         """
         Args:
             members: `DDNRCNN` models with their weights.
+            trunk: the student's backbone, which runs for those members that have the same.
         """
         super().__init__(nn.ModuleList(members))
         self.num_classes = members[0].roi_heads.num_classes
+        self.shares_trunk = [_same_weights(member.backbone, trunk) for member in members]
 
     def passes(self, images, features, proposals, stage, keys=None):
         """See `Teacher`."""
-        for member in self.module:
+        for member, shares in zip(self.module, self.shares_trunk, strict=True):
             with torch.no_grad():
-                branches = member.roi_heads.box_branches(member.backbone(images.tensor), proposals, stage)
+                maps = features if shares else member.backbone(images.tensor)
+                branches = member.roi_heads.box_branches(maps, proposals, stage)
                 outputs = [branch.predict() for branch in branches]
             yield branches, outputs
+
+
+def _same_weights(one: nn.Module, other: nn.Module) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

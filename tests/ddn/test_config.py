@@ -92,7 +92,7 @@ def test_configs_do_not_share_their_keys():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("TARGETS.SOURCE", "disk"), "MODEL.DDN.TARGETS.SOURCE must be one of ('online', 'store'), got 'disk'"),
+        (("TARGETS.SOURCE", "disk"), "MODEL.DDN.TARGETS.SOURCE must be one of ('online', 'store', 'none'), got 'disk'"),
         (("TARGETS.MATCH", "iou"), "MODEL.DDN.TARGETS.MATCH must be one of ('gt_iou', 'per_proposal'), got 'iou'"),
         (("TARGETS.AVERAGE", "mean"), "MODEL.DDN.TARGETS.AVERAGE must be one of ('logits', 'probs'), got 'mean'"),
         (("TARGETS.MISSING", "skip"), "MODEL.DDN.TARGETS.MISSING must be one of ('error', 'ground_truth'), got 'skip'"),
@@ -113,6 +113,14 @@ def test_configs_do_not_share_their_keys():
         (("TARGETS.SHARE", float("nan")), "MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got nan"),
         (("TARGETS.MC_SAMPLES", 0), "MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1"),
         (("TEST.MC_SAMPLES", -1), "MODEL.DDN.TEST.MC_SAMPLES at least 0"),
+        (
+            ("TEST.ENSEMBLE", True),
+            "MODEL.DDN.TEST.ENSEMBLE averages the members in MODEL.DDN.TEACHER.WEIGHTS: name them",
+        ),
+        (
+            ("TEST.ENSEMBLE", True, "TEACHER.WEIGHTS", ("a.pth",), "TEST.MC_SAMPLES", 2),
+            "and leave MODEL.DDN.TEST.MC_SAMPLES at 0",
+        ),
         (("TEST.CALIBRATOR", "none.json"), "MODEL.DDN.TEST.CALIBRATOR: none.json cannot be read: No such file"),
         (("TARGETS.SOURCE", "store"), "MODEL.DDN.TARGETS.STORE must name the folder"),
         (
@@ -130,7 +138,7 @@ def test_values_that_cannot_work_are_refused(options, message):
 
 def test_folders_that_are_older_than_a_key_stay_valid():
     cfg = tiny_config("FPN")
-    assert "MODEL.DDN.LOSS" not in all_settings(cfg)
+    assert not all_settings(cfg).keys() & {"MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.TEST.ENSEMBLE"}
     assert all_settings(cfg)["MODEL.DDN.DD_WEIGHT"] == 0.5
     cfg.MODEL.DDN.LOSS = "kl"
     assert all_settings(cfg)["MODEL.DDN.LOSS"] == "kl"

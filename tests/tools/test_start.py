@@ -102,9 +102,10 @@ def test_help_imports_nothing_heavy(folder):
         assert "--verbose" in end.out
 
 
-def test_help_explains_the_targets_of_both_tasks(folder):
-    (end,) = endings([tool("generate_targets", "--help")], folder)
-    assert "--config-file" in end.out and "--class-wise" in end.out
+def test_help_explains_both_tasks(folder):
+    targets, ensemble = endings([tool(name, "--help") for name in ("generate_targets", "train_ensemble")], folder)
+    assert "--config-file" in targets.out and "--class-wise" in targets.out
+    assert "--config-file" in ensemble.out and "--amp" in ensemble.out
 
 
 def test_errors_are_one_sentence_before_anything_heavy_is_imported(folder):

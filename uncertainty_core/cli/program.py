@@ -4,7 +4,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
@@ -21,6 +21,24 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="processor threads of each process (default: 1 without a GPU)"
     )
     parser.add_argument("--verbose", action="store_true", help="show what the frameworks log, too")
+
+
+def parse_task(
+    words: Sequence[str], tasks: Sequence[str], build_parser: Callable[[str], argparse.ArgumentParser]
+) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The parser and arguments of a program whose flags depend on `--task`; the first of `tasks` is the default.
+
+    Without a task, --help explains all of them.
+    """
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--task", choices=tasks)
+    task = chooser.parse_known_args(words)[0].task
+    if task is None and {"-h", "--help"} & set(words):
+        for task in tasks:
+            print(f"--task {task}\n\n{build_parser(task).format_help()}")
+        raise SystemExit(0)
+    parser = build_parser(task or tasks[0])
+    return parser, parser.parse_args(words)
 
 
 def check_at_least(parser: argparse.ArgumentParser, args: argparse.Namespace, least: int, *names: str) -> None:

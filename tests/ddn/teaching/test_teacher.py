@@ -273,6 +273,72 @@ def test_an_ensemble_of_the_student_itself_teaches_what_it_knows():
     torch.testing.assert_close(torch.cat(targets), expected)
 
 
+@every_head
+@torch.no_grad()
+def test_members_on_the_students_trunk_let_it_run_once(name):
+    # A box head of its own on the same trunk: what it says is what it says with a trunk of its own, bit for bit.
+    model, [member] = ddn_model(name), other_members(name, 1)
+    member.backbone.load_state_dict(model.backbone.state_dict())
+    prepared, features, proposals = pooling(model, images())
+    branches = member.roi_heads.box_branches(member.backbone(prepared.tensor), proposals)
+    expected = [branch.predict() for branch in branches]
+    attach_teacher(tiny_config(name), model, [member])
+    member.backbone.forward = None  # must not run
+    [(_, outputs)] = model.roi_heads.teacher.passes(prepared, features, proposals, None)
+    for mine, its in zip(outputs, expected, strict=True):
+        assert torch.equal(mine[0], its[0]) and torch.equal(mine[1], its[1])
+
+
+def naive_ensemble(members, prepared, proposals):
+    """Boxes, classes, scores and deviations (D, ...) for each image: means of what each member predicts by itself."""
+    probs, boxes = [], []
+    for member in members:
+        branches = member.roi_heads.box_branches(member.backbone(prepared.tensor), proposals)
+        of_stages = [branch.predict() for branch in branches]
+        probs.append(sum(logits.softmax(1) for logits, _ in of_stages) / len(branches))
+        last = branches[-1]
+        boxes.append(torch.cat(last.predictor.predict_boxes(of_stages[-1], last.proposals)))
+    counts = [len(p) for p in proposals]
+    mean, std = sum(probs) / len(probs), torch.stack(probs).std(0, correction=0)
+    found, kept = fast_rcnn_inference(
+        (sum(boxes) / len(boxes)).split(counts), mean.split(counts), [p.image_size for p in proposals], 0.05, 0.5, 100
+    )
+    for image, (instances, index) in enumerate(zip(found, kept, strict=True)):
+        instances.score_std = std.split(counts)[image][index, instances.pred_classes]
+    return found
+
+
+@pytest.mark.parametrize("name", ["C4", "FPN", "Cascade", "MaskFPN"])
+@torch.no_grad()
+def test_an_ensembles_detections_are_of_the_mean_of_its_members(name):
+    paths = ("a.pth", "b.pth")
+    options = ("MODEL.DDN.TEST.ENSEMBLE", True, "MODEL.DDN.TEACHER.WEIGHTS", paths)
+    model, members = ddn_model(name, *options), other_members(name, 2)
+    attach_teacher(tiny_config(name), model, members)
+    prepared, _, proposals = pooling(model, images())
+    expected = naive_ensemble(members, prepared, proposals)
+    found = [output["instances"] for output in model(images())]
+    assert sum(map(len, found)) > 4
+    for mine, its in zip(found, expected, strict=True):
+        assert torch.equal(mine.pred_classes, its.pred_classes)
+        for field in ("scores", "score_std"):
+            torch.testing.assert_close(mine.get(field), its.get(field), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mine.pred_boxes.tensor, its.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
+        assert mine.score_std.max() > 1e-3
+        assert mine.has("pred_masks") == (name in ("MaskFPN", "Cascade"))
+
+
+@torch.no_grad()
+def test_an_ensemble_of_two_of_the_same_detects_what_it_does(name="FPN"):
+    options = ("MODEL.DDN.TEST.ENSEMBLE", True, "MODEL.DDN.TEACHER.WEIGHTS", ("a.pth", "b.pth"))
+    model, plain = ddn_model(name, *options), ddn_model(name)
+    attach_teacher(tiny_config(name), model, [ddn_model(name), ddn_model(name)])
+    for mine, its in zip(model(images()), plain(images()), strict=True):
+        mine, its = mine["instances"], its["instances"]
+        assert torch.equal(mine.scores, its.scores) and torch.equal(mine.pred_boxes.tensor, its.pred_boxes.tensor)
+        assert not mine.score_std.any()
+
+
 # --- faults ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,49 @@
+"""Training the members of an ensemble: whole detectors, or box heads on the trunk of one detector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from uncertainty_core.cli import silent
+from uncertainty_core.io.room import check_room
+
+from ..convert import is_ddn
+from .claims import training_settings
+from .pipeline import Step, train, with_settings
+from .rehearsal import checkpoint_bytes
+from .trainer import build_network, build_with_teacher
+
+
+def member_config(cfg: CfgNode, number: int) -> CfgNode:
+    """The config of one member: its number is its seed, its folder `member_<number>` in the output.
+
+    A plain config makes a whole detector, with proposals of its own. One of this package makes a box head that starts
+    from random weights and learns labels alone; what decides proposals is that of `MODEL.WEIGHTS`.
+    """
+    own = {"SEED": number, "OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"member_{number}")}
+    if is_ddn(cfg):
+        own |= {"MODEL__DDN__FRESH_HEAD": True, "MODEL__DDN__TARGETS__SOURCE": "none"}
+    return with_settings(cfg, **own)
+
+
+def member_claims(cfg: CfgNode, numbers: Sequence[int]) -> dict[Path, dict[str, Any]]:
+    """The folders of members, each with what decides its outcome; see `check_claims`."""
+    members = [member_config(cfg, number) for number in numbers]
+    return {Path(member.OUTPUT_DIR): training_settings(member) for member in members}
+
+
+def rehearse_members(cfg: CfgNode, numbers: Sequence[int]) -> None:
+    """Raise ConfigError, or another UserError, for what would end the training of a member later."""
+    member = member_config(cfg, numbers[0])
+    model = build_network(member)
+    if is_ddn(cfg):
+        build_with_teacher(member, model)
+    check_room(cfg.OUTPUT_DIR, len(numbers) * checkpoint_bytes(member, model), written="*.pth")
+
+
+def train_members(cfg: CfgNode, numbers: Sequence[int], step: Step = silent) -> list[str]:
+    """Train members one after the other, those that are not finished; returns the paths of their weights."""
+    members = [member_config(cfg, number) for number in numbers]
+    return [train(member, Path(member.OUTPUT_DIR), step) for member in members]
