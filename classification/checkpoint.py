@@ -7,17 +7,18 @@ beside its place and renamed when complete. A finished network is a pair `model.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from uncertainty_core import state_dict_sha256
 from uncertainty_core.io.checkpoints import CheckpointError
-from uncertainty_core.io.files import write_text
+from uncertainty_core.io.files import write_atomically, write_text
 from uncertainty_core.io.strict_json import strict_json
 
 
@@ -32,8 +33,12 @@ def save_checkpoint(
     part = folder / "epoch.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
-    (part / "state.json").write_text(strict_json({"epoch": epoch, **record}), encoding="utf-8")
+    try:
+        write_tensors(part / "state.safetensors", tensors)
+        write_text(part / "state.json", strict_json({"epoch": epoch, **record}))
+    except OSError:  # of a full disk, which needs the room
+        shutil.rmtree(part)
+        raise
     shutil.rmtree(place, ignore_errors=True)
     os.replace(part, place)
     for old in folder.glob("epoch-*"):
@@ -60,9 +65,14 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 def save_model(folder: Path, model: nn.Module, record: dict[str, Any]) -> None:
     """Write the finished weights and a JSON `record` of what they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / "model.safetensors.part")
-    os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", model.state_dict())
     write_text(folder / "model.json", strict_json(record))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, complete or not at all."""
+    # not safetensors' save_file, which leaves a file behind where the disk is full
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def load_model(folder: Path, model: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torchvision
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
@@ -27,6 +27,7 @@ from uncertainty_core.report.run_record import (
     risk_coverage_curve,
 )
 
+from .checkpoint import write_tensors
 from .config import Config, Evaluation
 from .data import ImageSet
 
@@ -48,7 +49,7 @@ def write_run(folder: Path, record: RunRecord, probabilities: Tensor, images: Cl
     """Write a row and its predictions (N, C) into a `folder` of its own; with a record there, all is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
-    save_file({"probabilities": probabilities.cpu()}, folder / PREDICTIONS)
+    write_tensors(folder / PREDICTIONS, {"probabilities": probabilities})
     record.write(folder, images)
 
 

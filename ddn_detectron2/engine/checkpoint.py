@@ -10,6 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from uncertainty_core.io.checkpoints import DAMAGED, CheckpointError, damaged, other_shape
+from uncertainty_core.io.files import open_atomically, write_text
 
 # Whatever numpy arrays in a pickle of the model zoo are made of, under the old and the new name of numpy's module.
 _NUMPY_PARTS = {
@@ -50,15 +51,24 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.strict, self.notes = strict, notes or {}
 
     def save(self, name: str, **kwargs) -> None:
-        """As `DetectionCheckpointer`; what cannot be written wholly, as on a full disk, is not left behind."""
+        """As `DetectionCheckpointer`, but the file is complete or absent, whatever happens meanwhile."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: part.state_dict() for key, part in {"model": self.model, **self.checkpointables}.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
         try:
-            super().save(name, **self.notes, **kwargs)
+            with open_atomically(path) as file:
+                torch.save(states | self.notes | kwargs, file)
+            self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:  # the latter: of torch's writer
-            path = Path(self.save_dir) / f"{name}.pth"
-            path.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{path} cannot be written ({' '.join(str(error).split())}): is the disk full?"
             ) from None
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """As `DetectionCheckpointer`, atomically: training resumes from the file that this names."""
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path, *args, **kwargs):
         """As `DetectionCheckpointer`."""

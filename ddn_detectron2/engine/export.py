@@ -15,7 +15,7 @@ from detectron2.modeling import (
 )
 from torch import nn
 
-from uncertainty_core.io.files import write_text
+from uncertainty_core.io.files import open_atomically, write_text
 
 from ..convert import to_plain
 
@@ -40,7 +40,8 @@ def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Pa
     test = cfg.MODEL.DDN.TEST
     if test.MC_SAMPLES or test.CLASS_PROBS or test.CALIBRATOR:
         logger.warning("plain Detectron2 has nothing like MODEL.DDN.TEST: one pass, scores as they are")
-    torch.save({"model": model.state_dict()}, weights)
+    with open_atomically(weights) as file:
+        torch.save({"model": model.state_dict()}, file)
     plain = to_plain(cfg)
     plain.MODEL.WEIGHTS = str(weights)
     write_text(config, plain.dump())
@@ -79,5 +80,7 @@ def export_torchscript(cfg: CfgNode, model: nn.Module, image_file: str | Path, f
 
     adapter = TracingAdapter(plain, [{"image": tensor}], detect)
     with torch.no_grad():
-        torch.jit.trace(adapter, (tensor,), check_trace=False).save(str(file))
+        traced = torch.jit.trace(adapter, (tensor,), check_trace=False)
+    with open_atomically(Path(file)) as opened:
+        torch.jit.save(traced, opened)
     return Path(file)

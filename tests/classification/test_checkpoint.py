@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from full_disk import full_disk
 from torch import nn
 
 from classification.checkpoint import (
@@ -82,9 +83,13 @@ def test_a_checkpoint_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     model, optimizer = trained()
     save_checkpoint(tmp_path, 1, model, optimizer, {})
 
+    replace = os.replace
+
     def crash(source, place):
-        assert folders(source) == ["state.json", "state.safetensors"]
-        raise KeyboardInterrupt
+        if source.is_dir():
+            assert folders(source) == ["state.json", "state.safetensors"]
+            raise KeyboardInterrupt
+        replace(source, place)
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
@@ -94,6 +99,18 @@ def test_a_checkpoint_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path, model, optimizer)["epoch"] == 1
     save_checkpoint(tmp_path, 2, model, optimizer, {})  # what is left over is in nobody's way
     assert folders(tmp_path) == ["epoch-0002"]
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_alone(tmp_path):
+    model, optimizer = trained(units=1000)  # 28 kB
+    save_checkpoint(tmp_path, 1, model, optimizer, {})
+    with full_disk(5000):
+        with pytest.raises(OSError, match=r"state\.safetensors'$"):
+            save_checkpoint(tmp_path, 2, model, optimizer, {})
+        with pytest.raises(OSError, match=r"model\.safetensors'$"):
+            save_model(tmp_path, model, {})
+    assert folders(tmp_path) == ["epoch-0001"]
+    assert load_checkpoint(tmp_path, model, optimizer)["epoch"] == 1
 
 
 def test_of_two_the_newest_is_loaded(tmp_path):

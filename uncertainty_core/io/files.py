@@ -3,18 +3,20 @@
 import errno
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
-def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
-    """Write the bytes `content` to `path`, which holds all of them or what it held before, also after a power cut.
+@contextmanager
+def open_atomically(path: Path, part: str = ".part") -> Iterator[BinaryIO]:
+    """A file to write to. Afterwards `path` holds all of it or what it held before, also after a power cut.
 
     Where the disk is full, the error names `path` and nothing else is left there.
 
     Args:
         path: in a folder that exists.
-        content: of the whole file.
         part: behind the name while it is not complete. Processes that may write the same file at one time need
             different ones.
     """
@@ -23,13 +25,22 @@ def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
     incomplete = path.with_name(path.name + part)
     try:
         with open(incomplete, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(incomplete, path)
-    except OSError as error:  # that of a write does not know its file
+    except Exception as error:
         incomplete.unlink(missing_ok=True)
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        if not isinstance(error, OSError):
+            raise
+        # that of a write does not know its file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def write_atomically(path: Path, content: bytes, part: str = ".part") -> None:
+    """`open_atomically` for the bytes of a whole file."""
+    with open_atomically(path, part) as file:
+        file.write(content)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 from strict import strictly
 
-from uncertainty_core.io.files import write_atomically, write_png
+from uncertainty_core.io.files import open_atomically, write_atomically, write_png
 from uncertainty_core.io.strict_json import strict_json
 
 
@@ -80,6 +81,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.bin": b"old"}
 
 
+@pytest.mark.parametrize("room", [0, 100])
+def test_a_stream_that_breaks_off_leaves_what_was_there(tmp_path, room):
+    write_atomically(tmp_path / "a.bin", b"old")
+    with pytest.raises(OSError, match=r"File too large: '.*a\.bin'$"), full_disk(room):  # noqa: SIM117
+        with open_atomically(tmp_path / "a.bin") as file:
+            for _ in range(1000):
+                file.write(bytes(100))
+    with pytest.raises(ZeroDivisionError), open_atomically(tmp_path / "b.bin") as file:
+        file.write(bytes(1 // 0))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.bin": b"old"}
+
+
 contents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner),
@@ -113,6 +126,9 @@ def test_pictures_are_written_whole(tmp_path, kind):
         assert read.format == "PNG" and read.size == ((100, 100) if kind == "figure" else (4, 3))
 
 
+IN_PLACE = (".write_text(", ".write_bytes(", ".savefig(", "save_file(", "imwrite(", ".save(str(", '"wb"')
+
+
 def test_no_file_is_written_in_place():
     root = Path(__file__).resolve().parents[3]
     packages = ("uncertainty_core", "ddn_detectron2", "dudes_mmseg", "classification")
@@ -120,8 +136,7 @@ def test_no_file_is_written_in_place():
         f"{file.relative_to(root)}: {call}"
         for package in packages
         for file in (root / package).rglob("*.py")
-        for call in (".write_text(", ".write_bytes(", ".savefig(")
+        for call in IN_PLACE
         if call in file.read_text(encoding="utf-8")
     }
-    # a checkpoint is a folder that gets its name when it is whole
-    assert found == {"classification/checkpoint.py: .write_text("}
+    assert found == {'uncertainty_core/io/files.py: "wb"'}

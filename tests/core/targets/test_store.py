@@ -14,6 +14,7 @@ import zipfile
 
 import pytest
 import torch
+from full_disk import full_disk
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -228,6 +229,15 @@ def test_an_error_in_make_costs_one_shard(tmp_path, folder):
     assert tree(tmp_path / "other").keys() == {"manifest.json", "shard-00000.safetensors", "shard-00000.sha256"}
     write(tmp_path / "other")
     assert tree(tmp_path / "other") == tree(folder)
+
+
+def test_a_full_disk_costs_one_shard(tmp_path):
+    targets = {0: {"small": torch.ones(1)}, 1: {"large": torch.ones(3000)}}
+    with pytest.raises(OSError, match=r"shard-00001\.safetensors'$"), full_disk(10_000):  # the second has 12,000 bytes
+        write(tmp_path, list(targets), lambda ids: map(targets.get, ids), shard_size=1)
+    assert tree(tmp_path).keys() == {"manifest.json", "shard-00000.safetensors", "shard-00000.sha256"}
+    write(tmp_path, list(targets), lambda ids: map(targets.get, ids), shard_size=1)
+    assert_right(tmp_path, targets)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])

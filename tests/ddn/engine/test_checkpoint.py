@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from full_disk import full_disk
 from tiny_detectors import ddn_model, every_head, plain_model
 
 from ddn_detectron2.engine.checkpoint import CheckpointError, SafeCheckpointer
@@ -90,6 +91,36 @@ def test_what_was_saved_loads(tmp_path, weights):
     model.load_state_dict(weights)
     SafeCheckpointer(model, str(tmp_path)).save("saved")
     assert equal(load(tmp_path / "saved.pth").state_dict(), weights)
+
+
+@pytest.mark.parametrize("room", [0, 50_000])
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path, weights, room):
+    model = ddn_model("FPN")
+    model.load_state_dict(weights)
+    checkpointer = SafeCheckpointer(model, str(tmp_path))
+    checkpointer.save("first")
+    for name in ("first", "second"):
+        with pytest.raises(CheckpointError, match=rf"{name}\.pth cannot be written"), full_disk(room):
+            checkpointer.save(name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.pth", "last_checkpoint"]
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
+    assert equal(load(tmp_path / "first.pth").state_dict(), weights)
+
+
+@pytest.mark.parametrize("at", ["killed.pth", "last_checkpoint"])
+def test_a_kill_leaves_a_whole_checkpoint_to_resume_from(tmp_path, monkeypatch, at):
+    checkpointer, replace = SafeCheckpointer(ddn_model("FPN"), str(tmp_path)), os.replace
+    checkpointer.save("first")
+
+    def kill(source, place):
+        if place.name == at:
+            raise KeyboardInterrupt
+        replace(source, place)
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save("killed")
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "first.pth")
 
 
 def test_a_trainers_state_comes_back(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from forked_tools import KILLED, die_at_call, run, run_tool
+from full_disk import full_disk
 from mmengine.config import Config
 from mmseg.apis import inference_model
 from mmseg.datasets.transforms import LoadAnnotations
@@ -206,6 +207,18 @@ def test_a_killed_run_started_again_ends_with_the_same_bytes(data, undisturbed, 
     predict(data, output, level=0.5, top=3)
     assert len(seen) == {1: 4, 6: 3, 7: 3, 14: 0}[replacement]
     assert files(output) == files(undisturbed)
+
+
+def test_a_full_disk_costs_what_it_cannot_hold(data, undisturbed, tmp_path):
+    output, largest = tmp_path / "out", "strips/deep/er/d.png"
+    with pytest.raises(OSError, match=rf"{largest}'$"), full_disk((undisturbed / largest).stat().st_size - 1):
+        predict(data, output, level=0.5, top=3)
+    written, whole = files(output), files(undisturbed)
+    assert {"predictor.json", "uncertainty/a.png"} <= written.keys() < whole.keys()
+    assert all(written[name] == whole[name] for name in written)
+    assert not list(output.rglob("*.part"))
+    predict(data, output, level=0.5, top=3)
+    assert files(output) == whole
 
 
 def test_only_what_has_changed_is_predicted_again(data, undisturbed, tmp_path, monkeypatch):
