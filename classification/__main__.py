@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--config", required=True, help="YAML file, or the name of one in configs/classification/")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted training stopped")
-    parser.add_argument("--overwrite", action="store_true", help="start over what other settings have made")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over what other settings have made; measure all anew"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one")
     parser.add_argument("--data-root", help="where data sets are; the same as data.root=...")
     parser.add_argument("--download", action="store_true", help="fetch a missing data set")

@@ -127,7 +127,10 @@ def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
 
 
 def evaluate(experiment: Experiment) -> None:
-    """Measure every predictor and write its record, see `records`; what was measured before is not measured again."""
+    """Measure every predictor and write its record, see `records`; what was measured before is not measured again.
+
+    With `experiment.overwrite` all is.
+    """
     config, test, folder = experiment.config, experiment.test_set, experiment.config.folder
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     networks, images = _networks(experiment), _images(experiment, outliers)
@@ -142,7 +145,8 @@ def evaluate(experiment: Experiment) -> None:
         twin = predictor.twin if predictor.twin in confidences else "baseline"  # which come before all that have twins
         inputs = {"networks": networks(predictor), "compared_with": networks(measured[0]), "images": images}
         inputs |= {"twin": twin, "passes": predictor.passes, "settings": settings_of(config.evaluation)}
-        if (found := measured_before(place, inputs)) is not None:
+        found = None if experiment.overwrite else measured_before(place, inputs)
+        if found is not None:
             record, probabilities = found
             probabilities, before = probabilities.to(experiment.device), before + 1
         else:

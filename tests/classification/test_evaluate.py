@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from experiments import TINY, command, write_config
+from full_disk import full_disk
 from safetensors.torch import load_file
 
 from classification.config import load_config
@@ -14,7 +15,7 @@ from classification.corruptions import corrupt
 from classification.data import to_float
 from classification.evaluate import error_metrics, outlier_metrics, predictors
 from classification.experiment import Experiment
-from classification.records import PREDICTIONS
+from classification.records import PREDICTIONS, write_run
 from uncertainty_core import derive_seed, state_dict_sha256
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.io.strict_json import strict_json
@@ -160,7 +161,8 @@ def test_evaluation_is_reproducible(copied):
         return {path.relative_to(copied): path.read_bytes() for path in files}, measured
 
     before = written()
-    assert command("evaluate", "--config", copied / "tiny.yaml").code == 0
+    done = command("evaluate", "--config", copied / "tiny.yaml", "--overwrite")
+    assert done.code == 0 and "measured before" not in done.out
     assert written() == before
 
 
@@ -172,6 +174,12 @@ def test_perfect_predictions_are_measured():
     with pytest.warns(RuntimeWarning, match="NaN"):
         metrics = error_metrics(two_classes(0.9, 0.8), torch.tensor([0, 0]))
     assert math.isnan(metrics["error_auroc"]) and metrics["risk"] == 0
+
+
+def test_a_full_disk_leaves_no_predictions(records, tmp_path):
+    with pytest.raises(OSError, match=rf"{PREDICTIONS}'$"), full_disk(5000):
+        write_run(tmp_path, records["baseline", 0], torch.ones(1000, 10), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_record_names_the_networks_it_measured(records, finished, experiment):

@@ -91,6 +91,12 @@ def test_compares_all_rows(command, tmp_path):
     assert done.out.count(": measured before\n") == 2
     assert {name for name, time in measured().items() if time != finished[name]} == {"student"}
 
+    # and all of it on demand, though nothing is trained again
+    before = measured()
+    done = again("--overwrite")
+    assert "measured before" not in done.out and done.out.count(": trained before\n") == 3
+    assert all(time > before[name] for name, time in measured().items())
+
     # other settings are refused before any work, wherever they matter first
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
     for words, folder, message in (
