@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.cli import echo, log_to, program
+from uncertainty_core.cli import device_text, echo, log_to, program
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 from uncertainty_core.errors import UserError
 
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ConfigError("the config describes a plain detector, which needs no export")
         check_ddn_config(cfg)
         log_to(args.output / "log.txt")
+        echo(device_text(cfg.MODEL.DEVICE))
         model = build_network(cfg).eval()
         if DISTILLED not in load_weights(cfg, model, cfg.MODEL.WEIGHTS):
             raise ConfigError(

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uncertainty_core.cli import add_common_flags, check_at_least, echo, log_to, program
+from uncertainty_core.cli import add_common_flags, check_at_least, device_text, echo, log_to, program
 from uncertainty_core.cli.flags import check_detectron2
 
 
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_to(args.output / "log.txt")
         from ddn_detectron2.evaluation.visualizer import draw_changes
 
+        echo(device_text("cpu"))
         drawn = draw_changes(
             args.gt,
             args.images,

@@ -452,6 +452,7 @@ def test_a_students_checkpoint_is_exported_and_no_other(trained, small, tmp_path
     assert_refused(outcome, f"{small.weights} was not distilled")
     outcome = run_tool("export_student", *flags, "MODEL.WEIGHTS", trained / "output" / LAST, folder=tmp_path)
     assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{COMPUTES}\n")
     module = "ddn_detectron2.modeling.small_backbone"
     assert f"plain Detectron2 lacks build_small_backbone: import {module} before the model is built" in outcome.out
 

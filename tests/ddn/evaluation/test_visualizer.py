@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_tools import COMPUTES
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
@@ -261,7 +262,7 @@ def test_pictures_are_written_in_order(tool, files, tmp_path, capfd):
     assert names[0] == "001_000003.png" and names[2] == "index.png" and len(names) == 3
     with Image.open(tmp_path / "out" / names[0]) as picture:
         assert count(picture, TRUTH) and count(picture, HIT)
-    assert capfd.readouterr().out == f"2 images and index.png in {tmp_path / 'out'}\n"
+    assert capfd.readouterr().out == f"{COMPUTES}\n2 images and index.png in {tmp_path / 'out'}\n"
 
 
 @pytest.mark.parametrize(
