@@ -4,8 +4,6 @@ An unknown key, a value of the wrong type or an unknown choice is a ConfigError 
 """
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,8 @@ import yaml
 from uncertainty_core.checks import check_positive_int
 from uncertainty_core.cli.configs import CONFIGS, read_yaml
 from uncertainty_core.errors import UserError, did_you_mean
+from uncertainty_core.io.records import build, expect
+from uncertainty_core.io.safe_yaml import read_yaml_text
 from uncertainty_core.report.paper_rows import PaperRow, paper_table
 
 from .methods import METHODS, Method, Precision, Standard
@@ -174,7 +174,10 @@ def load_config(path: str | Path, overrides: list[str] = ()) -> Config:
     content = {"name": path.stem} | _read(path)
     for override in overrides:
         _override(content, override)
-    return _build(Config, content, "")
+    try:
+        return build(Config, content, readers={Method: _method})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -188,7 +191,8 @@ def _read(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is None:
         return content
-    _expect(isinstance(base, str), f"base of {path}", "the name of a file", base)
+    if not isinstance(base, str):
+        raise ConfigError(f"base of {path} must be the name of a file, got {base!r}")
     heirs = (*heirs, path.resolve())
     beside, shipped = path.parent / base, CONFIGS / "classification" / base
     base_path = shipped if shipped.is_file() and not beside.is_file() else beside
@@ -224,77 +228,18 @@ def _override(content: dict[str, Any], override: str) -> None:
         # a copy: to YAML, what an anchor stands for is one object at all its places, and only one of them is meant
         content[parent] = content = dict(child or {})
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        content[last] = read_yaml_text(value)
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"the value of {key} is not YAML: {value!r}") from None
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as YAML gives it, as an instance of the type `kind`; `where` is its dotted name."""
-    if kind is Method:
-        return _build_method(value, where)
-    if dataclasses.is_dataclass(kind):
-        return _build_record(kind, value, where)
-    if kind is Any:
-        return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{where} must be one of {', '.join(map(str, arguments))}, got {value!r}")
-        return value
-    if origin in (types.UnionType, typing.Union):  # only ever "something or None"
-        return None if value is None else _build(arguments[0], value, where)
-    if origin is tuple:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(_build(arguments[0], item, f"{where}[{k}]") for k, item in enumerate(values))
-    if origin is dict:
-        _expect(isinstance(value, dict), where, "keys and values", value)
-        return {str(key): _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float:
-        if isinstance(value, str):  # YAML takes 1e-3 for a word
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number", value)
-        return float(value)
-    _expect(type(value) is kind, where, {int: "a whole number", bool: "true or false", str: "a word"}[kind], value)
-    return value
-
-
-def _build_record(kind: type, value: Any, where: str) -> Any:
-    value = {} if value is None else value
-    _expect(isinstance(value, dict), where, "keys and values", value)
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    prefix = f"{where}." if where else ""
-    for key in value:
-        if key not in known:
-            raise ConfigError(f"there is no key {prefix}{key}{suggest(str(key), known)}")
-    try:
-        return kind(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
-    except ConfigError:
-        raise
-    except ValueError as error:  # the record's own, which begins with the name of the field
-        raise ConfigError(f"{prefix}{error}") from None
-
-
-def _build_method(value: Any, where: str) -> Method:
+def _method(value: Any, place: str) -> Method:
     """`ddn`, or `{name: ddn, dd_weight: 0.5}`."""
     value = {"name": value} if isinstance(value, str) else value or {}
-    _expect(isinstance(value, dict), where, "the name of a method, or keys and values", value)
+    expect(isinstance(value, dict), "the name of a method, or keys and values", value, place)
     value = dict(value)
     name = value.pop("name", None)
     if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(f"{where} must name a method, got {name!r}{suggest(str(name), METHODS)}")
-    return _build_record(METHODS[name], value, where)
-
-
-def _expect(condition: bool, where: str, what: str, value: Any) -> None:
-    if not condition:
-        raise ConfigError(f"{where or 'the configuration'} must be {what}, got {value!r}")
-
-
-def suggest(word: str, known: typing.Iterable[str]) -> str:
-    """A clause that offers the nearest known word, or all of them."""
-    return did_you_mean(word, known, otherwise=f"; known are {', '.join(known)}")
+        near = did_you_mean(str(name), METHODS, otherwise=f"; known are {', '.join(METHODS)}")
+        raise ConfigError(f"{place} must name a method, got {name!r}{near}")
+    return build(METHODS[name], value, place)

@@ -132,7 +132,7 @@ def test_name_is_the_stem_unless_given(write):
     assert load_config(write("name: other")).folder == Path("output/other")
 
 
-@pytest.mark.parametrize("written", ["1e-3", "1.0e-3", "0.001", "'0.001'"])
+@pytest.mark.parametrize("written", ["1e-3", "1.0e-3", "1E-03", "0.001", "+1.e-3"])
 def test_a_rate_is_a_number_however_it_is_written(write, written):
     path = write(f"teacher: {{training: {{lr: {written}}}}}")
     assert load_config(path).teacher.training.lr == 0.001
@@ -283,6 +283,7 @@ def test_the_last_override_wins(write):
         ("students: {A: {method: [ddn]}}", ["students.A.method", "['ddn']"]),
         ("students: {A: {method: {name: [ddn]}}}", ["students.A.method", "['ddn']"]),
         ("teacher: {training: {epochs: many}}", ["teacher.training.epochs", "a whole number", "'many'"]),
+        ("teacher: {training: {lr: '0.1'}}", ["teacher.training.lr", "a number", "'0.1'"]),
         ("teacher: {training: {epochs: 1.5}}", ["teacher.training.epochs", "a whole number", "1.5"]),
         ("teacher: {training: {epochs: true}}", ["teacher.training.epochs", "a whole number", "True"]),
         ("teacher: {training: {lr: fast}}", ["teacher.training.lr", "a number", "'fast'"]),

@@ -1,5 +1,6 @@
 """YAML that holds data alone, has one meaning, and is not larger than it looks."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -24,6 +25,10 @@ class _Loader(yaml.SafeLoader):
             if count[key.value] > 1:
                 raise ValueError(f"{key.value} is there twice, {str(key.start_mark).strip()}")
         return super().construct_mapping(node, deep)
+
+
+# numbers of YAML 1.2, of which PyYAML takes those without a point, such as 1e-3, for words
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def read_yaml_text(text: str) -> Any:

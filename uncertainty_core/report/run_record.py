@@ -39,10 +39,10 @@ def _floats(values: Iterable[float | str]) -> list[float]:
     return [float(value) for value in values]
 
 
-def _check_lengths(what: str, length: int, **columns: list) -> None:
+def _check_lengths(length: int, **columns: list) -> None:
     for name, column in columns.items():
         if len(column) != length:
-            raise ValueError(f"{what} needs {length} values of {name}, got {len(column)}")
+            raise ValueError(f"{name} must hold {length} values, got {len(column)}")
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Reliability:
             object.__setattr__(self, name, _floats(getattr(self, name)))
         object.__setattr__(self, "count", [int(count) for count in self.count])
         columns = {name: value for name, value in vars(self).items() if name != "edges"}
-        _check_lengths("reliability", len(self.edges) - 1, **columns)
+        _check_lengths(len(self.edges) - 1, **columns)
         limits = [0, *self.edges, 1]
         if not (self.count and all(low <= high for low, high in pairwise(limits))):  # NaN is neither
-            raise ValueError("edges of reliability must rise within [0, 1]")
+            raise ValueError("edges must rise within [0, 1]")
         if min(self.count) < 0:
-            raise ValueError(f"count of reliability must not be negative, got {min(self.count)}")
+            raise ValueError(f"count must not be negative, got {min(self.count)}")
         for name in ("mean_confidence", "success_frequency"):
             for value in getattr(self, name):
                 if not (0 <= value <= 1 + 1e-6 or math.isnan(value)):  # a mean of ones may be rounded up
-                    raise ValueError(f"{name} of reliability must lie in [0, 1], got {value}")
+                    raise ValueError(f"{name} must lie in [0, 1], got {value}")
 
     @classmethod
     def of(cls, result: CalibrationResult) -> Reliability:
@@ -101,7 +101,7 @@ class Curve:
         for name in ("x", "y", "oracle"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _floats(getattr(self, name)))
-        _check_lengths("a curve", len(self.x), y=self.y, oracle=self.y if self.oracle is None else self.oracle)
+        _check_lengths(len(self.x), y=self.y, oracle=self.y if self.oracle is None else self.oracle)
 
 
 def risk_coverage_curve(errors: Ranking, points: int = 200) -> Curve:
@@ -131,7 +131,7 @@ class Picture:
     def __post_init__(self) -> None:
         # whoever wrote a record must not put other files of its reader's on a page
         if PurePath(self.path).is_absolute() or ".." in PurePath(self.path).parts or "\0" in self.path:
-            raise ValueError(f"the picture {self.path!r} is not in the folder of the record")
+            raise ValueError(f"path {self.path!r} is not in the folder of the record")
 
 
 @dataclass(frozen=True)
