@@ -100,6 +100,18 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Teacher(Run):
+    """What students learn from: the network of the first seed, or all of them."""
+
+    ensemble: bool = False  # students learn from the networks of all seeds together, and without their dropout
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ensemble and len(self.seeds) < 2:
+            raise ValueError(f"ensemble needs two seeds or more, for example seeds=[0,1,2], got {list(self.seeds)}")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is measured on the test split."""
 
@@ -128,7 +140,7 @@ class Config:
     name: str = "experiment"
     output: str = "output"  # everything is written to <output>/<name>
     data: Data = field(default_factory=Data)
-    teacher: Run = field(default_factory=Run)
+    teacher: Teacher = field(default_factory=Teacher)
     students: dict[str, Run] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
     paper: str | None = None  # whose rows are called as ours: a table of `uncertainty_core.report.paper_rows`

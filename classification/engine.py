@@ -219,7 +219,9 @@ def _train_epoch(
             targets = inputs.targets[batch[mine]]
         elif teacher is not None:
             keys = [inputs.data.ids[index] for index in batch[mine].tolist()]
-            targets = method.targets(teacher, images, keys, derive_seed(seed, "teacher", epoch, step))
+            draw = derive_seed(seed, "teacher", epoch, step)
+            images = method.inputs(teacher, images, keys, draw)
+            targets = method.targets(teacher, images, keys, draw)
         else:
             targets = None
         masks = masks_of_shard(derive_seed(seed, "dropout", epoch, step), mine.start, len(batch))

@@ -21,7 +21,6 @@ from uncertainty_core.recalibration import PROBABILITY_METHODS, ProbabilityCalib
 from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 from uncertainty_core.report.markdown import brief_table
 from uncertainty_core.report.run_record import RunRecord
-from uncertainty_core.sampling import ensemble
 
 from .checkpoint import network_sha256
 from .config import Evaluation
@@ -38,7 +37,7 @@ from .records import (
     settings_of,
     write_run,
 )
-from .sampling import mc_outputs
+from .sampling import Ensemble, mc_outputs
 
 
 @dataclass(frozen=True)
@@ -83,20 +82,21 @@ def plain_predictors(experiment: Experiment) -> Iterator[Predictor]:
     config = experiment.config
     evaluation = config.evaluation
     sample = partial(_monte_carlo, evaluation)
-    teacher, seeds = experiment.teacher, config.teacher.seeds
+    teacher, seeds = experiment.baseline, config.teacher.seeds
     first = ((None, seeds[0]),)
+    ensemble_row = f"ensemble of {len(seeds)}"
     yield Predictor("baseline", seeds[0], 1, first, _deterministic(teacher))
     for num_samples in evaluation.mc_samples:
         for seed in range(evaluation.repetitions):
             yield Predictor(f"MC-{num_samples}", seed, num_samples, first, sample(teacher, num_samples, seed))
     if len(seeds) > 1:
-        members = [experiment.trained(None, seed) for seed in seeds]
         networks = tuple((None, seed) for seed in seeds)
-        yield Predictor(f"ensemble of {len(seeds)}", 0, len(seeds), networks, _ensemble(members))
+        yield Predictor(ensemble_row, 0, len(seeds), networks, _deterministic(Ensemble(experiment.members)))
     for student, run in config.students.items():
         for seed in run.seeds:
             model = experiment.trained(student, seed)
-            yield Predictor(student, seed, 1, ((student, seed),), _deterministic(model))
+            twin = ensemble_row if config.teacher.ensemble else "baseline"
+            yield Predictor(student, seed, 1, ((student, seed),), _deterministic(model), twin)
             if num_samples := evaluation.mc_students:
                 twin = f"MC-{num_samples}"
                 sampled = sample(model, num_samples, seed)
@@ -120,10 +120,6 @@ def _monte_carlo(
         precision=evaluation.precision,
         channels_last=evaluation.channels_last,
     )
-
-
-def _ensemble(members: list[nn.Module]) -> Callable[[Tensor, list], Tensor]:
-    return lambda images, _: ensemble(member(images).softmax(1) for member in members).mean
 
 
 def evaluate(experiment: Experiment) -> None:

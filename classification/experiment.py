@@ -38,6 +38,7 @@ from .distributed import barrier, rank, world_size
 from .engine import TrainingSet, fit
 from .methods import DropoutDistillation
 from .models import build_model, check_images, is_own, source_sha256
+from .sampling import Ensemble
 
 TARGET_SHARD = 1000
 TARGET_BATCH = 64
@@ -150,9 +151,19 @@ class Experiment:
         return model.eval()
 
     @cached_property
+    def members(self) -> list[nn.Module]:
+        """The teacher's network of each seed."""
+        return [self.trained(None, seed) for seed in self.config.teacher.seeds]
+
+    @property
+    def baseline(self) -> nn.Module:
+        """The teacher's network of the first seed."""
+        return self.members[0]
+
+    @cached_property
     def teacher(self) -> nn.Module:
-        """The teacher that students learn from: the one of the first seed."""
-        return self.trained(None, self.config.teacher.seeds[0])
+        """What students learn from: the baseline, or all of the teacher's networks as an ensemble."""
+        return Ensemble(self.members) if self.config.teacher.ensemble else self.baseline
 
     # claims
 
@@ -191,7 +202,7 @@ class Experiment:
             check_dropout("teacher.model", teacher, "evaluation.mc_samples")
         for student, run in ((None, config.teacher), *config.students.items()):
             model, where = self.build(run), key_of(student)
-            if run.method.teacher_dropout:
+            if run.method.teacher_dropout and not config.teacher.ensemble:
                 check_dropout("teacher.model", teacher, f"{where}.method")
             if student is not None and evaluation.mc_students:
                 check_dropout(f"{where}.model", model, "evaluation.mc_students")
@@ -235,8 +246,9 @@ class Experiment:
         origins = {"data": {key: getattr(data, key) for key in ("name", "image_size", "validation", "limit")}}
         if run.method.needs_teacher:
             teacher = self.config.teacher
-            epochs = {"epochs": teacher.training.epochs}
-            origins["teacher"] = self._decisive(teacher, teacher.seeds[0]) | epochs
+            origins["teacher"] = self._decisive(teacher, teacher.seeds[0]) | {"epochs": teacher.training.epochs}
+            if teacher.ensemble:
+                origins["teacher"]["seed"] = list(teacher.seeds)
         return origins
 
     # steps
@@ -278,7 +290,7 @@ class Experiment:
         torch.manual_seed(derive_seed(seed, "weights"))
         model = self.build(run)
         if method.initialize != "scratch":
-            start_from(model, teacher, subset=method.initialize == "subset")
+            start_from(model, self.baseline, subset=method.initialize == "subset")
         if rank() == 0:
             claim(folder, self._settings(student, seed))
         barrier()
@@ -424,7 +436,10 @@ def _source(model: Model) -> dict[str, str]:
 
 
 def _method(run: Run) -> dict[str, Any]:
-    return {"name": type(run.method).__name__, **dataclasses.asdict(run.method)}
+    options = dataclasses.asdict(run.method)
+    if not options.get("ods"):  # networks of before there was the key stay what they are
+        options.pop("ods", None)
+    return {"name": type(run.method).__name__, **options}
 
 
 def chosen(ids: Sequence[int | str], count: int) -> list[int]:

@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import uncertainty_core as core
@@ -30,6 +31,14 @@ class Share(NamedTuple):
 WHOLE = Share()
 
 
+def check_ods(method: Method) -> None:
+    """Raise ValueError for a step `method.ods` that cannot be taken."""
+    if not 0 <= method.ods < math.inf:
+        raise ValueError(f"ods must be 0 or positive and finite, got {method.ods}")
+    if method.ods and method.from_store:
+        raise ValueError("ods moves the images in every epoch, and stored targets stay: set from_store=false")
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """How a network is trained.
@@ -41,6 +50,7 @@ class Method(ABC):
         student_dropout: whether the student's dropout is on while it is trained.
         loss_name: of what is minimised, for messages.
         initialize: what the student starts from, see `DropoutDistillation`.
+        ods: length of the step that `inputs` takes, 0 for none.
     """
 
     needs_teacher: ClassVar[bool] = True
@@ -49,6 +59,15 @@ class Method(ABC):
     student_dropout: ClassVar[bool] = True
     loss_name: ClassVar[str] = "cross-entropy"
     initialize: ClassVar[str] = "scratch"
+    ods: ClassVar[float] = 0.0
+
+    def inputs(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
+        """What student and teacher see of `images` (N, ...): the same, or changed to where teachers disagree."""
+        if self.ods == 0:
+            return images
+        from .sampling import diversified
+
+        return diversified(teacher, images, keys, seed, self.ods)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor | None:
         """What the eval-mode `teacher` gives for `images` (N, ...), whose identities are `keys`: (N, C)."""
@@ -94,22 +113,29 @@ class DDN(Method):
     precision: Precision = "float32"  # of the draws, see `mc_outputs`
     channels_last: bool = False  # likewise
     from_store: bool = True
+    ods: float = 0.0  # see `KD`
 
     def __post_init__(self) -> None:
         check_positive_int("mc_samples", self.mc_samples)
+        check_ods(self)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
-        """Mean of M stochastic logits, or centred logarithm of the mean of M stochastic probabilities."""
+        """Mean of M stochastic logits, or centred logarithm of the mean of M stochastic probabilities.
+
+        Of an `Ensemble`: the same of its members' logits, once each and without dropout.
+        """
         import torch
 
-        from .sampling import mc_outputs
+        from .sampling import Ensemble, double_softmax, log_mean, mc_outputs
 
-        options = {"seed": seed, "keys": keys, "precision": self.precision, "channels_last": self.channels_last}
+        if isinstance(teacher, Ensemble):
+            mean = torch.no_grad()(partial(teacher.mean, images))
+        else:
+            options = {"seed": seed, "keys": keys, "precision": self.precision, "channels_last": self.channels_last}
+            mean = partial(mc_outputs, teacher, images, self.mc_samples, **options)
         if self.average == "logits":
-            return mc_outputs(teacher, images, self.mc_samples, **options)
-        # in float64 no class is so improbable that it becomes 0, whose logarithm nothing could reach
-        means = mc_outputs(teacher, images, self.mc_samples, lambda logits: logits.double().softmax(1), **options)
-        logs = means.clamp(min=torch.finfo(means.dtype).tiny).log()
+            return mean()
+        logs = log_mean(mean(transform=double_softmax))
         return (logs - logs.mean(1, keepdim=True)).float()
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
@@ -128,13 +154,22 @@ class DropoutDistillation(Method):
     images: Literal["train", "perturbed", "test"] = "perturbed"  # the unlabelled set
     # layers of the teacher's shape start from its weights; or all layers, from its first filters; or none
     initialize: Literal["teacher", "subset", "scratch"] = "teacher"
+    ods: float = 0.0  # see `KD`
+
+    def __post_init__(self) -> None:
+        check_ods(self)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
-        """Probabilities of one stochastic pass, drawn anew for each `seed`."""
+        """Probabilities of one stochastic pass, drawn anew for each `seed`; of an `Ensemble` their mean."""
         import torch
 
-        with torch.no_grad(), core.mc_dropout(teacher, seeds=[core.derive_seed(seed, key) for key in keys]):
-            return teacher(images).softmax(1)
+        from .sampling import Ensemble
+
+        with torch.no_grad():
+            if isinstance(teacher, Ensemble):
+                return teacher(images).softmax(1)
+            with core.mc_dropout(teacher, seeds=[core.derive_seed(seed, key) for key in keys]):
+                return teacher(images).softmax(1)
 
     def loss(self, logits: Tensor, targets: Tensor, labels: Tensor, share: Share = WHOLE) -> Tensor:
         """KL(teacher || student), whose gradient is unbiased for the one to the mean of all passes (theorem 1-ii)."""
@@ -150,15 +185,17 @@ class KD(Method):
     temperature: float = 10.0
     alpha: float = 0.5  # share of the soft term
     from_store: bool = False
+    ods: float = 0.0  # how far images move to where teachers disagree, in deviations of a pixel, see `diversified`
 
     def __post_init__(self) -> None:
+        check_ods(self)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
-        """Logits of one deterministic pass."""
+        """Logits of one deterministic pass; of an `Ensemble` those of its mean probabilities."""
         import torch
 
         with torch.no_grad():

@@ -47,7 +47,7 @@ def networks(config: Config, test: ImageSet) -> str:
             f"{sizes[name]:,}",
             str(run.training.epochs),
             ", ".join(map(str, run.seeds)),
-            describe(run.method),
+            describe(run.method, len(config.teacher.seeds) if config.teacher.ensemble else 1),
         )
         for name, run in _runs(config).items()
     ]
@@ -76,23 +76,27 @@ def _architecture(run: Run) -> str:
     return ", ".join([model.name, *(f"{key} {value}" for key, value in details.items() if value is not None)])
 
 
-def describe(method: Method) -> str:
-    """A method in words: its name, a colon and what is particular, if there is anything."""
+def describe(method: Method, members: int = 1) -> str:
+    """A method in words: its name, a colon and what is particular, if there is anything; `members` of the teacher."""
+    moved = f"; images moved by {method.ods:g} to where teachers disagree" if method.ods else ""
     if isinstance(method, DDN):
-        lesson = {"logits": "mean of {} stochastic logits", "probs": "logarithm of the mean of {} stochastic answers"}
+        asked = f"{members} members'" if members > 1 else f"{method.mc_samples} stochastic"
+        lesson = {"logits": f"mean of {asked} logits", "probs": f"logarithm of the mean of {asked} answers"}
         return (
-            f"Distilled Dropout Network (Gurau 2018): {lesson[method.average].format(method.mc_samples)} "
-            f"(weight {method.dd_weight:g}) and labels (weight {method.gt_weight:g})"
+            f"Distilled Dropout Network (Gurau 2018): {lesson[method.average]} "
+            f"(weight {method.dd_weight:g}) and labels (weight {method.gt_weight:g}){moved}"
         )
     if isinstance(method, DropoutDistillation):
+        asked = f"mean answer of {members} members" if members > 1 else "one stochastic pass of the teacher a step"
         return (
-            "Dropout distillation (Rota Bulò 2016): one stochastic pass of the teacher a step, "
-            f"{IMAGES[method.images]}, from {START[method.initialize]}"
+            f"Dropout distillation (Rota Bulò 2016): {asked}, "
+            f"{IMAGES[method.images]}, from {START[method.initialize]}{moved}"
         )
     if isinstance(method, KD):
+        asked = f"the mean answer of {members} members" if members > 1 else "the teacher's logits"
         return (
-            f"Knowledge distillation (Amara 2020): the teacher's logits at temperature {method.temperature:g} "
-            f"(weight {method.alpha:g}) and labels (weight {1 - method.alpha:g})"
+            f"Knowledge distillation (Amara 2020): {asked} at temperature {method.temperature:g} "
+            f"(weight {method.alpha:g}) and labels (weight {1 - method.alpha:g}){moved}"
         )
     return "Labels alone"
 

@@ -329,6 +329,12 @@ def test_a_malformed_override_is_named(write, override, words):
         assert word in message
 
 
+def test_an_ensemble_has_members(write):
+    assert load_config(write(TWO_RUNS), ["teacher.ensemble=true"]).teacher.ensemble
+    message = refusal(write(TWO_RUNS), ["teacher.ensemble=true", "teacher.seeds=[0]"])
+    assert message == "teacher.ensemble needs two seeds or more, for example seeds=[0,1,2], got [0]"
+
+
 @pytest.mark.parametrize(
     "override",
     [

@@ -244,6 +244,23 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
             assert found[row, 0].metrics["mupe"] > 1e-6
 
 
+def test_students_of_an_ensemble_are_compared_with_it(copied):
+    method = {"name": "kd", "ods": 0.1}
+    students = {"KD": TINY["students"]["KD"] | {"method": method}, "DDN": TINY["students"]["DDN"]}
+    config = write_config(copied, students=students, teacher=TINY["teacher"] | {"ensemble": True})
+    outcome = command("run", "--config", config)
+    assert outcome.code == 2 and "teacher.seed" in outcome.err
+    outcome = command("run", "--config", config, "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("already trained") + outcome.out.count("already trained") == 2  # the teacher's
+    found = records_in(copied / "out/tiny")
+    for row in ("KD", "DDN"):
+        ours, theirs = (probabilities_of(copied, name).amax(1).double() for name in (row, "ensemble of 2"))
+        assert found[row, 0].metrics["mupe"] == pytest.approx((ours - theirs).square().mean().item(), abs=1e-12)
+    html = (copied / "out/tiny/report.html").read_text()
+    assert "the mean answer of 2 members at temperature 10" in html and "moved by 0.1" in html
+
+
 def test_precision_is_of_the_draws_alone(copied, finished):
     options = ["evaluation.precision=bfloat16", "evaluation.channels_last=true"]
     assert command("evaluate", "--config", copied / "tiny.yaml", *options).code == 0

@@ -8,6 +8,7 @@ from torch import nn
 
 from classification.methods import DDN, KD, METHODS, DropoutDistillation, Share, Standard
 from classification.models.staged import Staged
+from classification.sampling import Ensemble, diversified
 from uncertainty_core import derive_seed, drawn_dropout, state_dict_sha256
 from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.sampling import mc_dropout
@@ -36,6 +37,16 @@ def a_teacher():
     )
     network(torch.randn(8, 1, 4, 4))  # batch norm has seen something
     return network.eval()
+
+
+def an_ensemble():
+    """Three teachers of different weights; each by itself would drop units."""
+    members = []
+    for factor in (1, 2, -1):
+        member = a_teacher()
+        member.stages[-1].weight.data *= factor
+        members.append(member)
+    return Ensemble(members).eval()
 
 
 def some_images(count=6):
@@ -182,6 +193,58 @@ def test_ddn_targets_are_the_centred_logarithm_of_the_mean_probabilities():
     torch.testing.assert_close(targets.softmax(1), mean, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(targets.sum(1), torch.zeros(6), rtol=0, atol=1e-5)
     assert targets.dtype == torch.float32
+
+
+def test_targets_of_an_ensemble_are_means_over_its_members_without_dropout():
+    teacher, images = an_ensemble(), some_images()
+    logits = torch.stack([member(images) for member in teacher.members]).detach()
+    probabilities = logits.softmax(2).mean(0)
+    for method in TAUGHT:
+        targets = method.targets(teacher, images, range(6), seed=0)
+        assert not targets.requires_grad
+        if method == TAUGHT[0]:
+            torch.testing.assert_close(targets, logits.mean(0))
+            continue
+        given = targets if isinstance(method, DropoutDistillation) else targets.softmax(1)
+        torch.testing.assert_close(given, probabilities)
+
+
+def test_images_move_to_where_teachers_disagree():
+    teacher, images, keys = an_ensemble(), some_images(), ["a", 5, "c", 7, 0, "f"]
+    before = state_dict_sha256(teacher.state_dict())
+    moved = KD(ods=0.1).inputs(teacher, images, keys, 3)
+    assert not moved.requires_grad
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    member = teacher.members[derive_seed(3, "member") % 3]
+    for k, key in enumerate(keys):  # one image at a time, by the definition
+        weights = 2 * torch.rand(3, generator=torch.Generator().manual_seed(derive_seed(3, "ods", key))) - 1
+        image = images[k : k + 1].clone().requires_grad_()
+        probabilities = member(image).softmax(1)
+        (weights * probabilities).sum().backward()
+        change = 0.1 * probabilities.max() * image.grad / image.grad.square().mean().sqrt()
+        torch.testing.assert_close(moved[k : k + 1], image + change)
+    assert state_dict_sha256(teacher.state_dict()) == before
+
+
+def test_images_move_by_passes_of_a_single_teacher():
+    teacher, images = a_teacher(), some_images()
+    first = diversified(teacher, images, range(6), 0, 0.1)
+    assert torch.equal(first, diversified(teacher, images, range(6), 0, 0.1))
+    assert not torch.allclose(first, diversified(teacher, images, range(6), 1, 0.1))
+    torch.testing.assert_close(first[[4, 0]], diversified(teacher, images[[4, 0]], [4, 0], 0, 0.1))
+    assert KD().inputs(teacher, images, range(6), 0) is images  # no step, no copy
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    flat[1].weight.data.zero_()
+    assert torch.equal(diversified(flat, images, range(6), 0, 0.1), images)  # no gradient, no step
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"ods": -1.0}, "ods must be 0 or positive"), ({"ods": 0.1, "from_store": True}, "set from_store=false")],
+)
+def test_steps_that_cannot_be_taken(options, message):
+    with pytest.raises(ValueError, match=message):
+        KD(**options)
 
 
 def test_the_mean_of_logits_of_a_linear_tail_is_an_empty_lesson():
