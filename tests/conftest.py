@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+from uncertainty_core.intervals import classified, detected, segmented
+
 CORE = Path(__file__).with_name("core")
 
 # Two threads on a shared machine stall at random, and the order of a float sum must not depend on their number.
 torch.set_num_threads(1)
 
-settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("project")
 
 
@@ -24,12 +26,15 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Coverage is what the core's own tests reach: the others would be traced line by line for nothing."""
+    """The core's own tests are what coverage looks at, and intervals of many resamples are needed for."""
     if CORE in item.path.parents:
         return (yield)
     tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        return (yield)
-    finally:
-        sys.settrace(tracer)
+    sys.settrace(None)  # the others would be traced line by line for nothing
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (classified, detected, segmented):
+            patch.setattr(module, "NUM_RESAMPLES", 50)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(tracer)

@@ -3,12 +3,14 @@
 Shapes: N images, C channels, H rows, W columns.
 """
 
+import functools
 import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,13 +80,19 @@ def _read_mnist(name: str, root: Path, train: bool, download: bool) -> ImageSet:
 
 
 def _read_digits(name: str, root: Path, train: bool, download: bool) -> ImageSet:
-    from sklearn.datasets import load_digits  # takes a second, which only this data set is to cost
-
-    digits = load_digits()
-    order = sorted(range(len(digits.target)), key=lambda i: derive_seed(name, i))
+    digits, order = _digits()
     ids = sorted(order[:1000] if train else order[1000:])
     images = torch.from_numpy(digits.images[ids] * (255 / 16)).round().byte()  # their values are 0 ... 16
     return ImageSet(images[:, None], torch.from_numpy(digits.target[ids]), tuple("0123456789"), tuple(ids), name)
+
+
+@functools.cache  # all splits are made of the one file
+def _digits() -> tuple[Any, list[int]]:
+    """scikit-learn's digits, and the order in which they are dealt to the splits."""
+    from sklearn.datasets import load_digits  # takes a second, which only this data set is to cost
+
+    digits = load_digits()
+    return digits, sorted(range(len(digits.target)), key=lambda i: derive_seed("digits", i))
 
 
 _READERS = {"digits": _read_digits, "mnist": _read_mnist, "cifar10": _read_cifar, "cifar100": _read_cifar}

@@ -57,12 +57,14 @@ def resample(
         seed: of the draws.
         measures: what gives metrics, and of how many resamples at the most; all that the images have by default.
     """
-    drawn, once = image_weights(images.ids, num_resamples, seed), torch.ones(len(images.ids), 1, dtype=torch.float64)
+    measures = measures or images.measures
+    drawn = image_weights(images.ids, min(num_resamples, max(measures.values())), seed)
+    once = torch.ones(len(images.ids), 1, dtype=torch.float64)
     values: dict[str, float] = {}
     resamples: dict[str, Tensor] = {}
     with warnings.catch_warnings():  # some resamples lack what a metric needs
         warnings.filterwarnings("ignore", ".* is NaN", RuntimeWarning)
-        for measure, most in (measures or images.measures).items():
+        for measure, most in measures.items():
             values |= {name: value.item() for name, value in measure(once).items()}
             blocks = [measure(weights.float()) for weights in drawn[:, :most].split(_BLOCK, dim=1)]
             resamples |= {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

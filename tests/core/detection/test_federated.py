@@ -37,7 +37,7 @@ def evaluated(truth, found, **settings):
 
 @pytest.mark.parametrize("seed", RECORDED)
 def test_as_recorded(seed, tmp_path):
-    evaluation = evaluated(*drawn_case(seed, federated=True))
+    evaluation = evaluated(*drawn_case(seed, federated=True), iou_thresholds=(0.5,))
     assert list(evaluation.precision) == NAMES
     np.testing.assert_allclose(
         list(evaluation.precision.values()), np.float64(RECORDED[seed].split()), rtol=0, atol=1e-9

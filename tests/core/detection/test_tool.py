@@ -53,8 +53,8 @@ def test_prints_tables_and_writes_files(files, main, tmp_path, capfd):
 
 
 def test_writes_the_record_that_a_page_compares(files, main, tmp_path):
-    main([*files, "--output", str(tmp_path / "out" / "one")])
-    main([*files, "--output", str(tmp_path / "out" / "two"), "--name", "student", "--passes", "3"])
+    main([*files, "--output", str(tmp_path / "out" / "one"), "--iou", "0.5"])
+    main([*files, "--output", str(tmp_path / "out" / "two"), "--iou", "0.5", "--name", "student", "--passes", "3"])
     one, two = find_runs([tmp_path / "out"])
     assert (one.name, one.record.passes, two.name, two.record.passes) == ("student", 3, "dt", 1)
     assert two.record.metrics["d_ece"] == 0.25 and two.record.metrics["AP"] == 100
@@ -66,7 +66,7 @@ def test_writes_the_record_that_a_page_compares(files, main, tmp_path):
 @pytest.mark.filterwarnings("ignore:.* is NaN:RuntimeWarning")
 def test_no_detections_at_all(files, main, tmp_path, capfd):
     Path(files[1]).write_text("[]")
-    main([*files, "--output", str(tmp_path / "out"), "--per-class"])
+    main([*files, "--output", str(tmp_path / "out"), "--iou", "0.5", "--per-class"])
     shown = capfd.readouterr()
     assert "warning: there are no detections, so that AP is 0 and calibration undefined" in shown.err
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines()}

@@ -297,9 +297,9 @@ def test_samples_one_by_one_equal_one_pass(case):
     assert_identical(updated(case, data, [slice(i, i + 1) for i in range(50)]), updated(case, data))
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 5, 19, 150])
+@pytest.mark.parametrize("num_classes", [2, 19, 150])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("arrival", ["reversed", "triples", "rows", "image by image", "channels last"])
+@pytest.mark.parametrize("arrival", ["reversed", "nines", "rows", "image by image", "channels last"])
 def test_pixels_in_any_order_and_layout_equal_one_pass(num_classes, dtype, arrival):
     # 77 is no multiple of any vector length: sums over classes must not depend on where in the image a pixel lies
     images = (torch.randn(2, num_classes, 7, 11, generator=generator(0)) * 3).softmax(1).to(dtype)
@@ -309,9 +309,9 @@ def test_pixels_in_any_order_and_layout_equal_one_pass(num_classes, dtype, arriv
     flat, flat_labels = images.flatten(2), labels.flatten(1)
     if arrival == "reversed":
         metric.update(flat.flip(2), flat_labels.flip(1))
-    elif arrival == "triples":
-        for start in range(0, 77, 3):
-            metric.update(flat[..., start : start + 3], flat_labels[:, start : start + 3])
+    elif arrival == "nines":
+        for start in range(0, 77, 9):
+            metric.update(flat[..., start : start + 9], flat_labels[:, start : start + 9])
     elif arrival == "rows":
         metric.update(flat.movedim(1, 2).reshape(-1, num_classes), flat_labels.flatten())
     elif arrival == "image by image":
@@ -504,28 +504,19 @@ def test_two_ranks_equal_one_pass(tmp_path):
 # Large counts
 
 
-def test_more_than_float32_can_count_in_one_bin():
-    size = 2**24 + 3
-    confidence = ConfidenceCalibration(10)
-    confidence.update(torch.tensor(0.75).expand(size), (torch.arange(4) > 0).repeat(size // 4 + 1)[:size])
-    # of 2²⁴ + 3 every fourth from the first on fails: 2²² + 1
-    failures = 2**22 + 1
-    assert confidence.bins.count[7] == size and confidence.bins.success[7] == size - failures
-    assert confidence.bins.confidence[7] == 0.75 * size
-    assert confidence.compute()["ece"].item() == pytest.approx(abs((size - failures) / size - 0.75), rel=1e-6)
-
-
-def in_chunks(metric, size, *sample):
-    """Update with one sample 2¹⁷ times at once, again and again, until there are `size` of them."""
-    for count in [2**17] * (size // 2**17) + [size % 2**17]:
-        metric.update(*(value.expand(count, *value.shape) for value in sample))
+def grow(metric, *sample):
+    """Let it have seen one sample 2²⁴ + 3 times: 2¹⁰ at once, doubled, and three more."""
+    metric.update(*(value.expand(2**10, *value.shape) for value in sample))
+    for _ in range(14):
+        metric.merge_state(metric)
+    metric.update(*(value.expand(3, *value.shape) for value in sample))
 
 
 def test_more_updates_than_float32_can_count():
     size = 2**24 + 3
     metric = CalibrationMetric(2, 10)
-    in_chunks(metric, size, torch.tensor([0.25, 0.75]), torch.tensor(1))
-    in_chunks(metric, 1, torch.tensor([0.25, 0.75]), torch.tensor(0))
+    grow(metric, torch.tensor([0.25, 0.75]), torch.tensor(1))
+    metric.update(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
     assert metric.result().bins.count[7] == size + 1
     assert metric.compute()["accuracy"].item() == size / (size + 1)
     assert metric.compute()["nll_pred"].item() == pytest.approx(-math.log(0.75), rel=1e-7)
@@ -534,9 +525,9 @@ def test_more_updates_than_float32_can_count():
 def test_other_sums_beyond_float32():
     size, half, one = 2**24 + 3, torch.tensor(0.5), torch.tensor(1)
     order, pixels, group = UncertaintyRanking(10), PixelRanking(2), GroupMean(2)
-    in_chunks(order, size, half, torch.tensor(True))
-    in_chunks(pixels, size, one, one, half)
-    in_chunks(group, size, half, one)
+    grow(order, half, torch.tensor(True))
+    grow(pixels, one, one, half)
+    grow(group, half, one)
     assert order.ranking.count[4] == order.ranking.events[4] == size
     assert pixels.levels.right[uncertainty_level(half), 1] == size
     assert group.compute()["per_group"][1] == 0.5 and group.sums[0, 1] == size

@@ -157,6 +157,7 @@ def test_differs_from_torchmetrics_in_a_bin_of_more_than_two_to_the_24():
     metric.update(confidence[:failures], target[:failures] == 1)
     metric.update(confidence[failures:], target[failures:] == 1)
     assert metric.compute()["ece"].item() == pytest.approx(1 / 6, rel=1e-6)
+    assert metric.bins.count[4] == failures + successes and metric.bins.success[4] == successes
 
 
 def test_differs_from_torchmetrics_on_multiclass_logits():
