@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from classification.checkpoint import CheckpointError
-from classification.config import Config, Data, Evaluation, Model, Run, load_config
+from classification.config import Config, Data, Evaluation, Model, Run, Teacher, load_config
 from classification.data import ImageSet
 from classification.evaluate import plain_predictors
 from classification.experiment import Experiment
@@ -250,7 +250,7 @@ def test_the_same_experiment_gives_the_same_page():
     [
         (Config(evaluation=PLAIN), {"Where student and baseline differ"}),
         (Config(evaluation=Evaluation(mc_samples=(2,)), students={"a": STUDENT}), set()),
-        (Config(teacher=Run(seeds=(0, 1)), evaluation=PLAIN), {"Where student and baseline differ"}),
+        (Config(teacher=Teacher(seeds=(0, 1)), evaluation=PLAIN), {"Where student and baseline differ"}),
     ],
     ids=["baseline alone", "one student", "ensemble"],
 )
@@ -292,7 +292,7 @@ def test_undefined_and_infinite_metrics_are_said():
 
 def test_overlaid_rows_are_as_many_as_colours():
     students = dict.fromkeys("abc", STUDENT)
-    config = Config(teacher=Run(seeds=(0, 1)), students=students, evaluation=Evaluation(mc_samples=(100, 10)))
+    config = Config(teacher=Teacher(seeds=(0, 1)), students=students, evaluation=Evaluation(mc_samples=(100, 10)))
     rows = ["baseline", "MC-100", "MC-10", "ensemble of 2", *students]
     assert overlaid_rows(config, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "ensemble of 2"]
     many = dataclasses.replace(config, students=dict.fromkeys("abcdef", STUDENT))
@@ -359,7 +359,7 @@ def test_compression_needs_students_that_differ_in_size_alone():
         "other network": Run(model=Model(name="nin", width=0.1), method=kd),
         "other method": Run(model=dataclasses.replace(quick, **smaller), method=KD(temperature=3.0)),
     }
-    config = Config(teacher=Run(model=quick), students=students)
+    config = Config(teacher=Teacher(model=quick), students=students)
     sizes = {"teacher": 100, "a": 30, "b": 100, "labels": 10, "labels, wider": 60, "units": 80}
     risks = {"baseline": [0.2], "a": [0.3, 0.5], "b": [0.1], "labels": [0.6], "labels, wider": [0.4], "units": [0.15]}
     deviation = math.sqrt(0.1**2 + 0.1**2)
@@ -467,7 +467,7 @@ def test_the_experiment_in_words():
         "A digits network is trained on mnist (3 classes). "
         "Measured on 12 test images: the network without dropout (the baseline)."
     )
-    config = Config(teacher=Run(seeds=(0, 1)), students={"a": STUDENT, "b": STUDENT})
+    config = Config(teacher=Teacher(seeds=(0, 1)), students={"a": STUDENT, "b": STUDENT})
     assert in_words(config, TEST) == (
         "A digits network is trained on digits (3 classes). 2 students learn to answer in a single forward pass. "
         "Measured on 12 test images: the network without dropout (the baseline), "
@@ -492,7 +492,7 @@ def test_parameter_counts_are_those_of_the_models():
     images = ImageSet(torch.zeros(1, 3, 32, 32).byte(), torch.zeros(1).long(), tuple("0123456789"), (0,), "cifar10")
     state = torch.get_rng_state()
     # as the docstring of `quick` has them
-    assert parameter_counts(Config(teacher=Run(model=Model(name="quick")), students=students), images) == {
+    assert parameter_counts(Config(teacher=Teacher(model=Model(name="quick")), students=students), images) == {
         "teacher": 145_578,
         "units": 87_618,
     }
@@ -576,8 +576,9 @@ def test_write_report(tmp_path, capsys):
 @pytest.mark.parametrize("teacher_seeds", [(5,), (5, 6)])
 def test_rows_are_those_that_evaluate_measures(teacher_seeds):
     evaluation = Evaluation(mc_samples=(10, 2), repetitions=2, mc_students=3)
-    config = dataclasses.replace(ON_DISK, teacher=Run(seeds=teacher_seeds), evaluation=evaluation)
-    experiment = SimpleNamespace(config=config, teacher=nn.Identity(), trained=lambda *_: nn.Identity())
+    config = dataclasses.replace(ON_DISK, teacher=Teacher(seeds=teacher_seeds), evaluation=evaluation)
+    members = [nn.Identity() for _ in teacher_seeds]
+    experiment = SimpleNamespace(config=config, baseline=members[0], members=members, trained=lambda *_: nn.Identity())
     assert list(expected_rows(config)) == [(found.row, found.seed) for found in plain_predictors(experiment)]
 
 
