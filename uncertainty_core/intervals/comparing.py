@@ -90,7 +90,9 @@ def over_seeds(runs: Sequence[Resampled], key: str = "") -> Resampled:
 
 def _mean(resamples: Sequence[Tensor], weights: Tensor) -> Tensor:
     stacked = torch.stack(list(resamples))
-    return (stacked * weights[:, : stacked.shape[1]]).sum(0)
+    mean = (stacked * weights[:, : stacked.shape[1]]).sum(0)
+    # a weight may be negative, the mean of a metric that never is may not
+    return mean if (stacked < 0).any() else mean.clamp(min=0)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def test_seeds_widen_the_interval_of_their_mean():
     low, high = found.interval("ece")
     assert 0 <= low < 0.1 and 0.5 < high < 0.7
     assert over_seeds([run(0.1)]).interval("ece") == pytest.approx((0.1, 0.1))
+    # weights of a seed may be below 0, and with them the mean of 0 and 1; of what never is negative it is not
+    assert over_seeds([run(0.0), run(1.0)]).resamples["ece"].min() == 0
 
 
 def test_what_is_undefined_has_no_interval():
