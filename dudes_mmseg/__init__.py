@@ -8,7 +8,7 @@ from .compat import find_mmseg_configs  # before the others import mmsegmentatio
 # isort: split
 from .data import CamVidDataset, StreetScenesDataset
 from .hooks import FiniteLossHook, KeyedRandomnessHook, ProgressHook, UncertaintyVisualizationHook
-from .metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
+from .metrics import PixelSampleMetric, SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from .models import (
     CalibratedCascadeEncoderDecoder,
     CalibratedEncoderDecoder,

@@ -1,10 +1,11 @@
-"""Distil an ensemble and compare: baseline, ensemble, and students that say in one pass how sure they are.
+"""Distil an ensemble and compare: baseline, ensemble and one-pass students, plain and with fitted calibrators.
 
     distilled-uncertainty distill-segmentor quick/streets_student.py --member-config quick/streets_member.py --members 4
     distilled-uncertainty distill-segmentor my_student.py --member-config my_member.py --members 10 --work-dir distilled
 
 Trains the members, stores what they say about the training images, trains the student on it, and measures all of them
-on the test set; the first member is the baseline. Finished steps are not repeated: start it again after a crash.
+on the test set; the first member is the baseline. Calibrators are fitted to the validation images, or, where these are
+the test images, to each half of them for the other. Finished steps are not repeated: start it again after a crash.
 """
 
 import argparse
@@ -14,6 +15,9 @@ from pathlib import Path
 from uncertainty_core.cli import Steps, check_at_least, echo, program
 from uncertainty_core.cli.configs import find_config
 from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
+from uncertainty_core.recalibration.recipes import CLASS_METHODS, class_methods
+
+CALIBRATORS = "temperature,isotonic"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,6 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
+    parser.add_argument(
+        "--calibrators",
+        default=CALIBRATORS,
+        metavar="NAME,...",
+        help=f"what to fit to each predictor: {', '.join(CLASS_METHODS)}; '' for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fit-on", choices=("val", "train"), default="val", help="images for calibrators (default: %(default)s)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="start over what other settings have made, and measure all rows again"
     )
@@ -34,18 +47,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
     with program(args):
+        calibrators = class_methods(args.calibrators)
         check_segmentor_arguments(args.config, args.member_config, *args.also)
         from dudes_mmseg.cli import build_config, read_config
         from dudes_mmseg.engine import pipeline
+        from dudes_mmseg.engine.calibrators import check_calibrators
 
         cfg = build_config(args)
         output = Path(cfg.work_dir)
         member = read_config(args.member_config, args.cfg_options)
         students = {find_config(args.config, "dudes").stem: cfg}
         students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
-        step = Steps(pipeline.num_steps(students, args.members))
+        if calibrators:
+            check_calibrators([member, *students.values()], args.fit_on)
+        step = Steps(pipeline.num_steps(students, args.members, len(calibrators)))
         teacher, trained = pipeline.distil(member, students, args.members, output, step, args.overwrite)
-        runs = pipeline.compare(member, teacher, students, trained, output, step, args.overwrite)
+        compared = member, teacher, students, trained, output, calibrators, args.fit_on
+        runs = pipeline.compare(*compared, step, args.overwrite)
         first = next(iter(students))
         echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")
         echo(f"report: {pipeline.write_report(runs, output)}")

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
 from uncertainty_core.io.files import write_text
@@ -52,10 +53,36 @@ def with_rival(evaluators: Any) -> Any:
     return [*found, {"type": "SparsificationMetric", "uncertainty": "entropy"}]
 
 
+class Tested(NamedTuple):
+    """A finished test: its runner, the evaluators when they have measured, their values by name, and its seconds."""
+
+    runner: Runner
+    evaluators: Sequence[BaseMetric]
+    values: dict[str, float]
+    seconds: float
+
+
+def run_test(cfg: Config, checkpoint: str | None = None) -> Tested:
+    """Run the test loop of `cfg` with the weights in `checkpoint`; a teacher has its own."""
+    check_data(cfg.test_dataloader)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise ConfigError(f"there is no checkpoint {checkpoint}")
+    cfg = cfg.copy()
+    prepare_ranks(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    with part(cfg, "test"):
+        runner = Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018 (the first access builds it)
+    runner.register_hook(ProgressHook())
+    start = time.perf_counter()
+    values = {key: float(value) for key, value in runner.test().items()}
+    return Tested(runner, runner.test_loop.evaluator.metrics, values, time.perf_counter() - start)
+
+
 def evaluate(
     cfg: Config, checkpoint: str | None = None, name: str | None = None, paper_row: PaperRow | None = None
 ) -> dict[str, float]:
-    """Run the test loop of `cfg`; into its work dir go `metrics.json`, and `run.json` for the report of all runs.
+    """`run_test`; into the work dir go `metrics.json`, and `run.json` for the report of all runs.
 
     Args:
         cfg: of a segmentor or a teacher.
@@ -63,24 +90,12 @@ def evaluate(
         name: of the predictor in the report; that of the work dir by default.
         paper_row: what a paper prints of the same predictor.
     """
-    check_data(cfg.test_dataloader)
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise ConfigError(f"there is no checkpoint {checkpoint}")
     cfg = cfg.copy()
-    prepare_ranks(cfg)
-    cfg.load_from, cfg.resume = checkpoint, False
     cfg.test_evaluator = with_rival(cfg.test_evaluator)
-    with part(cfg, "test"):
-        runner = Runner.from_cfg(cfg)
-        runner.test_loop  # noqa: B018 (the first access builds it)
-    runner.register_hook(ProgressHook())
-    start = time.perf_counter()
-    metrics = {key: float(value) for key, value in runner.test().items()}
-    seconds = time.perf_counter() - start
+    runner, evaluators, metrics, seconds = run_test(cfg, checkpoint)
     if is_main_process():
         folder = Path(cfg.work_dir)
         write_text(folder / "metrics.json", strict_json(metrics))
-        evaluators = runner.test_loop.evaluator.metrics
         if any(isinstance(metric, StreamingMetric) for metric in evaluators):
             data = data_of(runner.test_dataloader.dataset)
             evaluation = Evaluation(

@@ -3,6 +3,7 @@
 <output>/members/member_<k>/   the networks of the ensemble; the first one is also the baseline
 <output>/targets/              the ensemble's uncertainty for the training images
 <output>/<student>/            a student
+<output>/fit/<name>/           calibrators of each predictor
 <output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures
 <output>/sparsification.png    the curves of all rows
 <output>/report.html           one page of all rows
@@ -21,6 +22,7 @@ from mmengine.dist import is_main_process
 
 from uncertainty_core.catalog import SEGMENTATION, in_order
 from uncertainty_core.cli import echo
+from uncertainty_core.intervals.findings import calibrated_name, is_calibrated
 from uncertainty_core.io.claims import check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.room import check_room
@@ -31,6 +33,7 @@ from uncertainty_core.report.page import build_page
 
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
+from .calibrators import fit_once, with_calibrator
 from .claims import WAY_OUT, evaluation_settings, training_settings
 from .evaluation import evaluate, with_rival
 from .members import member_claims, train_members
@@ -74,10 +77,11 @@ def store_of(student: Config, output: Path) -> Path:
     return output / ("targets-class-wise" if class_wise(student) else "targets")
 
 
-def num_steps(students: Mapping[str, Config], num_members: int) -> int:
+def num_steps(students: Mapping[str, Config], num_members: int, num_calibrators: int) -> int:
     """How many steps `distil` and `compare` announce."""
-    stores = {class_wise(student) for student in students.values()}
-    return num_members + len(stores) + len(students) + len(["baseline", "teacher", *students])
+    stores, predictors = {class_wise(student) for student in students.values()}, 2 + len(students)
+    calibrated = predictors * (1 + num_calibrators) if num_calibrators else 0
+    return num_members + len(stores) + len(students) + predictors + calibrated
 
 
 def _check(member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool) -> None:
@@ -146,6 +150,8 @@ def compare(
     students: Mapping[str, Config],
     trained: Mapping[str, Path],
     output: Path,
+    calibrators: Sequence[str] = (),
+    fit_on: str = "val",
     step: Callable[[str], None] = echo,
     overwrite: bool = False,
 ) -> list[Run]:
@@ -153,31 +159,49 @@ def compare(
 
     A row that was measured before with these settings is not measured again, unless `overwrite`.
     All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
+
+    Args:
+        member, students, output, step, overwrite: as `distil`.
+        teacher, trained: what `distil` returned.
+        calibrators: methods; each predictor is measured without any, and with each of them.
+        fit_on: "val" or "train", whose images they are fitted to, see `fit_once`.
     """
-    rows = output / "rows"
     evaluators = with_rival(next(iter(students.values())).test_evaluator)
-    baseline = in_folder(member, rows / "baseline")
-    baseline.test_evaluator = [evaluator for evaluator in evaluators if not needs_map(evaluator)]
-    _measure(baseline, teacher.model.checkpoints[0], step, overwrite)
-    for name, cfg in {"teacher": teacher, **students}.items():
-        cfg = in_folder(cfg, rows / name)
-        cfg.test_evaluator = evaluators
-        cfg.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
-        _measure(cfg, None if name == "teacher" else str(trained[name]), step, overwrite)
-    return find_runs(rows / name for name in ("baseline", "teacher", *students))
+    predictors = {"baseline": (member, teacher.model.checkpoints[0]), "teacher": (teacher, None)}
+    predictors |= {name: (cfg, str(trained[name])) for name, cfg in students.items()}
+    rows = []
+    for name, (cfg, checkpoint) in predictors.items():
+        plain = cfg.copy()
+        plain.test_evaluator = [e for e in evaluators if name != "baseline" or not needs_map(e)]
+        shown = plain.copy()
+        if name != "baseline":
+            shown.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
+        rows.append(_measure(shown, checkpoint, name, output, step, overwrite))
+        if not calibrators:
+            continue
+        fitted = fit_once(plain, checkpoint, calibrators, fit_on, output / "fit" / name, step, overwrite)
+        for method, paths in fitted.items():
+            calibrated = with_calibrator(plain, paths)
+            rows.append(_measure(calibrated, checkpoint, calibrated_name(name, method), output, step, overwrite))
+    return find_runs(rows)
 
 
-def _measure(cfg: Config, checkpoint: str | None, step: Callable[[str], None], overwrite: bool) -> None:
-    """`evaluate`, unless its folder holds the same evaluation; the folder's claim is written when it is finished."""
-    folder, settings = Path(cfg.work_dir), evaluation_settings(cfg, checkpoint)
+def _measure(
+    cfg: Config, checkpoint: str | None, name: str, output: Path, step: Callable[[str], None], overwrite: bool
+) -> Path:
+    """`evaluate`, unless the row's folder holds the same evaluation, whose claim is written when it is finished."""
+    folder = output / "rows" / name.replace(" ", "")
+    cfg = in_folder(cfg, folder)
+    settings = evaluation_settings(cfg, checkpoint)
     if not overwrite and holds(folder, settings) and (folder / "run.json").is_file():
-        step(f"{folder.name}: measured before")
-        return
+        step(f"{name}: measured before")
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
-    step(f"measure {folder.name} on the test images")
-    evaluate(cfg, checkpoint)
+    step(f"measure {name} on the test images")
+    evaluate(cfg, checkpoint, name)
     if is_main_process():
         claim(folder, settings)
+    return folder
 
 
 def needs_map(evaluator: Mapping[str, str]) -> bool:
@@ -218,8 +242,9 @@ def classes_text(runs: Sequence[Run], teacher: str, student: str) -> str:
 
 
 def draw_sparsification(runs: Sequence[Run], output: Path) -> Path:
-    """Figure 4 of DUDES, in the order and thus the colours of the report."""
-    curves = {run.name: run.record.curves["sparsification"] for run in runs if run.record.curves}
+    """Figure 4 of DUDES, in the order and thus the colours of the report; calibrators change next to nothing of it."""
+    plain = [run for run in runs if run.record.curves and not is_calibrated(run.name)]
+    curves = {run.name: run.record.curves["sparsification"] for run in plain}
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"

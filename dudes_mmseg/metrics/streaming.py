@@ -83,7 +83,7 @@ class StreamingMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Add a batch of predictions, where they are: on a GPU, or not."""
         for sample in data_samples:
-            label = self._label(sample)
+            label = true_classes(sample)
             if not self._total:
                 self._make_states(label.device)
             self._merge_last()
@@ -95,18 +95,6 @@ class StreamingMetric(BaseMetric):
                 raise UserError(f"{image_name(sample)}: {error}") from None
             self._count += 1
             self._rows[image_key(sample)] = self.row(self._last)
-
-    def _label(self, sample: Mapping[str, Any]) -> Tensor:
-        name = image_name(sample)
-        if "gt_sem_seg" not in sample:
-            raise UserError(f"{name} has no labels: put LoadAnnotations into the test pipeline")
-        label, predicted = (sample[field]["data"].squeeze(0) for field in ("gt_sem_seg", "pred_sem_seg"))
-        if label.shape != predicted.shape:
-            raise UserError(
-                f"{name} has labels of {tuple(label.shape)} pixels for a prediction of {tuple(predicted.shape)}: put "
-                "LoadAnnotations behind the transforms that resize the image"
-            )
-        return label.to(predicted.device)
 
     def _make_states(self, device: torch.device | str) -> None:
         self._total, self._last = self.new_states(), self.new_states()
@@ -145,6 +133,20 @@ class StreamingMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict:
         """Not used: `evaluate` needs no rows."""
         raise NotImplementedError
+
+
+def true_classes(sample: Mapping[str, Any]) -> Tensor:
+    """The labels (H, W) of a prediction, where that is."""
+    name = image_name(sample)
+    if "gt_sem_seg" not in sample:
+        raise UserError(f"{name} has no labels: put LoadAnnotations into the test pipeline")
+    label, predicted = (sample[field]["data"].squeeze(0) for field in ("gt_sem_seg", "pred_sem_seg"))
+    if label.shape != predicted.shape:
+        raise UserError(
+            f"{name} has labels of {tuple(label.shape)} pixels for a prediction of {tuple(predicted.shape)}: put "
+            "LoadAnnotations behind the transforms that resize the image"
+        )
+    return label.to(predicted.device)
 
 
 def predicted_uncertainty(sample: Mapping[str, Any]) -> Tensor:

@@ -22,6 +22,11 @@ def calibrated_name(predictor: str, calibrator: str) -> str:
     return predictor + _CALIBRATED + calibrator
 
 
+def is_calibrated(row: str) -> bool:
+    """Whether a row of this name is of a predictor with a calibrator."""
+    return _CALIBRATED in row
+
+
 @dataclass(frozen=True)
 class MeasuredRow:
     """A predictor: its forward passes for one image, and its metrics over all seeds."""
@@ -52,7 +57,7 @@ def findings(task: str, rows: Mapping[str, MeasuredRow]) -> list[str]:
     """A sentence for each student with one pass: against the baseline, and against the best calibrator of that."""
     error, accuracy, calibration = _COMPARED[task]
     one_pass = {name: row.metrics for name, row in rows.items() if row.passes == 1}
-    students = [name for name in one_pass if not name.startswith(BASELINE) and _CALIBRATED not in name]
+    students = [name for name in one_pass if not name.startswith(BASELINE) and not is_calibrated(name)]
     calibrated = [
         name for name, row in one_pass.items() if name.startswith(BASELINE + _CALIBRATED) and calibration in row.values
     ]

@@ -23,6 +23,8 @@ METHODS = {
     "isotonic": "segments",
     "linear": "segments",
 }
+# Calibrators of class probabilities.
+CLASS_METHODS = ("temperature", "vector", "matrix", "dirichlet", "isotonic")
 FILE = "calibrator.json"  # of a fitted one, unless another is asked for
 N_MIN = 20  # samples from which on a class has a fit of its own
 
@@ -76,6 +78,17 @@ class Recipe:
             if self.class_wise
             else fit(score, target)
         )
+
+
+def class_methods(names: str) -> list[str]:
+    """Those of CLASS_METHODS that are named, with commas between; raises UserError."""
+    found = [name for name in names.split(",") if name]
+    for name in found:
+        if name not in CLASS_METHODS:
+            raise UserError(
+                f"there is no calibrator of class probabilities {name!r}; known are {', '.join(CLASS_METHODS)}"
+            )
+    return found
 
 
 def fit_named(method: str) -> Fit:

@@ -16,7 +16,7 @@ class PixelSample:
     """Pixels drawn at random, each as likely as any other, the same in any order and division of the images.
 
     Each pixel draws a number from a generator that is keyed by its image; those with the lowest numbers are kept. Void
-    pixels take no part.
+    pixels take no part, and an image that is added twice counts once.
 
     Args:
         size: of the sample, at the most.
@@ -45,7 +45,7 @@ class PixelSample:
         number = torch.randint(2**62, labels.shape, generator=generator).flatten()
         labels = labels.flatten().cpu()
         place = (labels != self.ignore_index).nonzero().squeeze(1)
-        limit = self.number[-1] if self.number is not None and len(self.number) == self.size else 2**62
+        limit = self.number[-1] if len(self) == self.size else 2**62
         place = place[number[place] < limit]
         columns = probabilities.flatten(1).detach()[:, place.to(probabilities.device)].T.float().cpu()
         self._merge(number[place], columns, labels[place].long())
@@ -60,8 +60,13 @@ class PixelSample:
             number = torch.cat((self.number, number))
             probabilities = torch.cat((self._probabilities, probabilities))
             labels = torch.cat((self._labels, labels))
-        lowest = number.argsort(stable=True)[: self.size]
+        in_order = number.argsort(stable=True)
+        is_new = number[in_order].diff(prepend=number.new_tensor([-1])) > 0
+        lowest = in_order[is_new][: self.size]
         self.number, self._probabilities, self._labels = number[lowest], probabilities[lowest], labels[lowest]
+
+    def __len__(self) -> int:
+        return 0 if self.number is None else len(self.number)
 
     @property
     def probabilities(self) -> Tensor:
@@ -74,6 +79,6 @@ class PixelSample:
         return self._filled(self._labels)
 
     def _filled(self, values: Tensor | None) -> Tensor:
-        if values is None or not len(values):
+        if not len(self):
             raise ValueError("the sample is empty: no image has a pixel that is not void")
         return values

@@ -23,6 +23,9 @@ def test_sample_is_the_same_whatever_shards_and_order():
     second.merge(first)
     assert torch.equal(whole.probabilities, second.probabilities) and torch.equal(whole.labels, second.labels)
     assert len(whole.labels) == 50 and whole.labels.max() < 3
+    for image in images():  # as a sampler repeats images that give each rank as many
+        whole.add(*image)
+    assert torch.equal(whole.number, second.number) and torch.equal(whole.labels, second.labels)
     other = PixelSample(50, seed=1)
     for image in images():
         other.add(*image)

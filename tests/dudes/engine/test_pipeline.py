@@ -11,6 +11,7 @@ from tiny_segmentors import small_street_options, write_small_streets
 from dudes_mmseg.engine.evaluation import with_rival
 from dudes_mmseg.engine.pipeline import needs_map
 from uncertainty_core.intervals.storage import read_images
+from uncertainty_core.recalibration import load
 from uncertainty_core.report.run_record import RunRecord
 
 
@@ -24,7 +25,7 @@ def command(tmp_path):
     with config.open("a") as file:  # README's, which leave out the rival that is in the table all the same
         names = ("IoUMetric", "SegCalibrationMetric", "UncertaintyMetric", "SparsificationMetric")
         file.write(f"test_evaluator = {[{'type': name} for name in names]}\n")
-    flags = ["--member-config", member, "--members", 2, "--work-dir", "out"]
+    flags = ["--member-config", member, "--members", 2, "--work-dir", "out", "--calibrators", "temperature"]
     return [config, *flags, "--cfg-options", *small_street_options(2)]
 
 
@@ -41,14 +42,19 @@ def test_compares_all_rows(command, tmp_path):
 
     rows = tmp_path / "out" / "rows"
     records = {path.parent.relative_to(rows).as_posix(): RunRecord.read(path.parent) for path in rows.rglob("run.json")}
-    assert set(records) == {"baseline", "teacher", "teacher/rival_0", "student", "student/rival_0"}
-    assert {name: record.passes for name, record in records.items()} == {
-        "baseline": 1,
-        "teacher": 2,
-        "teacher/rival_0": 2,
-        "student": 1,
-        "student/rival_0": 1,
+    passes = {"baseline": 1, "teacher": 2, "teacher/rival_0": 2, "student": 1, "student/rival_0": 1}
+    passes |= {
+        name.replace("/", "+temperature/") if "/" in name else f"{name}+temperature": n for name, n in passes.items()
     }
+    assert {name: record.passes for name, record in records.items()} == passes
+    for name, record in records.items():
+        if "+" in name and "rival" not in name:
+            plain, temperature = (
+                records[name.removesuffix("+temperature")],
+                load(tmp_path / "out" / "fit" / name.split("+")[0] / "temperature.json"),
+            )
+            assert record.name == f"{plain.name} + temperature" and temperature.temperature != 1
+            assert record.metrics["mIoU"] == plain.metrics["mIoU"] and record.metrics["ece"] != plain.metrics["ece"]
     student, rival = records["student"], records["student/rival_0"]
     assert rival.name == "student, entropy of its softmax"
     assert student.metrics["mIoU"] == pytest.approx(rival.metrics["mIoU"], abs=0.01)
@@ -70,9 +76,10 @@ def test_compares_all_rows(command, tmp_path):
     assert all(f"| {record.name} " in done.out for record in records.values())
     assert "| road " in done.out
     assert done.out.startswith(
-        f"{COMPUTES}\n[1/7] member_0: trained before\n[2/7] member_1: 2 iterations\n[3/7] targets: "
+        f"{COMPUTES}\n[1/13] member_0: trained before\n[2/13] member_1: 2 iterations\n[3/13] targets: "
     )
-    assert done.out.count("[7/7] measure student on the test images\n") == 1
+    assert done.out.count("[12/13] calibrators of student: temperature, fitted to 3 val images\n") == 1
+    assert done.out.count("[13/13] measure student + temperature on the test images\n") == 1
     assert len(done.out.splitlines()) < 60
     assert (done.err, (tmp_path / "out" / "log.txt").read_text().count("\r")) == ("log: out/log.txt\n", 0)
     page = (tmp_path / "out" / "report.html").read_text()
@@ -88,7 +95,7 @@ def test_compares_all_rows(command, tmp_path):
     finished = measured()
     (rows / "student" / "settings.json").unlink()
     done = again()
-    assert done.out.count(": measured before\n") == 2
+    assert done.out.count(": measured before\n") == 5 and done.out.count(": fitted before\n") == 3
     assert {name for name, time in measured().items() if time != finished[name]} == {"student"}
 
     # and all of it on demand, though nothing is trained again
