@@ -84,6 +84,14 @@ def _shown_by(pipeline: Sequence[Mapping], dataset: ConfigDict) -> ConfigDict:
     return dataset | {"pipeline": pipeline}
 
 
+def sampling(cfg: Config, split: str, folder: Path, size: int = SIZE) -> Config:
+    """The config of a test that draws a sample of `size` pixels of the images of `split`, see `PixelSampleMetric`."""
+    cfg = held_out(cfg, split)
+    cfg.work_dir = str(folder)
+    cfg.test_evaluator = [{"type": "PixelSampleMetric", "size": size, "seed": 0}]
+    return cfg
+
+
 def _images(cfg: Config) -> set[Path]:
     """Of the test."""
     datasets = base_datasets(DATASETS.build(cfg.test_dataloader.dataset))
@@ -113,9 +121,7 @@ def fit_once(
         size: pixels of the sample.
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
-    fitted = held_out(cfg, split)
-    fitted.work_dir = str(folder)
-    fitted.test_evaluator = [{"type": "PixelSampleMetric", "size": size, "seed": 0}]
+    fitted = sampling(cfg, split, folder, size)
     images = _images(fitted)
     halves = not images.isdisjoint(_images(cfg))
     files = {name: [folder / f"{name}{part}.json" for part in (("_0", "_1") if halves else ("",))] for name in methods}

@@ -14,7 +14,13 @@ COMMANDS = {
     ],
     "test_seg": [([STUDENT, "none.pth"], "error: there is no checkpoint none.pth")],
     "train_ensemble": [([STUDENT, "--members", "1"], "error: --members must be at least 2, got 1")],
-    "distill_segmentor": [([STUDENT, "--member-config", "no"], "error: config 'no' is neither a file, nor one of")],
+    "distill_segmentor": [
+        ([STUDENT, "--member-config", "no"], "error: config 'no' is neither a file, nor one of"),
+        (
+            [STUDENT, "--member-config", "no", "--calibrators", "spline"],
+            "no calibrator of class probabilities 'spline'",
+        ),
+    ],
     "predict_seg": [
         ([STUDENT, "--images", "nowhere", "--output", "o"], "error: there is no folder and no image nowhere"),
         ([STUDENT, "--images", ".", "--output", "o", "--level", "1"], "error: --level must lie in [0, 1), got 1.0"),

@@ -67,6 +67,7 @@ REFUSED = [
     (tool("evaluate_detections", "gt.json", "gt.json", "--bins", "0"), "num_bins must be an integer >= 1"),
     (tool("fit_calibrator", "gt.json", "gt.json", "--apply", "dt.json"), "--apply and --output go together"),
     (tool("fit_calibrator", "gt.json", "gt.json", "--method", "spline"), "invalid choice"),
+    (tool("fit_calibrator", "--task", "segmentation", "none.py"), "neither a file"),
     (tool("fit_temperature", "gt.json", "dt.json"), "fit-calibrator --method temperature gt.json dt.json"),
     (detector("distill_detector", *DDN, "--calibrators", "spline-iou"), "there is no calibrator of scores 'spline'"),
     (tool("make_scenes", "--output", "gt.json", "--num-images", "1"), "File exists"),
@@ -103,9 +104,11 @@ def test_help_imports_nothing_heavy(folder):
 
 
 def test_help_explains_both_tasks(folder):
-    targets, ensemble = endings([tool(name, "--help") for name in ("generate_targets", "train_ensemble")], folder)
+    names = ("generate_targets", "train_ensemble", "fit_calibrator")
+    targets, ensemble, calibrator = endings([tool(name, "--help") for name in names], folder)
     assert "--config-file" in targets.out and "--class-wise" in targets.out
     assert "--config-file" in ensemble.out and "--amp" in ensemble.out
+    assert "--class-wise" in calibrator.out and "--uncertainty" in calibrator.out
 
 
 def test_errors_are_one_sentence_before_anything_heavy_is_imported(folder):

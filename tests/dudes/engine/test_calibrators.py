@@ -12,8 +12,9 @@ from tiny_segmentors import build, segmentor_config, student_config, write_membe
 from dudes_mmseg.cli import ConfigError
 from dudes_mmseg.engine.calibrators import check_calibrators, fit_once, held_out, with_calibrator
 from dudes_mmseg.engine.claims import evaluation_settings, training_settings
+from dudes_mmseg.engine.held_out import fit_held_out
 from dudes_mmseg.models.calibration import half_of
-from uncertainty_core.recalibration import fit_class_isotonic, fit_class_temperature, load
+from uncertainty_core.recalibration import Platt, fit_class_isotonic, fit_class_temperature, fit_vector, load
 from uncertainty_core.sampling.pixels import PixelSample
 
 SHOWN = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
@@ -106,6 +107,9 @@ def test_fits_are_what_a_loop_over_the_images_gives_and_not_repeated(data, tmp_p
         fit_once(cfg, methods=methods, folder=folder, **given)
         assert said in steps[-1] and "temperature" not in steps[-1]
     assert {path.name: path.read_bytes() for path in folder.glob("*.json")} == before
+    written = (folder / "temperature.json").stat().st_mtime_ns
+    fit_once(cfg, methods=["temperature"], folder=folder, overwrite=True, **given)
+    assert (folder / "temperature.json").stat().st_mtime_ns > written
     given["checkpoint"] = str(data / "member_1" / "iter_7.pth")
     fit_once(cfg, methods=["temperature"], folder=folder, **given)
     assert (folder / "temperature.json").read_bytes() != before["temperature.json"]
@@ -120,6 +124,26 @@ def test_test_images_are_fitted_half_by_half(data, tmp_path):
         assert load(path) == fit_by_hand(cfg, "test", fit_class_temperature, 10**6, half)
     assert "each half of the 4 val images for the other, since they are the test images" in steps[0]
     assert with_calibrator(cfg, files).model.calibrator == [str(path) for path in files]
+
+
+def test_one_half_tells_what_a_calibrator_does_to_the_other(data, tmp_path):
+    cfg = config(data, model=student_config(), work_dir=str(tmp_path))
+    weights = str(tmp_path / "student.pth")
+    torch.save({"state_dict": build(cfg.model).state_dict()}, weights)
+    classes, errors = fit_held_out(cfg, weights, "val", 10**6, "vector", "platt")
+    assert classes.calibrator == fit_by_hand(cfg, "val", fit_vector, 10**6)
+    assert isinstance(errors.calibrator, Platt) and errors.pixels == classes.pixels > 5000
+    fitted = fit_by_hand(cfg, "val", fit_vector, 10**6, half=0)
+    probabilities, labels = fit_by_hand(cfg, "val", lambda *sample: sample, 10**6, half=1)
+    lines = classes.table.splitlines()
+    assert lines[0] == f"vector: fitted to one half of the images, on {len(labels):,} pixels of the other"
+    for line, values in zip(lines[-2:], (probabilities, fitted(probabilities)), strict=True):
+        nll = -values.gather(1, labels[:, None]).log().mean().item()
+        accuracy = 100 * (values.argmax(1) == labels).double().mean().item()
+        assert f" {nll:.4f} " in line and f" {accuracy:.2f} " in line
+    with pytest.raises(ConfigError, match="which gives no uncertainty"):
+        checkpoint = str(data / "member_0" / "iter_7.pth")
+        fit_held_out(config(data, work_dir=str(tmp_path)), checkpoint, "val", 100, "temperature", "platt")
 
 
 def test_images_are_shown_as_at_test_time_and_each_once(data):
