@@ -94,11 +94,13 @@ setup(
             "ftfy",
             "regex",
         ],
+        # mmcv is to be compiled first: README, "Installing the original mmsegmentation"
         "segmentation-openmmlab": [
             "mmsegmentation==1.2.2",
             "mmengine==0.10.7",
             "mmcv==2.1.0",
             "cityscapesscripts>=2.2",
+            "numpy<2.4",
             "ftfy",
             "regex",
         ],

@@ -38,6 +38,7 @@ def fork(function, *arguments, folder):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         # pytest has put objects of its own there
         sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background of a script ignores
         sys.settrace(None)  # what coverage would learn here is lost at os._exit
         faulthandler.dump_traceback_later(300, exit=True, file=sys.stderr)  # no process is left behind
         tqdm.set_lock(threading.RLock())  # not the parent's, which all share: one killed with it in hand stops them all

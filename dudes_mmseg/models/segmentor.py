@@ -27,6 +27,8 @@ from .maps import to_original
 from .supervision import Targets, real_pixels, stored_targets
 from .uncertainty_head import Pass, passes_of
 
+_SUITED = "choose a decode head that ends in cls_seg, such as FCNHead, ASPPHead, UPerHead or SegformerHead"
+
 
 def _say_that_branch_is_fresh(segmentor: nn.Module, incompatible_keys: Any) -> None:
     """Weights of a baseline fit as they are: what they lack is the branch, and that is no misfit."""
@@ -68,8 +70,7 @@ class UncertaintyMixin:
         head = self._last_decode_head
         if not isinstance(getattr(head, "conv_seg", None), nn.Conv2d):
             raise UserError(
-                f"{type(head).__name__} has no conv_seg whose features an uncertainty head could share: "
-                "choose a decode head that ends in cls_seg"
+                f"{type(head).__name__} has no conv_seg whose features an uncertainty head could share: {_SUITED}"
             )
         branch = {"type": "UncertaintyHead", "in_channels": head.conv_seg.in_channels}
         branch |= {"align_corners": self.align_corners, **(uncertainty_head or {})}
@@ -107,7 +108,7 @@ class UncertaintyMixin:
         if len(passes) != 1:
             raise UserError(
                 f"{type(head).__name__} called its conv_seg {len(passes)} times in one pass, the uncertainty head "
-                "needs it to be once: choose a decode head that ends in cls_seg"
+                f"needs it to be once: {_SUITED}"
             )
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:

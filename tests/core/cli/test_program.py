@@ -119,12 +119,19 @@ def test_verbose_shows_what_frameworks_print(tmp_path, capfd):
     assert capfd.readouterr() == ("a child\n", "") and not list(tmp_path.iterdir())
 
 
-def test_threads_reach_libraries_that_are_imported_later(monkeypatch, capfd):
+def test_threads_reach_libraries_that_are_imported_later(monkeypatch, tmp_path, capfd):
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with program(Namespace(verbose=True, threads=None)):
         assert os.environ["OMP_NUM_THREADS"] == "7"
     with program(Namespace(verbose=True, threads=3)):
         assert os.environ["OMP_NUM_THREADS"] == "3"
+    for programs, threads in (("", "1"), (tmp_path, None)):  # with and without a driver for GPUs
+        monkeypatch.setenv("PATH", str(programs))
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        with program(Namespace(verbose=True, threads=None)):
+            assert os.environ.get("OMP_NUM_THREADS") == threads
+        os.environ["OMP_NUM_THREADS"] = "7"
     with pytest.raises(SystemExit), program(Namespace(verbose=True, threads=0)):
         pass
     assert capfd.readouterr().err == "error: --threads must be at least 1, got 0\n"

@@ -68,7 +68,7 @@ def test_compares_all_rows(command, tmp_path):
         # pixels are ranked by coarser levels, which shows in the narrow range of an untrained network; T > 1 narrows it
         if "+" not in name:
             expected = {key: record.metrics.get(key, once[key]) for key in once}
-            assert once == pytest.approx(expected, abs=0.05, nan_ok=True)
+            assert once == pytest.approx(expected, abs=0.1, nan_ok=True)
         assert record.intervals.keys() == {key for key in once.keys() & record.metrics if not math.isnan(once[key])}
     assert len(student.pictures) == 1
     assert (rows / "student" / student.pictures[0].path).exists()
