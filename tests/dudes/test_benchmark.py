@@ -67,18 +67,3 @@ def test_weights_are_those_of_the_checkpoints(configs, tmp_path):
     assert done.code == 0, done.err
     done = run_tool("benchmark_segmentor", configs[0], *options, "none.pth", folder=tmp_path)
     assert done.code == 2 and "none.pth" in done.err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["baseline.py", "baseline.py"], "error: each config must have a name of its own"),
-        (["baseline.py", "--checkpoints", "a.pth", "b.pth"], "error: --checkpoints names 2 files for 1 configs"),
-        (["nowhere.py"], "error: config 'nowhere.py' is neither a file, nor"),
-        (["baseline.py", "--runs", "1"], "--runs must be at least 2"),
-    ],
-)
-def test_bad_arguments_end_in_one_sentence(arguments, message, configs, tmp_path):
-    done = run_tool("benchmark_segmentor", *arguments, folder=tmp_path)
-    assert done.code == 2
-    assert message in done.err and "Traceback" not in done.err

@@ -31,6 +31,7 @@ from uncertainty_core.cli.configs import check_config
 from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import check_claim, claim
+from uncertainty_core.recalibration import ClassWise, OperatingPoints, Platt, load, save
 from uncertainty_core.report.find import find_runs
 from uncertainty_core.report.page import build_page
 
@@ -212,6 +213,23 @@ def test_claims(tmp_path):
             same(plain(found[key]), plain(expected[key]))
 
     fuzz("settings.json", path.read_bytes(), (damaged_json, damaged_json, damaged_bytes), read)
+
+
+def test_calibrators(tmp_path):
+    path = tmp_path / "calibrator.json"
+    maps = ClassWise((Platt(0.5, 0.1), Platt(2.0, -0.1)), ("cat", "dog"), (30, 7), 20)
+    save(OperatingPoints(maps, (0.1, 0.2), (0.3, 0.4)), path)
+    score, category = torch.linspace(0, 1, 6, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 0, 1])
+
+    def read(content):
+        path.write_bytes(content)
+        found = load(path)
+        same(plain(json.loads(found.to_json())), plain(json.loads(content)))
+        mapped = found(score, category)
+        assert ((mapped >= 0) & (mapped <= 1)).all()
+        found.keeps(score, category)
+
+    fuzz("calibrator.json", path.read_bytes(), (damaged_json, damaged_json, damaged_bytes), read)
 
 
 # --- configs -----------------------------------------------------------------------------------------------------

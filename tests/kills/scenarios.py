@@ -98,6 +98,12 @@ def _detector_targets() -> None:
     tool("generate_targets", *flags, *options)
 
 
+def _train_detector() -> None:
+    options = ["MODEL.WEIGHTS", "weights.pth", "OUTPUT_DIR", "out", "DATASETS.TEST", "()", "SEED", "0"]
+    flags = ["--config-file", "ddn.yaml", "--resume", *_scene_flags("train")]
+    tool("train_net", *flags, *options, "SOLVER.MAX_ITER", "20")
+
+
 # --- segmentors
 
 
@@ -106,6 +112,12 @@ def _segmentors() -> None:
 
     write_small_streets(Path("member.py"), "streets_member")
     write_small_streets(Path("student.py"), "streets_student")
+
+
+def _train_segmentor() -> None:
+    from tiny_segmentors import small_street_options
+
+    tool("train_seg", "member.py", "--work-dir", "out", "--resume", "--cfg-options", *small_street_options(20))
 
 
 def _distill_segmentors() -> None:
@@ -164,11 +176,13 @@ def _page() -> None:
 
 
 SCENARIOS = [
-    Scenario("classifiers, targets", 0.2, _trained_teacher, lambda: _classify("targets")),
+    Scenario("classifiers, targets", 0.15, _trained_teacher, lambda: _classify("targets")),
     Scenario("classifiers, whole experiment", 0.15, _classifiers, lambda: _classify("run")),
-    Scenario("detectors, targets", 0.2, _detector, _detector_targets),
+    Scenario("detectors, targets", 0.15, _detector, _detector_targets),
+    Scenario("detectors, training", 0.1, _detector, _train_detector),
     Scenario("detectors, whole distillation", 0.05, _detectors, _distill_detectors),
-    Scenario("segmentors, targets", 0.15, _segmentor, _segmentor_targets),
+    Scenario("segmentors, targets", 0.1, _segmentor, _segmentor_targets),
+    Scenario("segmentors, training", 0.05, _segmentors, _train_segmentor),
     Scenario("segmentors, whole distillation", 0.05, _segmentors, _distill_segmentors),
     Scenario("segmentors, folder of images", 0.1, _segmentor, _predict),
     Scenario("page that compares runs", 0.1, _runs, _page),

@@ -28,6 +28,7 @@ COMMANDS = {
     "benchmark_segmentor": [
         ([STUDENT, STUDENT], "error: each config must have a name of its own"),
         ([STUDENT, "--checkpoints", "a", "b"], "error: --checkpoints names 2 files for 1 configs"),
+        ([STUDENT, "--runs", "1"], "error: --runs must be at least 2"),
     ],
     "check_cityscapes": [([], "error: the following arguments are required: data_root")],
     "make_street_scenes": [(["folder", "--train", "many"], "argument --train: invalid int value: 'many'")],

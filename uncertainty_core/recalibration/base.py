@@ -1,8 +1,9 @@
 """What all calibrators have in common: what they map, and how they are written and read."""
 
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -62,7 +63,7 @@ def from_json(text: str) -> Calibrator:
     if not isinstance(content, dict) or "kind" not in content:
         raise CalibratorError("not a calibrator, since it holds no 'kind'; fit_calibrator writes them")
     found = content.pop("format", None)
-    if found != FORMAT:
+    if type(found) is not int or found != FORMAT:
         raise CalibratorError(f"the calibrator has format {found}, and format {FORMAT} is read; fit it again")
     return _decoded(content)
 
@@ -112,17 +113,31 @@ def _decoded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     content = dict(value)
-    task, kind = content.pop("task", None), content.pop("kind", None)
+    task, kind = (str(content.pop(name, None)) for name in ("task", "kind"))
     if (task, kind) not in _KINDS:
         raise CalibratorError(
             f"there is no calibrator of the kind {kind!r} for {task}; it may come from a later version"
         )
     cls = _KINDS[task, kind]
+    types = get_type_hints(cls)
     names = {field.name for field in fields(cls)}
     if content.keys() != names:
         differing = ", ".join(sorted(content.keys() ^ names))
         raise CalibratorError(f"a calibrator of the kind {kind!r} has other entries; look at {differing}")
+    entries = {name: _decoded(entry) for name, entry in content.items()}
+    for name, entry in entries.items():
+        if not _is(entry, types[name]):
+            raise CalibratorError(f"a calibrator of the kind {kind!r} cannot have the {name} {str(entry)[:60]!r}")
     try:
-        return cls(**{name: _decoded(entry) for name, entry in content.items()})
+        return cls(**entries)
     except (TypeError, ValueError) as error:
         raise CalibratorError(str(error)) from None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of a file is of the type of its field, and finite where that is a number."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is(entry, get_args(kind)[0]) for entry in value)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is kind or (issubclass(kind, Calibrator) and isinstance(value, kind))

@@ -116,12 +116,6 @@ def test_the_results_are_those_of_evaluating_the_weights(trained, small, tmp_pat
     assert len(json.loads(mine)) > 0
 
 
-def test_the_same_seed_gives_the_same_weights(trained, small, tmp_path):
-    assert run_tool("train_net", *arguments(small, tmp_path, *NO_EVALUATION), folder=tmp_path).code == 0
-    mine, its = checkpoint(tmp_path)["model"], checkpoint(trained)["model"]
-    assert all(torch.equal(value, its[key]) for key, value in mine.items())
-
-
 def test_a_baseline_trains_all_of_it(small, tmp_path):
     outcome = run_tool("train_net", *arguments(small, tmp_path, *NO_EVALUATION, kind="baseline"), folder=tmp_path)
     assert outcome.code == 0, outcome.err
@@ -238,10 +232,9 @@ def train_and_die(owner, name, number, words):
     ("owner", "name", "number", "resumes_at"),
     [
         (DefaultTrainer, "run_step", 1, 0),  # before the first step
-        (DefaultTrainer, "run_step", 4, 2),  # two steps after a checkpoint
         (torch, "save", 2, 2),  # while the second checkpoint is written
     ],
-    ids=["at-once", "between", "saving"],
+    ids=["at-once", "saving"],
 )
 def test_a_killed_training_goes_on(small, tmp_path, owner, name, number, resumes_at):
     words = arguments(small, tmp_path, *NO_EVALUATION)
@@ -254,8 +247,7 @@ def test_a_killed_training_goes_on(small, tmp_path, owner, name, number, resumes
     assert f"Starting training from iteration {resumes_at}" in log
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("source", ["online", "store"])
+@pytest.mark.parametrize(("source", "workers"), [("online", 2), ("store", 0)])
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     request, small, store, tmp_path, source, workers
 ):
@@ -264,14 +256,14 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     words = arguments(small, tmp_path, *NO_EVALUATION, *options)
     assert run(train_and_die, DefaultTrainer, "run_step", 4, words, folder=tmp_path).code == KILLED
     assert run_tool("train_net", *flagged(words, "--resume"), folder=tmp_path).code == 0
+    assert "Starting training from iteration 2" in (tmp_path / "output" / "log.txt").read_text()
     content, wanted = checkpoint(tmp_path), checkpoint(undisturbed)
     assert content.keys() == wanted.keys()
     assert all(torch.equal(value, wanted["model"][key]) for key, value in content["model"].items())
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_sigint_ends_a_training_with_one_sentence(small, tmp_path, workers):
-    words = arguments(small, tmp_path, *NO_EVALUATION, "SOLVER.MAX_ITER", 10_000, "DATALOADER.NUM_WORKERS", workers)
+def test_sigint_ends_a_training_with_one_sentence(small, tmp_path):
+    words = arguments(small, tmp_path, *NO_EVALUATION, "SOLVER.MAX_ITER", 10_000, "DATALOADER.NUM_WORKERS", 1)
 
     def in_a_group():  # of its own, as a terminal gives it: loader workers are interrupted, too
         os.setpgrp()
@@ -333,7 +325,7 @@ def test_options_that_cannot_work(small, tmp_path, options, parts):
     assert_refused(run_tool("train_net", *arguments(small, tmp_path, *options), folder=tmp_path), *parts)
 
 
-@pytest.mark.parametrize("name", ["no_such.yaml", "", "COCO-Detection", "COCO-Detection/fcos_R_50_FPN_1x.py"])
+@pytest.mark.parametrize("name", ["", "COCO-Detection/fcos_R_50_FPN_1x.py"])
 def test_a_config_that_is_none(small, tmp_path, name):
     words = ["--config-file", name, *arguments(small, tmp_path)[2:]]
     assert_refused(run_tool("train_net", *words, folder=tmp_path), name or "neither")
@@ -347,12 +339,6 @@ def test_a_config_that_is_none(small, tmp_path, name):
 def test_a_config_file_with_a_bad_key(small, tmp_path, changes, part):
     words = ["--config-file", edited(small.ddn, tmp_path, **changes), *arguments(small, tmp_path)[2:]]
     assert_refused(run_tool("train_net", *words, folder=tmp_path), part)
-
-
-def test_a_config_file_that_is_no_yaml(small, tmp_path):
-    (tmp_path / "broken.yaml").write_text("MODEL: [unclosed\n")
-    words = ["--config-file", tmp_path / "broken.yaml", *arguments(small, tmp_path)[2:]]
-    assert_refused(run_tool("train_net", *words, folder=tmp_path), "broken.yaml")
 
 
 def test_a_model_that_cannot_be_distilled(small, tmp_path):
@@ -371,7 +357,7 @@ def test_what_ddn_complains_of_can_be_mended_on_the_same_command_line(small, tmp
     assert "\nschedule: 1 iterations, learning rate 0.001, warm-up 0, checkpoint every 1, gradients" in outcome.out
 
 
-@pytest.mark.parametrize("missing", ["--train-json", "--train-images", "--val-json", "--val-images"])
+@pytest.mark.parametrize("missing", ["--train-json", "--val-images"])
 def test_half_a_data_set(small, tmp_path, missing):
     words = arguments(small, tmp_path)
     place = words.index(missing)
@@ -499,17 +485,8 @@ def test_targets_without_a_place(small, tmp_path):
     assert_refused(outcome, "MODEL.DDN.TARGETS.STORE must name the folder to write")
 
 
-@pytest.mark.parametrize("size", [0, -3])
-def test_shards_of_no_size(small, tmp_path, size):
+def test_shards_of_no_size(small, tmp_path):
     words = arguments(small, tmp_path, "MODEL.DDN.TARGETS.STORE", tmp_path / "store")
-    outcome = run_tool("generate_targets", *flagged(words, "--shard-size", size), folder=tmp_path)
+    outcome = run_tool("generate_targets", *flagged(words, "--shard-size", 0), folder=tmp_path)
     assert outcome.code == 2, outcome.err
     assert "Traceback" not in outcome.err
-
-
-@pytest.mark.parametrize("name", ["train_net", "generate_targets"])
-def test_help_is_complete(tmp_path, name):
-    outcome = run_tool(name, "--help", folder=tmp_path)
-    assert outcome.code == 0
-    for flag in ("--config-file", "--ddn", "--train-json", "--val-images", "--num-gpus", "--threads", "--verbose"):
-        assert flag in outcome.out
