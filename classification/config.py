@@ -16,6 +16,7 @@ from uncertainty_core.errors import UserError, did_you_mean
 from uncertainty_core.io.records import build, expect
 from uncertainty_core.io.safe_yaml import read_yaml_text
 from uncertainty_core.report.paper_rows import PaperRow, paper_table
+from uncertainty_core.roles import short_names, student_name
 
 from .methods import METHODS, Method, Precision, Standard
 
@@ -168,6 +169,22 @@ class Config:
     def paper_rows(self) -> dict[str, PaperRow]:
         """What the paper prints of each row."""
         return {} if self.paper is None else paper_table(self.paper)
+
+    def row_name(self, row: str) -> str:
+        """What the record of a row is called: "student (KD)" for "KD", which names its folder."""
+        predictor, calibrated, calibrator = row.partition(" + ")
+        sampled, _, student = predictor.partition(" ")
+        if predictor in self.students:
+            predictor = student_name(predictor)
+        elif student in self.students:  # as in "MC-10 KD"
+            predictor = f"{sampled} of {student_name(student)}"
+        return predictor + calibrated + calibrator
+
+    @property
+    def student_rows(self) -> dict[str, str]:
+        """What the page calls the row of each student."""
+        short = short_names(map(student_name, self.students))
+        return {student: short[student_name(student)] for student in self.students}
 
     @property
     def folder(self) -> Path:

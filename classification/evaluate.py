@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uncertainty_core import CalibrationMetric, CalibrationResult, aurc, mupe, ranking
-from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.cli import echo
 from uncertainty_core.functional.selective import detection_areas
-from uncertainty_core.intervals.findings import calibrated_name
 from uncertainty_core.recalibration import PROBABILITY_METHODS, ProbabilityCalibrator, save
 from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
-from uncertainty_core.report.markdown import brief_table
+from uncertainty_core.report.find import arranged
+from uncertainty_core.report.markdown import comparison
 from uncertainty_core.report.run_record import RunRecord
+from uncertainty_core.roles import BASELINE, calibrated_name, ensemble_name, passes_name
 
 from .checkpoint import network_sha256
 from .config import Evaluation
@@ -84,21 +85,21 @@ def plain_predictors(experiment: Experiment) -> Iterator[Predictor]:
     sample = partial(_monte_carlo, evaluation)
     teacher, seeds = experiment.baseline, config.teacher.seeds
     first = ((None, seeds[0]),)
-    ensemble_row = f"ensemble of {len(seeds)}"
-    yield Predictor("baseline", seeds[0], 1, first, _deterministic(teacher))
+    ensemble_row = ensemble_name(len(seeds))
+    yield Predictor(BASELINE.name, seeds[0], 1, first, _deterministic(teacher))
     for num_samples in evaluation.mc_samples:
         for seed in range(evaluation.repetitions):
-            yield Predictor(f"MC-{num_samples}", seed, num_samples, first, sample(teacher, num_samples, seed))
+            yield Predictor(passes_name(num_samples), seed, num_samples, first, sample(teacher, num_samples, seed))
     if len(seeds) > 1:
         networks = tuple((None, seed) for seed in seeds)
         yield Predictor(ensemble_row, 0, len(seeds), networks, _deterministic(Ensemble(experiment.members)))
     for student, run in config.students.items():
         for seed in run.seeds:
             model = experiment.trained(student, seed)
-            twin = ensemble_row if config.teacher.ensemble else "baseline"
+            twin = ensemble_row if config.teacher.ensemble else BASELINE.name
             yield Predictor(student, seed, 1, ((student, seed),), _deterministic(model), twin)
             if num_samples := evaluation.mc_students:
-                twin = f"MC-{num_samples}"
+                twin = passes_name(num_samples)
                 sampled = sample(model, num_samples, seed)
                 yield Predictor(f"{twin} {student}", seed, num_samples, ((student, seed),), sampled, twin)
 
@@ -131,7 +132,7 @@ def evaluate(experiment: Experiment) -> None:
     outliers = {name: _outliers(experiment, name) for name in config.evaluation.ood}
     networks, images = _networks(experiment), _images(experiment, outliers)
     confidences: dict[str, Tensor] = {}  # of each row, with the first of its seeds
-    records, written = {}, []
+    records: dict[Path, RunRecord] = {}
     measured = list(predictors(experiment))  # all of them first: a missing network must not leave half a table
     experiment.step(f"evaluate: {len(measured)} predictors on {len(test)} images")
     before = 0
@@ -152,11 +153,11 @@ def evaluate(experiment: Experiment) -> None:
             if predictor.calibrator is not None:
                 save(predictor.calibrator, place / CALIBRATOR)
         confidences.setdefault(predictor.row, probabilities.amax(1))
-        records[name], written = record.row, [*written, place]
-    forget_other_runs(folder, written)
+        records[place] = record
+    forget_other_runs(folder, records)
     if before:
         echo(f"measured before: {before} of {len(measured)}")
-    echo(f"\n{brief_table(CLASSIFICATION, records)}\n")
+    echo(f"\n{comparison(arranged(records))}\n")
 
 
 def _networks(experiment: Experiment) -> Callable[[Predictor], dict[str, str]]:

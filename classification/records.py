@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uncertainty_core import BinStatistics, CalibrationResult, bin_statistics, ece, ranking
+from uncertainty_core.catalog import CLASSIFICATION
 from uncertainty_core.errors import UserError
 from uncertainty_core.functional.scores import sample_scores
 from uncertainty_core.intervals.classified import ClassifiedImages
@@ -24,6 +25,7 @@ from uncertainty_core.report.run_record import (
     Provenance,
     Reliability,
     RunRecord,
+    Training,
     risk_coverage_curve,
 )
 
@@ -100,9 +102,10 @@ def run_record(
         confidence, correct, calibration.num_bins, calibration.edges, test.labels, len(test.classes)
     )
     data = Data(test.name, test.fingerprint, len(test))
+    networks = [config.folder / name for name in details["networks"]]
     return RunRecord(
-        name=row,
-        task="classification",
+        name=config.row_name(row),
+        task=CLASSIFICATION,
         passes=passes,
         metrics={**calibration.metrics, **metrics},
         provenance=Provenance.of_this_process(seed, data, seconds, torchvision=torchvision.__version__),
@@ -110,6 +113,7 @@ def run_record(
         curves={"risk_coverage": risk_coverage_curve(ranking(1 - confidence, ~correct))},
         per_class=_per_class(per_class, test.classes),
         paper_row=config.paper_rows.get(row),
+        training=Training.of(networks[0]) if networks else None,
         details={"settings": settings_of(config.evaluation), **details},
     )
 

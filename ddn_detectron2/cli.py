@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
-from uncertainty_core.cli.flags import SPLITS, find_detector_config
+from uncertainty_core.cli.flags import OWN, SPLITS, find_detector_config
 from uncertainty_core.io.claims import flatten
 
 from .config import ConfigError, add_ddn_config, check_ddn_config
@@ -69,8 +69,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     for split, key in SPLITS.items():
         json_file, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
         if json_file is not None:
-            register_coco_format(f"custom_{split}", json_file, images)
-            cfg.DATASETS[key] = (f"custom_{split}",)
+            register_coco_format(f"{OWN}{split}", json_file, images)
+            cfg.DATASETS[key] = (f"{OWN}{split}",)
     try:
         cfg.merge_from_list(args.opts)
         if fine_tunes:

@@ -65,6 +65,7 @@ def distil_and_compare(args: argparse.Namespace) -> None:
     from ddn_detectron2.convert import is_ddn
     from ddn_detectron2.engine import pipeline
     from ddn_detectron2.schedule import schedule_text
+    from uncertainty_core.report.markdown import comparison
 
     cfg = setup(args)
     output = Path(cfg.OUTPUT_DIR)
@@ -105,9 +106,9 @@ def distil_and_compare(args: argparse.Namespace) -> None:
     first = next(iter(configs))
     with_teachers = next((student for student in configs.values() if student.MODEL.DDN.TEACHER.WEIGHTS), configs[first])
     rows = pipeline.compare(with_teachers, students, output, args.fit_on, calibrators, args.pictures, step)
-    pipeline.write_comparison(rows, output)
     if comm.is_main_process():
-        echo(f"\n{pipeline.table_text(rows)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
+        runs = pipeline.write_comparison(rows, output)
+        echo(f"\n{comparison(runs)}\n\nCalibration at IoU 0.5: {output / 'comparison.json'}")
         echo(f"Curves: {output / 'reliability.png'}")
         echo(f"Images whose scores changed most: {output / 'rows' / first / 'pictures'}")
         echo(f"One page of it all: {output / 'report.html'}")

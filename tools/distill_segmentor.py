@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from dudes_mmseg.cli import build_config, read_config
         from dudes_mmseg.engine import pipeline
         from dudes_mmseg.engine.calibrators import check_calibrators
+        from uncertainty_core.report.markdown import comparison
 
         cfg = build_config(args)
         output = Path(cfg.work_dir)
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compared = member, teacher, students, trained, output, calibrators, args.fit_on
         runs = pipeline.compare(*compared, step, args.overwrite)
         first = next(iter(students))
-        echo(f"\n{pipeline.summary_text(runs)}\n\n{pipeline.classes_text(runs, 'teacher', first)}\n")
+        echo(f"\n{comparison(runs)}\n\n{pipeline.classes_text(runs, first)}\n")
         echo(f"report: {pipeline.write_report(runs, output)}")
         echo(f"curves: {pipeline.draw_sparsification(runs, output)}")
         echo(f"pictures of image, truth, prediction, errors and uncertainty: {output / 'rows' / first / 'uncertainty'}")

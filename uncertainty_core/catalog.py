@@ -101,7 +101,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "average precision, mean over IoU thresholds 0.50, 0.55, ... 0.95 and categories",
             brief=(DETECTION,),
         ),
-        _percent("AP50", "AP50", "average precision at an IoU threshold of 0.50", brief=(DETECTION,)),
+        _percent("AP50", "AP50", "average precision at an IoU threshold of 0.50"),
         _percent("AP75", "AP75", "average precision at an IoU threshold of 0.75"),
         *_per_size(("APs", "APm", "APl"), "AP"),
         _percent("AR1", "AR1", "AR with one detection an image"),
@@ -177,7 +177,6 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "MCE² (DDN)",
             "maximum calibration error as the DDN paper squares it",
             formula="max over bins of (freq - conf)²",
-            brief=(DETECTION,),
         ),
         Metric(
             "adaptive_ece",
@@ -185,7 +184,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "ECE over groups of equally many samples, not over equally wide bins (Nguyen and O'Connor 2015)",
             "lower",
             formula="mean over groups of |freq - conf|",
-            brief=TASKS,
+            brief=(CLASSIFICATION, SEGMENTATION),
         ),
         Metric(
             "class_wise_ece",
@@ -271,7 +270,6 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "NLL pred.",
             "negative log-likelihood of the predicted class: knows no truth (DDN eq. 16)",
             formula="mean of -log p(predicted class), or of -log score",
-            brief=(DETECTION,),
         ),
         Metric(
             "nll",
@@ -390,26 +388,29 @@ def brief(task: str, keys: Iterable[str]) -> list[Metric]:
 
 @dataclass(frozen=True)
 class CurveKind:
-    """How a curve is drawn: its title, its axes, what an oracle is, and how to read it."""
+    """How a curve is drawn: title, axes, how to read it, and the factor from the recorded y to the drawn one."""
 
     title: str
     x: str
     y: str
     caption: str
+    factor: float = 1.0
 
 
 CURVES = {
     "risk_coverage": CurveKind(
         "Risk and coverage",
         "coverage",
-        "risk (error rate)",
+        f"risk (error rate), {PERCENT}",
         "Errors among the most confident share of the samples: the lower, the better mistakes are known in advance.",
+        100,
     ),
     "sparsification": CurveKind(
         "Sparsification",
         "removed share of pixels",
-        "mIoU of the rest",
+        f"mIoU of the rest, {PERCENT}",
         "mIoU without the most uncertain share of the pixels: the faster it rises, the better mistakes are known.",
+        100,
     ),
 }
 

@@ -3,7 +3,7 @@
 Colours are "#rrggbb".
 """
 
-# Okabe and Ito's, told apart by colour-blind readers too: of the first predictor, the second, ...
+# Okabe and Ito's, told apart by colour-blind readers too; `roles` gives them to predictors
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # In pictures of detections: objects, detections that overlap one of their class, and the others.
 TRUTH, HIT, MISS = "#E6007E", COLOURS[0], COLOURS[1]

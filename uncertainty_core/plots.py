@@ -4,18 +4,21 @@ One or several models: pass a result, or a dict of them by name to overlay them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .catalog import CURVES, METRICS
+from .catalog import CURVES, METRICS, CurveKind
 from .colours import COLOURS, EMPTY, GRID, REFERENCE
 from .functional.calibration import BIN_METRICS, CalibrationResult, bin_edges
+from .roles import looks
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", ":", "-.")
 _LINE = 0.2  # inches that a line of a legend takes
 _HALF_WIDTH = 28  # characters that fit twice beside each other
 
@@ -62,18 +65,14 @@ def reliability_diagram(
         ((name, result),) = results.items()
         _draw_bars(upper, result, _label(name, result, metric))
     else:
-        for (name, result), colour, marker in zip(results.items(), *_styles(len(results)), strict=True):
+        for (name, result), line in zip(results.items(), line_styles(results), strict=True):
             held = result.bins.count > 0
-            upper.plot(
-                result.bins.mean_confidence[held],
-                result.bins.success_frequency[held],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=_label(name, result, metric),
-            )
-    for result, colour in zip(results.values(), _styles(len(results))[0], strict=True):
-        share = result.bins.count.double() / max(1, result.num_samples)
+            success = result.bins.success_frequency[held]
+            upper.plot(result.bins.mean_confidence[held], success, label=_label(name, result, metric), **line)
+    for result, line in zip(results.values(), line_styles(results), strict=True):
+        share, colour = result.bins.count.double() / max(1, result.num_samples), line["color"]
+        if len(results) == 1:
+            colour = COLOURS[0]
         lower.stairs(share, bin_edges(result.num_bins), color=colour, linewidth=1.5, fill=len(results) == 1)
 
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="success frequency", title=title)
@@ -93,8 +92,13 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
 
 
-def _styles(count: int) -> tuple[list[str], list[str]]:
-    return [COLOURS[k % len(COLOURS)] for k in range(count)], [MARKERS[k % len(MARKERS)] for k in range(count)]
+def line_styles(names: Iterable[str], marked: bool = True) -> list[dict[str, Any]]:
+    """What matplotlib draws the rows of these names with, as `roles` has it; marks are left out on demand."""
+    return [
+        {"color": look.colour, "linestyle": DASHES[look.dashes % len(DASHES)]}
+        | ({"marker": MARKERS[look.mark % len(MARKERS)], "markersize": 4} if marked else {})
+        for look in looks(names).values()
+    ]
 
 
 def _draw_bars(axes: Axes, result: CalibrationResult, label: str) -> None:
@@ -119,9 +123,9 @@ def _draw_bars(axes: Axes, result: CalibrationResult, label: str) -> None:
         axes.plot(centres, np.full_like(centres, 0.02), "x", color=EMPTY, markersize=5, label="empty bin")
 
 
-def _curves(axes: Axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
-    for (name, (x, y)), colour in zip(curves.items(), _styles(len(curves))[0], strict=True):
-        axes.plot(x, y, color=colour, label=name, linewidth=1.6)
+def _curves(axes: Axes, kind: CurveKind, curves: Mapping[str, tuple[Sequence[float], Tensor]]) -> None:
+    for (name, (x, y)), line in zip(curves.items(), line_styles(curves, marked=False), strict=True):
+        axes.plot(x, kind.factor * y, label=name, linewidth=1.6, **line)
     tidy(axes)
 
 
@@ -134,8 +138,8 @@ def risk_coverage_plot(curves: Mapping[str, tuple[Tensor, Tensor]], title: str =
     """
     figure = _figure(5, 4)
     axes = figure.subplots()
-    _curves(axes, {name: (x.cpu(), y.cpu()) for name, (x, y) in curves.items()})
     kind = CURVES["risk_coverage"]
+    _curves(axes, kind, {name: (x.cpu(), y.cpu()) for name, (x, y) in curves.items()})
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel=kind.x, ylabel=kind.y, title=title)
     _legend_below(figure, axes)
     return figure
@@ -152,16 +156,18 @@ def sparsification_plot(
     Args:
         removed: the Q shares.
         curves: mIoU (Q,) of each model by name.
-        oracles: the best possible curves (Q,) by the same names; drawn dashed.
+        oracles: the best possible curves (Q,) by the same names; drawn dotted.
         title: above the diagram.
     """
     figure = _figure(5, 4)
     axes = figure.subplots()
     oracles = oracles or {}
-    for (name, oracle), colour in zip(oracles.items(), _styles(len(oracles))[0], strict=True):
-        axes.plot(removed, oracle.cpu(), color=colour, linestyle="--", linewidth=1, label=f"{name}, oracle")
-    _curves(axes, {name: (removed, curve.cpu()) for name, curve in curves.items()})
     kind = CURVES["sparsification"]
+    for name, look in looks(curves).items():
+        if name in oracles:
+            oracle = kind.factor * oracles[name].cpu()
+            axes.plot(removed, oracle, color=look.colour, linestyle=":", linewidth=1, label=f"{name}, oracle")
+    _curves(axes, kind, {name: (removed, curve.cpu()) for name, curve in curves.items()})
     axes.set(xlabel=kind.x, ylabel=kind.y, title=title)
     _legend_below(figure, axes)
     return figure

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uncertainty_core.colours import COLOURS, REFERENCE
-from uncertainty_core.plots import MARKERS, tidy
+from uncertainty_core.plots import MARKERS, line_styles, tidy
+from uncertainty_core.roles import Look
 
 from .read import Curves
 
@@ -25,26 +26,30 @@ def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
+def _percent(values: Sequence[float]) -> list[float]:
+    return [100 * value for value in values]
+
+
 def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
 
 
-def training_figure(accuracies: Mapping[str, Sequence[Curves]], colours: Mapping[str, str]) -> Figure:
+def training_figure(accuracies: Mapping[str, Sequence[Curves]], looks: Mapping[str, Look]) -> Figure:
     """Accuracy after each epoch (DDN fig. 1), for each seed of a network: a line in test, a dashed one in training.
 
     Args:
         accuracies: of each network, for each seed.
-        colours: of the networks.
+        looks: of the networks.
     """
     figure, (axes,) = _panels(4.5)
     for name, seeds in accuracies.items():
         for k, curves in enumerate(seeds):
             epochs = range(1, len(curves["test"]) + 1)
             few = len(epochs) <= 15  # for more a line is enough
-            style = {"color": colours[name], "marker": "o" if few else None, "markersize": 3}
-            axes.plot(epochs, curves["train"], linestyle="--", linewidth=0.9, **style)
-            axes.plot(epochs, curves["test"], linewidth=1.4, label=name if k == 0 else None, **style)
-    axes.set(xlabel="epoch", ylabel="accuracy")
+            style = {"color": looks[name].colour, "marker": "o" if few else None, "markersize": 3}
+            axes.plot(epochs, _percent(curves["train"]), linestyle="--", linewidth=0.9, **style)
+            axes.plot(epochs, _percent(curves["test"]), linewidth=1.4, label=name if k == 0 else None, **style)
+    axes.set(xlabel="epoch", ylabel="accuracy, %")
     _legend(figure, axes)
     return figure
 
@@ -52,10 +57,11 @@ def training_figure(accuracies: Mapping[str, Sequence[Curves]], colours: Mapping
 def corruption_figure(accuracy: Mapping[str, Sequence[float]], ece: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy and ECE of each predictor at strengths 0 (the test images as they are), 1, 2, ..."""
     figure, panels = _panels(5, rows=2)
-    for axes, lines in zip(panels, (accuracy, ece), strict=True):
-        for (name, values), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
-            axes.plot(range(len(values)), values, color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
-    panels[0].set(ylabel="accuracy")
+    percent = {name: _percent(values) for name, values in accuracy.items()}
+    for axes, lines in zip(panels, (percent, ece), strict=True):
+        for (name, values), line in zip(lines.items(), line_styles(lines), strict=True):
+            axes.plot(range(len(values)), values, linewidth=1.4, label=name, **line)
+    panels[0].set(ylabel="accuracy, %")
     panels[1].set(ylabel="ECE", xlabel="strength")
     _legend(figure, panels[0])
     return figure

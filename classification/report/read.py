@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from uncertainty_core.intervals.findings import calibrated_name
-from uncertainty_core.report.find import Run
+from uncertainty_core.report.find import Group, arranged
 from uncertainty_core.report.run_record import FILE, RunRecord
-from uncertainty_core.report.sections import Rows
+from uncertainty_core.roles import BASELINE, calibrated_name, ensemble_name, passes_name
 
 from ..checkpoint import CheckpointError, is_finished, network_sha256
 from ..config import Config
@@ -29,15 +28,15 @@ Curves = Mapping[str, Sequence[float]]
 def expected_rows(config: Config) -> Iterator[tuple[str, int]]:
     """(row, seed) of all that `evaluate` measures without calibrators, in the same order."""
     evaluation, seeds = config.evaluation, config.teacher.seeds
-    yield "baseline", seeds[0]
-    yield from ((f"MC-{m}", seed) for m in evaluation.mc_samples for seed in range(evaluation.repetitions))
+    yield BASELINE.name, seeds[0]
+    yield from ((passes_name(m), seed) for m in evaluation.mc_samples for seed in range(evaluation.repetitions))
     if len(seeds) > 1:
-        yield f"ensemble of {len(seeds)}", 0
+        yield ensemble_name(len(seeds)), 0
     for student, run in config.students.items():
         for seed in run.seeds:
             yield student, seed
             if evaluation.mc_students:
-                yield f"MC-{evaluation.mc_students} {student}", seed
+                yield f"{passes_name(evaluation.mc_students)} {student}", seed
 
 
 def _rows(config: Config) -> Iterator[tuple[str, int, bool]]:
@@ -47,13 +46,13 @@ def _rows(config: Config) -> Iterator[tuple[str, int, bool]]:
         yield from ((calibrated_name(row, method), seed, True) for method in config.evaluation.calibrators)
 
 
-def evaluated(config: Config) -> Rows:
+def evaluated(config: Config) -> Group:
     """What `evaluate` wrote for this configuration; what it left behind for others is passed over.
 
     What a paper prints of the rows is as the configuration has it now.
     """
     sha256 = cache(network_sha256)
-    rows: dict[str, list[Run]] = {}
+    records: dict[Path, RunRecord] = {}
     for row, seed, is_calibrated in _rows(config):
         folder = run_folder(config.folder, row, seed)
         if not (folder / FILE).exists():
@@ -70,9 +69,8 @@ def evaluated(config: Config) -> Rows:
                 raise CheckpointError(
                     f"{place} holds another network than the one {folder} tells of: run evaluate again"
                 )
-        record = replace(record, paper_row=config.paper_rows.get(row))
-        rows.setdefault(row, []).append(Run(folder, record, row))
-    return rows
+        records[folder] = replace(record, paper_row=config.paper_rows.get(row))
+    return Group.of(arranged(records))
 
 
 def _check_settings(record: RunRecord, config: Config) -> None:
@@ -85,9 +83,9 @@ def _check_settings(record: RunRecord, config: Config) -> None:
             )
 
 
-def predictions(config: Config, row: str, seed: int, num_images: int) -> Tensor:
-    """Probabilities (N, C) that `evaluate` stored, of so many images."""
-    path = run_folder(config.folder, row, seed) / PREDICTIONS
+def predictions(folder: Path, num_images: int) -> Tensor:
+    """Probabilities (N, C) that `evaluate` stored in the folder of a row, of so many images."""
+    path = folder / PREDICTIONS
     try:
         probabilities = load_file(path)["probabilities"]
     except (OSError, SafetensorError) as error:

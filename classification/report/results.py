@@ -11,13 +11,14 @@ from torch import Tensor
 
 from uncertainty_core import CalibrationResult, bin_statistics, ranking, risk_coverage
 from uncertainty_core.catalog import Metric, in_order
-from uncertainty_core.colours import COLOURS
 from uncertainty_core.plots import reliability_diagram, risk_coverage_plot
+from uncertainty_core.report.find import Group, Rows
 from uncertainty_core.report.find import Run as RecordedRun
 from uncertainty_core.report.markup import paragraph
 from uncertainty_core.report.run_record import RunRecord
-from uncertainty_core.report.sections import Rows, charts, styles, summary
+from uncertainty_core.report.sections import summary
 from uncertainty_core.report.tables import mean_and_deviation, metric_table
+from uncertainty_core.roles import BASELINE, drawn_at_first, looks, passes_name
 
 from ..config import Config
 from ..data import ImageSet
@@ -28,47 +29,27 @@ from .introduction import describe, listed, parameter_counts
 from .markup import figures
 from .read import Curves
 
-OVERLAID = len(COLOURS)  # predictors in one diagram
 
-
-def main_table(config: Config, rows: Rows) -> str:
+def main_table(config: Config, group: Group) -> str:
     """Every metric of every predictor (DDN table I, Amara table 1, Rota Bulò table 1)."""
-    return summary(rows, {row: paper for row, paper in config.paper_rows.items() if row not in rows})
-
-
-# --- which rows a diagram shows ----------------------------------------------------------------------------------
+    ours = {run.record.name for runs in group.rows.values() for run in runs}
+    return summary(group, {row: paper for row, paper in config.paper_rows.items() if config.row_name(row) not in ours})
 
 
 def teacher_row(config: Config) -> str:
     """The stochastic teacher: Monte-Carlo dropout with most samples, or the baseline where there is none."""
     samples = config.evaluation.mc_samples
-    return f"MC-{max(samples)}" if samples else "baseline"
-
-
-def overlaid_rows(config: Config, rows: Rows) -> list[str]:
-    """Baseline, stochastic teacher, students and ensemble, as far as there are colours."""
-    ensembles = [row for row in rows if row.startswith("ensemble of ")]
-    return list(dict.fromkeys(["baseline", teacher_row(config), *config.students, *ensembles]))[:OVERLAID]
-
-
-def colours(config: Config, rows: Rows) -> dict[str, str]:
-    """The colour of each overlaid row, the same in all diagrams."""
-    return dict(zip(overlaid_rows(config, rows), COLOURS, strict=False))
+    return passes_name(max(samples)) if samples else BASELINE.name
 
 
 # --- calibration and risk ----------------------------------------------------------------------------------------
 
 
-def calibration(config: Config, rows: Rows) -> str:
-    """Reliability and risk-coverage (DDN figures 2 and 3); any student can be laid over its teacher (Amara's)."""
-    return charts(rows, styles(rows, overlaid_rows(config, rows)))
-
-
 def main_pictures(config: Config, rows: Rows, probabilities: Mapping[str, Tensor], test: ImageSet) -> dict[str, Figure]:
-    """Figures "reliability" and "risk_coverage" of baseline, stochastic teacher and students, as far as they fit."""
+    """Figures "reliability" and "risk_coverage" of the rows that the page's charts begin with."""
     settings, labels = config.evaluation, test.labels.cpu()
     results, curves = {}, {}
-    for row in overlaid_rows(config, rows):
+    for row in drawn_at_first(rows):
         confidence, prediction = probabilities[row].max(1)
         bins = bin_statistics(confidence, prediction == labels, settings.num_bins, settings.edges)
         results[row] = CalibrationResult(bins, settings.edges)
@@ -79,11 +60,10 @@ def main_pictures(config: Config, rows: Rows, probabilities: Mapping[str, Tensor
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-def training(config: Config, rows: Rows, logs: Mapping[str, Sequence[Curves]]) -> str:
+def training(rows: Rows, logs: Mapping[str, Sequence[Curves]]) -> str:
     """Accuracy in training and test over epochs (DDN figure 1), where logs are left."""
-    drawn = colours(config, rows)
-    drawn["teacher"] = drawn["baseline"]  # it is the same network
-    lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in drawn}
+    shown = drawn_at_first(rows)
+    lines = {name: [log for log in seeds if log] for name, seeds in logs.items() if name in shown}
     lines = {name: seeds for name, seeds in lines.items() if seeds}
     if not lines:
         return ""
@@ -92,7 +72,7 @@ def training(config: Config, rows: Rows, logs: Mapping[str, Sequence[Curves]]) -
         "Accuracy after each epoch, on the validation images or, where none are set aside, on the test images; "
         "dashed: on the training images, as they pass by with dropout."
     )
-    return figures([(training_figure(lines, drawn), f"Accuracy over epochs, which ends at {said}", caption)])
+    return figures([(training_figure(lines, looks(rows)), f"Accuracy over epochs, which ends at {said}", caption)])
 
 
 # --- other images ------------------------------------------------------------------------------------------------
@@ -128,7 +108,7 @@ def outlier_columns(ood: Mapping[str, Mapping[str, float]]) -> list[Metric]:
 
 def corruptions(config: Config, rows: Rows) -> str:
     """Accuracy and ECE against the strength of each corruption."""
-    overlaid = overlaid_rows(config, rows)
+    overlaid = drawn_at_first(rows)
     pictures = []
     for kind in config.evaluation.corruptions:
         accuracy, ece = ({row: _by_strength(rows[row], kind, name) for row in overlaid} for name in ("accuracy", "ece"))
@@ -159,13 +139,14 @@ def differences(config: Config, probabilities: Mapping[str, Tensor], test: Image
     """Images on which the first student and the baseline differ (DDN figure 6)."""
     if not config.students:
         return ""
-    student = next(iter(config.students))
+    student = next(iter(config.student_rows.values()))
     return examples(test, probabilities["baseline"], probabilities[student], student)
 
 
 def compression(config: Config, rows: Rows, test: ImageSet) -> str:
     """Error against size, where students differ in nothing else (Rota Bulò figure 3)."""
     risks = {row: [run.record.metrics["risk"] for run in runs] for row, runs in rows.items()}
+    risks |= {student: risks[row] for student, row in config.student_rows.items()}
     references = {row: mean_and_deviation(risks[row])[0] for row in dict.fromkeys(["baseline", teacher_row(config)])}
     captions = {
         "penultimate": "Test error with fewer units in the last hidden layer.",

@@ -7,21 +7,16 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 
-from uncertainty_core.errors import UserError
+from uncertainty_core import errors
 
 
-class DivergenceError(UserError):
-    """A loss is not finite; the message names the loss, the iteration and the keys to lower."""
-
-
-def divergence(cfg: CfgNode, iteration: int, what: str) -> DivergenceError:
+def divergence(cfg: CfgNode, iteration: int, what: str) -> errors.DivergenceError:
     """The error for `what`, such as "loss_cls, loss_ddn", which is infinite or NaN."""
     to_lower = {"SOLVER.BASE_LR": cfg.SOLVER.BASE_LR}
     if "loss_ddn" in what:
         to_lower["MODEL.DDN.DD_WEIGHT"] = cfg.MODEL.DDN.DD_WEIGHT
-    lower = " or ".join(f"{key} ({value:g} now)" for key, value in to_lower.items())
     clip = "" if cfg.SOLVER.CLIP_GRADIENTS.ENABLED else ", or set SOLVER.CLIP_GRADIENTS.ENABLED True"
-    return DivergenceError(f"the training diverged: not finite at iteration {iteration}: {what}; lower {lower}{clip}")
+    return errors.divergence(what, iteration, to_lower, clip)
 
 
 def not_finite(losses: Mapping[str, Tensor]) -> list[str]:

@@ -14,7 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from uncertainty_core.catalog import DETECTION, FORMAT
+from uncertainty_core.catalog import FORMAT
 from uncertainty_core.cli import silent
 from uncertainty_core.detection import (
     DetectionEvaluation,
@@ -35,21 +35,31 @@ from uncertainty_core.detection import (
     read_ground_truth,
 )
 from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
-from uncertainty_core.intervals.findings import calibrated_name
-from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, holds
+from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, claimed, holds
 from uncertainty_core.io.files import write_png, write_text
+from uncertainty_core.io.records import build
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
 from uncertainty_core.recalibration import Recipe, apply_to_results, fit_to_detections, save
 from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
-from uncertainty_core.report.detectors import images_of
-from uncertainty_core.report.find import find_runs, predictor_order
-from uncertainty_core.report.markdown import brief_table
+from uncertainty_core.report.detectors import images_of, run_record
+from uncertainty_core.report.find import Run, find_runs
 from uncertainty_core.report.page import build_page
-from uncertainty_core.report.run_record import Picture, RunRecord
+from uncertainty_core.report.run_record import FILE as RECORD
+from uncertainty_core.report.run_record import Picture, Provenance, Training
+from uncertainty_core.roles import (
+    BASELINE,
+    calibrated_name,
+    drawn_at_first,
+    ensemble_name,
+    order,
+    passes_name,
+    short_names,
+    student_name,
+)
 
 from ..evaluation.calibration_evaluator import RESULTS, COCOCalibrationEvaluator, json_file
-from ..evaluation.records import run_record
+from ..evaluation.records import provenance
 from ..evaluation.visualizer import draw_changes
 from ..teaching.store import decisive_settings, generate_targets
 from .claims import WAY_OUT, evaluation_settings, files_of, training_settings
@@ -63,15 +73,19 @@ Step = Callable[[str], None]
 class Row:
     """A predictor of the comparison.
 
+    folder: of its files.
     passes: of the box head, for one image.
     evaluation: of all that counts.
-    seconds: that the evaluation took.
+    provenance: of the evaluation.
+    training: of its weights, if that is known.
     equal_count: calibration of its best n detections, n being the number of the row with the fewest.
     """
 
+    folder: Path
     passes: int
     evaluation: DetectionEvaluation
-    seconds: float
+    provenance: Provenance
+    training: Training | None
     equal_count: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -221,29 +235,24 @@ def calibrated(
     return evaluation
 
 
-def row_folder(output: Path, name: str) -> Path:
-    """Where the row of a predictor is, or of one with a calibrator."""
-    return output / "rows" / name.replace(" ", "")
-
-
 def measured_once(
-    cfg: CfgNode, weights: str, name: str, passes: int | None, folder: Path, step: Step = silent
-) -> DetectionEvaluation:
+    cfg: CfgNode, weights: str, name: str, folder: Path, step: Step = silent
+) -> tuple[DetectionEvaluation, Provenance]:
     """`measure`, unless `folder` holds what an earlier run found with the same settings and files.
 
     Args:
         cfg: of the detector, with one data set in `DATASETS.TEST`.
         weights: a path.
         name: of the predictor.
-        passes: of its box head, for its record; None for no record.
         folder: of the row.
         step: announces it.
     """
     (dataset,) = cfg.DATASETS.TEST
     decisive = evaluation_settings(cfg, weights)
-    if holds(folder, decisive) and (folder / RESULTS).is_file():
+    measured_before = claimed(folder).get("provenance")
+    if measured_before and holds(folder, decisive) and (folder / RESULTS).is_file():
         step(f"{name} on {dataset}: measured before")
-        return measured_again(dataset, folder)
+        return measured_again(dataset, folder), build(Provenance, measured_before)
     step(f"measure {name} on {dataset}")
     comm.synchronize()  # the others have looked for the claim
     if comm.is_main_process():
@@ -251,11 +260,11 @@ def measured_once(
     start = time.perf_counter()
     evaluation = measure(cfg, weights, folder)
     if comm.is_main_process():
-        if passes is not None:
-            run_record(name, passes, evaluation, dataset, cfg.SEED, time.perf_counter() - start).write(folder)
-        claim(folder, decisive)
+        found = provenance(evaluation, dataset, cfg.SEED, time.perf_counter() - start)
+        claim(folder, decisive, provenance=asdict(found))
     comm.synchronize()
-    return evaluation or measured_again(dataset, folder)  # the main process alone has gathered the detections
+    # the main process alone has gathered the detections
+    return evaluation or measured_again(dataset, folder), build(Provenance, claimed(folder)["provenance"])
 
 
 def compare(
@@ -271,6 +280,8 @@ def compare(
 
     Teachers are Monte-Carlo dropout, and the ensemble in `TEACHER.WEIGHTS` if there is one.
 
+    Returns the rows by name, in the order of the page.
+
     Args:
         cfg: of any of the students, one with an ensemble if there is such; the baseline is in `MODEL.WEIGHTS`.
         students: paths of weights by name.
@@ -281,39 +292,53 @@ def compare(
         step: announces each step.
     """
     (dataset,) = cfg.DATASETS.TEST
-    passes, weights, baseline = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, row_folder(output, "baseline")
+    passes, weights, rows = cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.WEIGHTS, output / "rows"
     sampled = with_settings(cfg, MODEL__DDN__TEST__MC_SAMPLES=passes)
-    predictors = {"baseline": (cfg, weights, 1), f"MC-{passes}": (sampled, weights, passes)}
-    if members := cfg.MODEL.DDN.TEACHER.WEIGHTS:
-        predictors["ensemble"] = (with_settings(cfg, MODEL__DDN__TEST__ENSEMBLE=True), weights, len(members))
-    predictors |= {name: (cfg, path, 1) for name, path in students.items()}
+    # name -> its folder, config, weights and passes
+    predictors = {
+        BASELINE.name: ("baseline", cfg, weights, 1),
+        passes_name(passes): (f"MC-{passes}", sampled, weights, passes),
+    }
+    members = cfg.MODEL.DDN.TEACHER.WEIGHTS
+    if members:
+        ensemble = with_settings(cfg, MODEL__DDN__TEST__ENSEMBLE=True)
+        predictors[ensemble_name(len(members))] = ("ensemble", ensemble, weights, len(members))
+    predictors |= {student_name(name): (name, cfg, path, 1) for name, path in students.items()}
+    short = short_names(predictors)
     table: dict[str, Row] = {}
-    for name, (detector, path, count) in predictors.items():
-        folder = row_folder(output, name)
-        evaluation = measured_once(detector, path, name, count, folder, step)
-        table[name] = Row(count, evaluation, RunRecord.read(folder).provenance.seconds)
+    for name, (place, detector, path, count) in predictors.items():
+        folder, training = rows / place, Training.of(Path(members[0] if place == "ensemble" else path).parent)
+        evaluation, measuring = measured_once(detector, path, short[name], folder, step)
+        table[name] = Row(folder, count, evaluation, measuring, training)
         if not calibrators:
             continue
-        held_out, fit_folder = with_settings(detector, DATASETS__TEST=(fit_on,)), output / "fit" / name
-        fitted_to = calibration_at(measured_once(held_out, path, name, None, fit_folder, step)).metrics["n"]
+        held_out, fit_folder = with_settings(detector, DATASETS__TEST=(fit_on,)), output / "fit" / place
+        fitted, _ = measured_once(held_out, path, short[name], fit_folder, step)
         for recipe in calibrators:
-            row = calibrated_name(name, recipe.name)
-            step(f"{row}: fitted to n = {fitted_to:.0f} detections of {fit_on}")
-            start = time.perf_counter()
+            step(
+                f"{calibrated_name(short[name], recipe.name)}: fitted to "
+                f"n = {calibration_at(fitted).metrics['n']:.0f} detections of {fit_on}"
+            )
             files = folder / RESULTS, fit_on, fit_folder / RESULTS
-            evaluation = calibrated(dataset, *files, recipe, row_folder(output, row))
-            table[row] = Row(count, evaluation, time.perf_counter() - start)
+            start, fitted_folder = time.perf_counter(), rows / f"{place}+{recipe.name}"
+            evaluation = calibrated(dataset, *files, recipe, fitted_folder)
+            calibrating = provenance(evaluation, dataset, cfg.SEED, time.perf_counter() - start)
+            table[calibrated_name(name, recipe.name)] = Row(fitted_folder, count, evaluation, calibrating, training)
     compared = at_equal_count([row.evaluation for row in table.values()], IOU_THRESHOLD)
     table = {
         name: replace(row, equal_count=at.metrics) for (name, row), at in zip(table.items(), compared, strict=True)
     }
-    for name, row in table.items():
-        folder = row_folder(output, name)
-        pictures = draw(dataset, baseline, folder, num_pictures) if name in students else ()
-        record = run_record(name, row.passes, row.evaluation, dataset, cfg.SEED, row.seconds, pictures)
-        replace(record, equal_count=row.equal_count).write(folder, images_of(row.evaluation))
-    # as the report has them, so that a predictor has one place and one colour
-    return dict(sorted(table.items(), key=lambda item: predictor_order(item[0], item[1].passes)))
+    if comm.is_main_process():
+        for path in rows.glob(f"*+*/{RECORD}"):  # of an earlier run with other calibrators
+            path.unlink()
+        for name, row in table.items():
+            drawn = draw(dataset, rows / "baseline", row.folder, num_pictures) if row.folder.name in students else ()
+            record = run_record(name, row.passes, row.evaluation, row.provenance, drawn)
+            record = replace(record, equal_count=dict(row.equal_count), training=row.training)
+            record.write(row.folder, images_of(row.evaluation))
+    comm.synchronize()
+    short = short_names(table)
+    return {short[name]: table[name] for name in sorted(table, key=lambda name: order(name, table[name].passes))}
 
 
 def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list[Picture]:
@@ -330,24 +355,14 @@ def metrics_by_row(rows: Mapping[str, Row]) -> dict[str, dict[str, float]]:
     return {name: {"passes": row.passes} | measured(row.evaluation) for name, row in rows.items()}
 
 
-def on_equally_many(rows: Mapping[str, Row]) -> dict[str, Mapping[str, float]]:
-    """`Row.equal_count` by name."""
-    return {name: row.equal_count for name, row in rows.items()}
-
-
-def table_text(rows: Mapping[str, Row]) -> str:
-    """Markdown tables of all rows: of all that counts, and of equally many detections."""
-    of_all, of_equally_many = (brief_table(DETECTION, of) for of in (metrics_by_row(rows), on_equally_many(rows)))
-    return f"{of_all}\n\nOn equally many detections, the best of each row:\n{of_equally_many}"
-
-
-def write_comparison(rows: Mapping[str, Row], output: Path) -> None:
-    """comparison.json, reliability.png, and report.html, which holds these rows alone."""
+def write_comparison(rows: Mapping[str, Row], output: Path) -> list[Run]:
+    """comparison.json, reliability.png, and report.html, of these rows alone; returns their records."""
     content = {"format": FORMAT, "iou_threshold": IOU_THRESHOLD, "rows": metrics_by_row(rows)}
-    content["equal_count"] = on_equally_many(rows)
+    content["equal_count"] = {name: row.equal_count for name, row in rows.items()}
     write_text(output / "comparison.json", strict_json(content))
-    results = {name: calibration_at(row.evaluation).result for name, row in rows.items()}
+    results = {name: calibration_at(rows[name].evaluation).result for name in drawn_at_first(rows)}
     figure = reliability_diagram(results, "msce", f"true positives: IoU >= {IOU_THRESHOLD:g}")
     write_png(output / "reliability.png", figure)
-    runs = find_runs(row_folder(output, name) for name in rows)
+    runs = find_runs(row.folder for row in rows.values())
     write_text(output / "report.html", build_page(runs, f"Confidence distilled: {output.name}"))
+    return runs

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
-from uncertainty_core.report.run_record import Data, PaperRow, Picture
+from uncertainty_core.report.run_record import Data, PaperRow, Picture, Training
 
 from ..cli import ConfigError, check_data
 from ..hooks.progress import ProgressHook
@@ -98,8 +98,11 @@ def evaluate(
         write_text(folder / "metrics.json", strict_json(metrics))
         if any(isinstance(metric, StreamingMetric) for metric in evaluators):
             data = data_of(runner.test_dataloader.dataset)
+            weights = checkpoint or next(iter(cfg.model.get("checkpoints", ())), None)
+            training = None if weights is None else Training.of(Path(weights).parent)
+            passes = _passes(runner.model)
             evaluation = Evaluation(
-                name or folder.name, _passes(runner.model), evaluators, metrics, runner.seed, data, seconds
+                name or folder.name, passes, evaluators, metrics, runner.seed, data, seconds, training
             )
             for stale in folder.glob("rival_*/run.json"):  # an earlier evaluation may have had more
                 stale.unlink()
@@ -116,7 +119,8 @@ def _passes(model) -> int:
 def data_of(dataset) -> Data:
     """Name, fingerprint and size of a data set."""
     paths = [path for part in base_datasets(dataset) for path in image_paths(part)]
-    return Data(type(dataset).__name__, images_digest({str(k): path for k, path in enumerate(paths)}), len(paths))
+    name = type(dataset).__name__.removesuffix("Dataset")
+    return Data(name, images_digest({str(k): path for k, path in enumerate(paths)}), len(paths))
 
 
 def pictures_in(folder: Path, limit: int = 8) -> Sequence[Picture]:

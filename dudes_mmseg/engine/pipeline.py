@@ -20,16 +20,16 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
-from uncertainty_core.catalog import SEGMENTATION, in_order
+from uncertainty_core.catalog import in_order
 from uncertainty_core.cli import echo
-from uncertainty_core.intervals.findings import calibrated_name, is_calibrated
 from uncertainty_core.io.claims import check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.room import check_room
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
-from uncertainty_core.report.markdown import brief_table, markdown_table
+from uncertainty_core.report.markdown import markdown_table
 from uncertainty_core.report.page import build_page
+from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_first, student_name
 
 from ..cli import ConfigError
 from ..targets.generate import generate_targets
@@ -157,6 +157,8 @@ def compare(
 ) -> list[Run]:
     """Measure the first member as the baseline, the ensemble, and the students; returns their rows, rivals included.
 
+    They are named and ordered as on the page.
+
     A row that was measured before with these settings is not measured again, unless `overwrite`.
     All are measured by the test evaluators of the first student, the baseline by those that need no uncertainty map.
 
@@ -167,37 +169,38 @@ def compare(
         fit_on: "val" or "train", whose images they are fitted to, see `fit_once`.
     """
     evaluators = with_rival(next(iter(students.values())).test_evaluator)
-    predictors = {"baseline": (member, teacher.model.checkpoints[0]), "teacher": (teacher, None)}
-    predictors |= {name: (cfg, str(trained[name])) for name, cfg in students.items()}
+    # folder -> name, config and weights
+    predictors = {
+        "baseline": (BASELINE.name, member, teacher.model.checkpoints[0]),
+        "teacher": (TEACHER.name, teacher, None),
+    }
+    predictors |= {name: (student_name(name), cfg, str(trained[name])) for name, cfg in students.items()}
     rows = []
-    for name, (cfg, checkpoint) in predictors.items():
+    for folder, (name, cfg, checkpoint) in predictors.items():
         plain = cfg.copy()
-        plain.test_evaluator = [e for e in evaluators if name != "baseline" or not needs_map(e)]
-        shown = plain.copy()
-        if name != "baseline":
+        plain.test_evaluator = [e for e in evaluators if name != BASELINE.name or not needs_map(e)]
+        shown = in_folder(plain, output / "rows" / folder)
+        if name != BASELINE.name:
             shown.custom_hooks = [*cfg.get("custom_hooks", ()), _PICTURES]
-        rows.append(_measure(shown, checkpoint, name, output, step, overwrite))
+        rows.append(_measure(shown, checkpoint, name, step, overwrite))
         if not calibrators:
             continue
-        fitted = fit_once(plain, checkpoint, calibrators, fit_on, output / "fit" / name, step, overwrite)
+        fitted = fit_once(plain, checkpoint, calibrators, fit_on, output / "fit" / folder, step, overwrite)
         for method, paths in fitted.items():
-            calibrated = with_calibrator(plain, paths)
-            rows.append(_measure(calibrated, checkpoint, calibrated_name(name, method), output, step, overwrite))
+            calibrated = in_folder(with_calibrator(plain, paths), output / "rows" / f"{folder}+{method}")
+            rows.append(_measure(calibrated, checkpoint, calibrated_name(name, method), step, overwrite))
     return find_runs(rows)
 
 
-def _measure(
-    cfg: Config, checkpoint: str | None, name: str, output: Path, step: Callable[[str], None], overwrite: bool
-) -> Path:
+def _measure(cfg: Config, checkpoint: str | None, name: str, step: Callable[[str], None], overwrite: bool) -> Path:
     """`evaluate`, unless the row's folder holds the same evaluation, whose claim is written when it is finished."""
-    folder = output / "rows" / name.replace(" ", "")
-    cfg = in_folder(cfg, folder)
-    settings = evaluation_settings(cfg, checkpoint)
+    folder, settings = Path(cfg.work_dir), evaluation_settings(cfg, checkpoint)
+    shown = folder.name.replace("+", " + ")
     if not overwrite and holds(folder, settings) and (folder / "run.json").is_file():
-        step(f"{name}: measured before")
+        step(f"{shown}: measured before")
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    step(f"measure {name} on the test images")
+    step(f"measure {shown} on the test images")
     evaluate(cfg, checkpoint, name)
     if is_main_process():
         claim(folder, settings)
@@ -221,30 +224,30 @@ def check_evaluators(student: Config) -> None:
 _PICTURES = {"type": "UncertaintyVisualizationHook", "interval": 10, "limit": 6}
 
 
-def summary_text(runs: Sequence[Run]) -> str:
-    """A Markdown table of what was measured."""
-    return brief_table(SEGMENTATION, {run.name: run.record.row for run in runs})
+def classes_text(runs: Sequence[Run], student: str) -> str:
+    """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences.
 
-
-def classes_text(runs: Sequence[Run], teacher: str, student: str) -> str:
-    """Tables 1 and 2 of DUDES: IoU and uncertainty of each class, of teacher and student, and their differences."""
-    by_name = {run.name: run.record.per_class for run in runs}
-    columns = in_order(by_name[teacher])
+    Args:
+        runs: of all rows.
+        student: the name of its configuration.
+    """
+    by_name = {run.record.name: run.record.per_class for run in runs}
+    columns = in_order(by_name[TEACHER.name])
     header = ["class", *(f"{found.head}, {who}" for found in columns for who in ("teacher", "student", "difference"))]
     rows = []
-    for name in by_name[teacher]["IoU"]:
+    for name in by_name[TEACHER.name]["IoU"]:
         row = [name]
         for found in columns:
-            theirs, ours = (by_name[who][found.key][name] for who in (teacher, student))
+            theirs, ours = (by_name[who][found.key][name] for who in (TEACHER.name, student_name(student)))
             row += [found.text(value) for value in (theirs, ours, ours - theirs)]
         rows.append(row)
     return markdown_table(header, rows)
 
 
 def draw_sparsification(runs: Sequence[Run], output: Path) -> Path:
-    """Figure 4 of DUDES, in the order and thus the colours of the report; calibrators change next to nothing of it."""
-    plain = [run for run in runs if run.record.curves and not is_calibrated(run.name)]
-    curves = {run.name: run.record.curves["sparsification"] for run in plain}
+    """Figure 4 of DUDES, in the order and the colours of the report, of the rows that its charts begin with."""
+    curves = {run.name: run.record.curves["sparsification"] for run in runs if run.record.curves}
+    curves = {name: curves[name] for name in drawn_at_first(curves)}
     removed = next(iter(curves.values())).x
     figure = sparsification_plot(removed, {name: torch.tensor(curve.y) for name, curve in curves.items()})
     path = output / "sparsification.png"

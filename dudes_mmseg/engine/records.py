@@ -10,6 +10,7 @@ import mmseg
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from uncertainty_core.catalog import SEGMENTATION
 from uncertainty_core.intervals.segmented import SegmentedImages
 from uncertainty_core.report.run_record import (
     Curve,
@@ -19,8 +20,10 @@ from uncertainty_core.report.run_record import (
     Provenance,
     Reliability,
     RunRecord,
+    Training,
     risk_coverage_curve,
 )
+from uncertainty_core.roles import ranked_name
 
 from ..metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from ..metrics.streaming import StreamingMetric
@@ -37,6 +40,7 @@ class Evaluation:
     seed: of the training.
     data: what was predicted.
     seconds: that it took.
+    training: what made its weights, if that is known.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Evaluation:
     seed: int | None
     data: Data
     seconds: float
+    training: Training | None = None
 
 
 def run_records(
@@ -76,7 +81,15 @@ def run_records(
             curves, per_class = _of_ranking(rankings[uncertainty])
         per_class = per_class | more.pop("per_class") if others else {}
         return RunRecord(
-            name, "segmentation", evaluation.passes, metrics, provenance, curves=curves, per_class=per_class, **more
+            name,
+            SEGMENTATION,
+            evaluation.passes,
+            metrics,
+            provenance,
+            curves=curves,
+            per_class=per_class,
+            training=evaluation.training,
+            **more,
         )
 
     main = "predicted" if "predicted" in rankings else next(iter(rankings), None)
@@ -93,8 +106,7 @@ def run_records(
     yield first, _images([*others, *([] if main is None else [rankings[main]])])
     for uncertainty, metric in rankings.items():
         if uncertainty != main:
-            name = f"{evaluation.name}, {uncertainty} of its softmax"
-            yield record(name, uncertainty, others=False), _images([metric])
+            yield record(ranked_name(evaluation.name, uncertainty), uncertainty, others=False), _images([metric])
 
 
 def _images(metrics: Sequence[StreamingMetric]) -> SegmentedImages:

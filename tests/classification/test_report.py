@@ -36,14 +36,14 @@ from classification.report.results import (
     main_table,
     outlier_columns,
     outlier_measurements,
-    overlaid_rows,
 )
 from uncertainty_core import CalibrationMetric
 from uncertainty_core.errors import UserError
 from uncertainty_core.functional import BIN_METRICS, FINE_BIN_METRICS
-from uncertainty_core.report import Run as RecordedRun
+from uncertainty_core.report.find import Group, arranged
 from uncertainty_core.report.run_record import FILE
 from uncertainty_core.report.tables import metric_table
+from uncertainty_core.roles import Look
 
 
 @pytest.fixture(autouse=True)
@@ -88,16 +88,16 @@ def record_of(config, row, seed, probabilities, test=TEST):
 
 def world(config):
     """(rows, probabilities, logs) of an experiment."""
-    rows, probabilities = {}, {}
-    for row, seed in expected_rows(config):
-        p = softmax(row, seed)
-        probabilities.setdefault(row, p)
-        run = RecordedRun(run_folder(config.folder, row, seed), record_of(config, row, seed, p), row)
-        rows.setdefault(row, []).append(run)
+    p = {run_folder(config.folder, row, seed): softmax(row, seed) for row, seed in expected_rows(config)}
+    records = {
+        run_folder(config.folder, row, seed): record_of(config, row, seed, softmax(row, seed))
+        for row, seed in expected_rows(config)
+    }
+    group = Group.of(arranged(records))
     curves = {"train": [0.6, 0.9], "test": [0.6, 0.8]}
-    logs = {"teacher": [{"train": [0.4, 0.8], "test": [0.5, 0.75]}]}
-    logs |= {name: [curves for _ in run.seeds] for name, run in config.students.items()}
-    return rows, probabilities, logs
+    logs = {"baseline": [{"train": [0.4, 0.8], "test": [0.5, 0.75]}]}
+    logs |= {config.student_rows[name]: [curves for _ in run.seeds] for name, run in config.students.items()}
+    return group, {row: p[runs[0].folder] for row, runs in group.rows.items()}, logs
 
 
 def report(config):
@@ -132,6 +132,9 @@ def test_the_common_record_of_a_row():
     p = torch.tensor([[1.0, 0, 0]] * 6 + [[0, 1.0, 0]] * 6)
     run = record_of(config, "student", 3, p)
     assert (run.name, run.task, run.passes) == ("student", "classification", 1)
+    named = Config(students={"a + b": STUDENT, "KD": STUDENT})
+    assert named.student_rows == {"a + b": "student (a + b)", "KD": "student (KD)"}
+    assert Config(students={"KD": STUDENT}).student_rows == {"KD": "student"}
     assert (run.provenance.seed, run.provenance.seconds) == (3, 2.5)
     assert run.provenance.data.size == 12
     assert run.metrics["accuracy"] == pytest.approx(1 / 3)
@@ -182,8 +185,8 @@ def test_outlier_table_has_a_heading_over_each_data_set():
 
 
 def results_of(html):
-    """Row -> label of a column -> cell, of the table of results."""
-    head, *rows = table_rows(html[html.index('id="results"') :] if 'id="results"' in html else html)
+    """Row -> label of a column -> cell, of the table of all results."""
+    head, *rows = table_rows(html[html.index("<details>") :])
     labels = [text_of(cell).split(" ↓")[0].split(" ↑")[0].removesuffix(" %") for cell in head]
     return {text_of(row[0]): dict(zip(labels, map(text_of, row), strict=True)) for row in rows}
 
@@ -226,14 +229,14 @@ def test_names_are_text(full):
 
 def test_paper_values_stand_below_ours(full):
     rows = results_of(full)
-    assert rows["baseline"]["Risk"].endswith("paper 13.31")
-    assert rows["baseline"]["MSCE"].endswith("paper 0.9676")
+    assert rows["baseline one network, run once"]["Risk"].endswith("paper 13.31")
+    assert rows["baseline one network, run once"]["MSCE"].endswith("paper 0.9676")
     assert rows["MC-100"]["MSCE"] == "— paper 0.0330"
     assert {
-        "MC-2 n = 2",
-        "MC-5 n = 2",
-        "<i>$x^$ n = 2".replace("<", "&lt;").replace(">", "&gt;"),
-        "narrow",
+        "MC-2 mean of 2 passes with dropout, 2 seeds",
+        "MC-5 mean of 5 passes with dropout, 2 seeds",
+        "student (&lt;i&gt;$x^$) distilled, run once, 2 seeds",
+        "student (narrow) distilled, run once",
     } < rows.keys()
     assert "what the paper prints" in full and "sample standard deviation" in full
 
@@ -265,44 +268,36 @@ def test_what_is_missing_is_left_out(config, missing):
 
 def test_no_log_no_training_section():
     config = Config(evaluation=PLAIN)
-    rows, probabilities, _ = world(config)
-    assert "Training" not in headings(build_report(config, rows, probabilities, {"teacher": [{}]}, TEST))
+    group, probabilities, _ = world(config)
+    assert "Training" not in headings(build_report(config, group, probabilities, {"baseline": [{}]}, TEST))
 
 
 def test_accuracy_in_training_is_shown_where_it_was_measured():
     config = Config(evaluation=Evaluation(mc_samples=(2,)), paper="KD/MNIST")
-    rows, probabilities, logs = world(config)
-    rows["baseline"][0].record.metrics["train_accuracy"] = 0.5
-    found = results_of(build_report(config, rows, probabilities, logs, TEST))
-    assert found["baseline"]["Training acc."] == "50.00 paper 99.87"
-    assert found["MC-2"]["Training acc."] == "—"
-    assert "Validation acc." in found["baseline"]  # of the paper alone
+    group, probabilities, logs = world(config)
+    group.rows["baseline"][0].record.metrics["train_accuracy"] = 0.5
+    found = results_of(build_report(config, group, probabilities, logs, TEST))
+    baseline, sampled = found["baseline one network, run once"], found["MC-2 mean of 2 passes with dropout"]
+    assert baseline["Training acc."] == "50.00 paper 99.87"
+    assert sampled["Training acc."] == "—"
+    assert "Validation acc." in baseline  # of the paper alone
 
 
 def test_undefined_and_infinite_metrics_are_said():
     config = Config(evaluation=PLAIN, students={"a": STUDENT})
-    rows = world(config)[0]
-    rows["a"][0].record.metrics.update(aurc=math.nan, mupe=math.inf, nll_true=math.inf)
-    row = results_of(main_table(config, rows))["a"]
+    group = world(config)[0]
+    group.rows["student"][0].record.metrics.update(aurc=math.nan, mupe=math.inf, nll_true=math.inf)
+    row = results_of(main_table(config, group))["student distilled, run once"]
     assert [row[label] for label in ("NLL true", "AURC", "MUPE")] == ["∞", "undefined", "∞"]
 
 
 # --- which rows are drawn ----------------------------------------------------------------------------------------
 
 
-def test_overlaid_rows_are_as_many_as_colours():
-    students = dict.fromkeys("abc", STUDENT)
-    config = Config(teacher=Teacher(seeds=(0, 1)), students=students, evaluation=Evaluation(mc_samples=(100, 10)))
-    rows = ["baseline", "MC-100", "MC-10", "ensemble of 2", *students]
-    assert overlaid_rows(config, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "ensemble of 2"]
-    many = dataclasses.replace(config, students=dict.fromkeys("abcdef", STUDENT))
-    assert overlaid_rows(many, {row: [] for row in rows}) == ["baseline", "MC-100", "a", "b", "c", "d"]
-
-
 def test_the_rows_of_the_pictures_are_ticked(full):
     ticked = {box["data-run"]: "checked" in box for box in Page(full).attributes("input")}
-    # baseline, MC-5 and the three students; MC-2 is drawn on demand
-    assert ticked == {f"run-{k}": k < 5 for k in range(6)}
+    # baseline, the three students and MC-5; MC-2 is drawn on demand
+    assert ticked == {f"run-{k}": k != 4 for k in range(6)}
 
 
 def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
@@ -312,7 +307,7 @@ def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
         lambda accuracy, ece: drawn.update(accuracy=accuracy, ece=ece) or corruption_figure(accuracy, ece),
     )
     config = Config(evaluation=Evaluation(mc_samples=(2,), repetitions=2, corruptions=("noise",)))
-    rows = world(config)[0]
+    rows = world(config)[0].rows
     rows["MC-2"][1].record.details["corruptions"]["noise"] = [{"accuracy": 0.1, "ece": 0.5}] * 5
     html = corruptions(config, rows)
     clean = [run.record.metrics["accuracy"] for run in rows["MC-2"]]
@@ -327,13 +322,13 @@ def test_corruption_curves_start_with_the_images_as_they_are(monkeypatch):
 
 def test_training_lines_share_the_colour_of_their_network():
     curves = [{"train": [0.7, 0.8], "test": [0.1, 0.2]}, {"train": [math.nan, 0.9], "test": [0.3, 0.4]}]
-    figure = training_figure({"teacher": curves[:1], "a": curves}, {"teacher": "#0072b2", "a": "r"})
+    figure = training_figure({"baseline": curves[:1], "a": curves}, {"baseline": Look("#0072b2"), "a": Look("r")})
     (axes,) = figure.axes
     assert [to_hex(line.get_color()) for line in axes.lines] == ["#0072b2"] * 2 + ["#ff0000"] * 4
     assert [line.get_linestyle() for line in axes.lines] == ["--", "-"] * 3
-    np.testing.assert_array_equal(axes.lines[4].get_xydata(), [[1, math.nan], [2, 0.9]])
-    np.testing.assert_array_equal(axes.lines[5].get_xydata(), [[1, 0.3], [2, 0.4]])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["teacher", "a"]
+    np.testing.assert_array_equal(axes.lines[4].get_xydata(), [[1, math.nan], [2, 90]])
+    np.testing.assert_array_equal(axes.lines[5].get_xydata(), [[1, 30], [2, 40]])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["baseline", "a"]
 
 
 def test_compression_is_drawn_in_percent():
@@ -568,8 +563,15 @@ def test_write_report(tmp_path, capsys):
     html = path.read_text(encoding="utf-8")
     Page(html)
     names = [text_of(row[0]) for row in table_rows(html[html.index('id="results"') :])]
-    assert names == ["predictor", "baseline", "MC-10", "MC-2", "a n = 2", "MC-3 a n = 2"]
-    assert "ends at teacher 62.50% and a 62.50%" in html
+    assert names == [
+        "predictor",
+        "baseline one network, run once",
+        "student distilled, run once, 2 seeds",
+        "MC-2 mean of 2 passes with dropout",
+        "MC-3 of student mean of 3 passes with dropout, 2 seeds",
+        "MC-10 mean of 10 passes with dropout",
+    ]
+    assert "ends at baseline 62.50% and student 62.50%" in html
     assert [file.name for file in config.folder.glob("report*")] == ["report.html"]
 
 
@@ -585,9 +587,9 @@ def test_rows_are_those_that_evaluate_measures(teacher_seeds):
 def test_leftovers_of_other_settings_are_passed_over(tmp_path):
     config = written(ON_DISK, tmp_path)
     fewer = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, mc_samples=(2,)))
-    assert list(evaluated(config)) == ["baseline", "MC-10", "MC-2", "a", "MC-3 a"]
-    assert list(evaluated(fewer)) == ["baseline", "MC-2", "a", "MC-3 a"]
-    assert [run.record.provenance.seed for run in evaluated(fewer)["a"]] == [0, 1]
+    assert list(evaluated(config).rows) == ["baseline", "student", "MC-2", "MC-3 of student", "MC-10"]
+    assert list(evaluated(fewer).rows) == ["baseline", "student", "MC-2", "MC-3 of student"]
+    assert [run.record.provenance.seed for run in evaluated(fewer).rows["student"]] == [0, 1]
 
 
 def test_nothing_evaluated_is_said_in_a_sentence(tmp_path):
@@ -607,7 +609,7 @@ def test_a_part_that_is_missing_is_named(tmp_path):
 def test_what_the_configuration_says_of_its_paper_now_is_shown(tmp_path):
     config = written(ON_DISK, tmp_path)
     config = dataclasses.replace(config, paper="DDN/CIFAR10")
-    quoted = {row: runs[0].record.paper_row for row, runs in evaluated(config).items()}
+    quoted = {row: runs[0].record.paper_row for row, runs in evaluated(config).rows.items()}
     assert {row for row, paper in quoted.items() if paper} == {"baseline", "MC-10"}
     assert quoted["MC-10"].metrics["passes"] == 10
 
@@ -636,9 +638,9 @@ def test_damaged_files_are_refused(tmp_path):
     place = run_folder(config.folder, "a", 0)
     (place / PREDICTIONS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=r"a/seed-0/probabilities.safetensors cannot be read .* evaluate again$"):
-        predictions(config, "a", 0, 12)
+        predictions(place, 12)
     with pytest.raises(CheckpointError, match=r"predictions for 12 images, but there are 13: run evaluate again$"):
-        predictions(config, "baseline", 0, 13)
+        predictions(run_folder(config.folder, "baseline", 0), 13)
     (place / FILE).write_text('{"row": ')
     with pytest.raises(UserError, match=r"a/seed-0/run.json is damaged .*: evaluate"):
         evaluated(config)

@@ -125,20 +125,20 @@ def test_risk_coverage_draws_each_curve(tmp_path):
     errors = ranking(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([False, False, True, True]))
     figure = risk_coverage_plot({"a": risk_coverage(errors), "b": risk_coverage(errors)}, title="risk")
     (axes,) = figure.axes
-    # risks of the first 1, 2, 3, 4: 0, 0, 1/3, 1/2
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(0.25, 0), (0.5, 0), (0.75, 1 / 3), (1, 0.5)])
+    # risks of the first 1, 2, 3, 4: 0, 0, 1/3, 1/2, in percent
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [(0.25, 0), (0.5, 0), (0.75, 100 / 3), (1, 50)])
     assert legend(figure) == ["a", "b"]
     assert png(figure, tmp_path / "risk.png") > 5000
 
 
-def test_sparsification_draws_models_and_dashed_oracles():
+def test_sparsification_draws_models_and_dotted_oracles():
     removed = [0.0, 0.5]
     curve, oracle = torch.tensor([0.5, 0.7]), torch.tensor([0.5, 1.0])
     figure = sparsification_plot(removed, {"student": curve}, {"student": oracle})
-    dashed, solid = figure.axes[0].lines
-    assert (dashed.get_linestyle(), solid.get_linestyle()) == ("--", "-")
-    assert dashed.get_color() == solid.get_color()
-    np.testing.assert_allclose(solid.get_ydata(), [0.5, 0.7])
+    dotted, solid = figure.axes[0].lines
+    assert (dotted.get_linestyle(), solid.get_linestyle()) == (":", "-")
+    assert dotted.get_color() == solid.get_color()
+    np.testing.assert_allclose(solid.get_ydata(), [50, 70])
     assert len(sparsification_plot(removed, {"student": curve}).axes[0].lines) == 1
 
 

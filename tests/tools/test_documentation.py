@@ -20,6 +20,7 @@ from forked_tools import fork, run, tool, wait
 import classification.experiment  # noqa: F401 (what the processes that are forked here need)
 import uncertainty_core.plots  # noqa: F401
 from ddn_detectron2.config import add_ddn_config
+from uncertainty_core.roles import student_name
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,8 +69,8 @@ def test_the_first_demo_leaves_its_pictures(tmp_path):
     outcome = run(run_classification, *shlex.split(words), *shorter, folder=tmp_path)
     assert outcome.code == 0, outcome.err
     assert "\r" not in outcome.err  # a progress bar is for terminals
-    for row in ("baseline", "MC-2", *config["students"]):
-        assert re.search(rf"^\| {row} +\| [12] +\| \d+\.\d\d ", outcome.out, re.MULTILINE)  # in the table
+    for row in ("baseline", "MC-2", *map(student_name, config["students"])):
+        assert re.search(rf"^\| {re.escape(row)} +\| [12] +\| \d+\.\d\d ", outcome.out, re.MULTILINE)  # in the table
     pictures = re.findall(r"demo/\S+\.(?:png|html)", outcome.out)
     assert len(pictures) == 3
     assert all((tmp_path / picture).stat().st_size > 10_000 for picture in pictures)

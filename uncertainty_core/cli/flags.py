@@ -10,6 +10,7 @@ from .configs import CodeError, check_config, find_config, package_folder
 from .program import add_common_flags
 
 # Data sets of one's own, and the key that each replaces; the test set, if there is one, is evaluated instead of val.
+OWN = "custom_"  # what the names of data sets on the command line begin with
 SPLITS = {"train": "TRAIN", "val": "TEST", "test": "TEST"}
 QUICK_JSON = 20_000_000  # bytes; to parse more takes longer than to import a framework, which parses it anyway
 
@@ -26,7 +27,7 @@ def detector_parser(description: str, *, processes: bool = True) -> argparse.Arg
     parser.add_argument("--trust-config", action="store_true", help="let the tags of YAML configs run code")
     for split in SPLITS:
         parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
-        parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as custom_{split}")
+        parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as {OWN}{split}")
     if processes:
         parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs of this machine (default: 1)")
         parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in all (default: 1)")

@@ -116,9 +116,12 @@ class Difference:
 def difference(ours: Resampled, theirs: Resampled, name: str) -> Difference:
     """How much the metric called `name` is more in `ours` than in `theirs`, which were resampled alike.
 
-    The relative difference takes the other's value as it is; so both intervals exclude 0, or neither does.
+    The relative difference takes the other's value as it is; so both intervals exclude 0, or neither does. A metric
+    that is never negative cannot be less by more than the other's value.
     """
     value = ours.values[name] - theirs.values[name]
     ends = interval(value, ours.resamples[name] - theirs.resamples[name])
+    if not (ours.resamples[name] < 0).any():
+        ends = Interval(max(ends.low, -theirs.values[name]), ends.high)
     whole = abs(theirs.values[name]) or math.nan
     return Difference(value, ends, value / whole, Interval(ends.low / whole, ends.high / whole))

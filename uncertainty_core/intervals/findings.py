@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..catalog import CLASSIFICATION, DETECTION, PERCENT, SEGMENTATION, Metric, metric
+from ..roles import BASELINE, OTHER, STUDENT, is_calibrated, plain_name, predictor_name, role_of
 from .comparing import Resampled, difference
 
 # of each task an error of the confidence, an accuracy, and what calibrators are compared in
@@ -13,18 +14,6 @@ _COMPARED = {
     DETECTION: ("msce", "AP", "laece"),
     SEGMENTATION: ("ece", "mIoU", "brier"),
 }
-BASELINE = "baseline"
-_CALIBRATED = " + "
-
-
-def calibrated_name(predictor: str, calibrator: str) -> str:
-    """What the row of a predictor with a calibrator is called."""
-    return predictor + _CALIBRATED + calibrator
-
-
-def is_calibrated(row: str) -> bool:
-    """Whether a row of this name is of a predictor with a calibrator."""
-    return _CALIBRATED in row
 
 
 @dataclass(frozen=True)
@@ -36,18 +25,25 @@ class MeasuredRow:
 
 
 def places(column: Metric, rows: Mapping[str, MeasuredRow]) -> dict[str, int]:
-    """1 for the best and 2 for the second-best of the rows with one pass, where the next one is known to be worse."""
-    found = [
-        name for name, row in rows.items() if row.passes == 1 and column.key in row.metrics.values and column.better
-    ]
-    found.sort(key=lambda name: rows[name].metrics.values[column.key], reverse=column.better == "higher")
+    """1 for the best and 2 for the second-best, where the next one is known to be worse, and prints differently.
 
-    def is_known(ours: str, theirs: str) -> bool:
-        return difference(rows[ours].metrics, rows[theirs].metrics, column.key).is_known
+    Rows with one pass compete with each other alone, and so do those with several.
+    """
+    marked: dict[str, int] = {}
+    for several in (False, True):
+        group = {name: row.metrics for name, row in rows.items() if (row.passes > 1) == several}
+        marked |= _places(column, {name: metrics for name, metrics in group.items() if column.key in metrics.values})
+    return marked
 
+
+def _places(column: Metric, rows: Mapping[str, Resampled]) -> dict[str, int]:
+    if column.better is None:
+        return {}
+    found = sorted(rows, key=lambda name: rows[name].values[column.key], reverse=column.better == "higher")
     marked: dict[str, int] = {}
     for ours, theirs in pairwise(found[:3]):
-        if not is_known(ours, theirs):
+        printed = {column.text(rows[name].values[column.key]) for name in (ours, theirs)}
+        if len(printed) == 1 or not difference(rows[ours], rows[theirs], column.key).is_known:
             break
         marked[ours] = len(marked) + 1
     return marked
@@ -57,16 +53,18 @@ def findings(task: str, rows: Mapping[str, MeasuredRow]) -> list[str]:
     """A sentence for each student with one pass: against the baseline, and against the best calibrator of that."""
     error, accuracy, calibration = _COMPARED[task]
     one_pass = {name: row.metrics for name, row in rows.items() if row.passes == 1}
-    students = [name for name in one_pass if not name.startswith(BASELINE) and not is_calibrated(name)]
+    students = [name for name in one_pass if role_of(name) in (STUDENT, OTHER) and name == predictor_name(name)]
     calibrated = [
-        name for name, row in one_pass.items() if name.startswith(BASELINE + _CALIBRATED) and calibration in row.values
+        name
+        for name, row in one_pass.items()
+        if plain_name(name) == BASELINE.name and is_calibrated(name) and calibration in row.values
     ]
     sentences = []
     for name in students:
         ours, parts = one_pass[name], []
-        if BASELINE in one_pass:
-            changes = _changes(ours, one_pass[BASELINE], error, accuracy)
-            parts += [f"against {BASELINE}, both one pass: {changes}"] if changes else []
+        if BASELINE.name in one_pass:
+            changes = _changes(ours, one_pass[BASELINE.name], error, accuracy)
+            parts += [f"against {BASELINE.name}, both one pass: {changes}"] if changes else []
         if calibrated:
             best = min(calibrated, key=lambda other: one_pass[other].values[calibration])
             changes = _changes(ours, one_pass[best], calibration)

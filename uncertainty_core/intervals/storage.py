@@ -1,12 +1,18 @@
-"""What is kept of each image, in a file beside `run.json`."""
+"""What is kept of each image, and its metrics on resamples of them, in a file beside `run.json`.
+
+Shapes: R resamples.
+"""
 
 import io
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..io.files import write_atomically
@@ -17,10 +23,12 @@ from .segmented import SegmentedImages
 
 Images = ClassifiedImages | DetectedImages | SegmentedImages
 _KINDS = {"classified": ClassifiedImages, "detected": DetectedImages, "segmented": SegmentedImages}
+_RESAMPLES = "resamples"
+T = TypeVar("T")
 
 
-def write_images(folder: Path, images: Images) -> Path:
-    """Write `images` into a `folder` that exists, compressed; returns the path."""
+def write_images(folder: Path, images: Images, resamples: Mapping[str, Tensor] | None = None) -> Path:
+    """Write `images`, and metrics (R,) of resamples by name, into a `folder` that exists; returns the path."""
     plain: dict[str, Any] = {"kind": next(kind for kind, cls in _KINDS.items() if isinstance(images, cls))}
     arrays: dict[str, np.ndarray] = {}
     for found in fields(images):
@@ -31,6 +39,7 @@ def write_images(folder: Path, images: Images) -> Path:
             arrays |= {f"{found.name}.{name}": array for name, array in value.items()}
         elif value is not None:
             plain[found.name] = value
+    arrays |= {f"{_RESAMPLES}.{name}": values.float().numpy() for name, values in (resamples or {}).items()}
     content = io.BytesIO()
     np.savez_compressed(content, plain=np.frombuffer(json.dumps(plain).encode(), dtype=np.uint8), **arrays)
     path = Path(folder) / FILE
@@ -39,19 +48,36 @@ def write_images(folder: Path, images: Images) -> Path:
 
 
 def read_images(folder: Path) -> Images | None:
-    """What `write_images` wrote into `folder`, None for nothing; raises UserError where it is damaged."""
-    path = Path(folder) / FILE
+    """The images that `write_images` wrote into `folder`, None for nothing; raises UserError where it is damaged."""
+
+    def read(file: np.lib.npyio.NpzFile) -> Images:
+        values: dict[str, Any] = json.loads(file["plain"].tobytes())
+        for name in file.files:
+            whole, _, part = name.partition(".")
+            if part and whole != _RESAMPLES:
+                values.setdefault(whole, {})[part] = file[name]
+            elif not part and name != "plain":
+                values[name] = file[name]
+        return _KINDS[values.pop("kind")](**values)
+
+    return _read(Path(folder) / FILE, read)
+
+
+def read_resamples(folder: Path) -> dict[str, Tensor]:
+    """The metrics (R,) on resamples that `write_images` wrote into `folder`; raises UserError where it is damaged."""
+
+    def read(file: np.lib.npyio.NpzFile) -> dict[str, Tensor]:
+        names = [name for name in file.files if name.startswith(f"{_RESAMPLES}.")]
+        return {name.partition(".")[2]: torch.from_numpy(file[name]).double() for name in names}
+
+    return _read(Path(folder) / FILE, read) or {}
+
+
+def _read(path: Path, read: Callable[[np.lib.npyio.NpzFile], T]) -> T | None:
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            values: dict[str, Any] = json.loads(file["plain"].tobytes())
-            for name in file.files:
-                whole, _, part = name.partition(".")
-                if part:
-                    values.setdefault(whole, {})[part] = file[name]
-                elif name != "plain":
-                    values[name] = file[name]
-        return _KINDS[values.pop("kind")](**values)
+            return read(file)
     except Exception as error:  # of zip files, JSON and missing entries
         raise UserError(f"{path} is damaged ({error}): evaluate the predictor again") from None

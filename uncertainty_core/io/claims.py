@@ -6,7 +6,9 @@ and each step claims its folder before it writes there.
 
 import json
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,15 @@ def holds(folder: str | os.PathLike, settings: Mapping[str, Any]) -> bool:
         return False
 
 
+def claimed(folder: str | os.PathLike) -> dict[str, Any]:
+    """What `claim` wrote into `folder`: "command", "settings" and notes; empty where it did not."""
+    try:
+        _claimed(Path(folder))
+        return read_json((Path(folder) / FILE).read_bytes())
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def _claimed(folder: Path) -> dict[str, Any]:
     """The settings that `folder` was claimed for; an error of reading, or ValueError, KeyError or TypeError."""
     found = read_json((folder / FILE).read_bytes())
@@ -117,11 +128,25 @@ def _claimed(folder: Path) -> dict[str, Any]:
     return found["settings"]
 
 
-def claim(folder: str | os.PathLike, settings: Mapping[str, Any]) -> None:
-    """Note in `folder`, which is made if need be, that `settings` decide what will be in it."""
+def command_line() -> str:
+    """The command line of this process, ready for a shell."""
+    words = ["python", *sys.orig_argv[1:]]
+    if len(words) > 1 and Path(words[1]).name == "distilled-uncertainty":
+        words[:2] = ["distilled-uncertainty"]  # wherever that is installed
+    return shlex.join(words)
+
+
+def claim(folder: str | os.PathLike, settings: Mapping[str, Any], **notes: Any) -> None:
+    """Note in `folder`, which is made if need be, that `settings` decide what will be in it.
+
+    Args:
+        folder: of one step.
+        settings: JSON values of all that decides the outcome of the step.
+        notes: JSON values that decide nothing. The command line of this process is one of them.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "settings": _as_read(flatten(settings))}
+    content = {"format": FORMAT, "command": command_line(), "settings": _as_read(flatten(settings)), **notes}
     part = f".{os.getpid()}.part"  # each rank of a training may claim its folder
     write_atomically(folder / FILE, strict_json(content).encode(), part)
 

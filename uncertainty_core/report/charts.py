@@ -10,7 +10,7 @@ from html import escape
 from itertools import pairwise
 
 from ..catalog import CurveKind
-from ..colours import COLOURS
+from ..roles import Look
 from .run_record import Curve, Reliability
 
 WIDTH, LEFT, RIGHT, TOP = 440, 58, 12, 10
@@ -25,7 +25,7 @@ MARKS = (
     "M0 4.6L4.4 -3.4H-4.4z",
     "M-1.5 -4.4h3v2.9h2.9v3h-2.9v2.9h-3v-2.9h-2.9v-3h2.9z",
 )
-DASHES = ("", "7 3", "2 3")  # of the first six lines, the next, and the next
+DASHES = ("", "7 3", "2 3", "7 3 2 3")  # of a predictor's lines: its own, and those of its calibrators
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,24 @@ class Style:
     """How a run is drawn, in every chart alike.
 
     key: joins the lines of a run with its boxes.
-    index: of its colour, mark and dashes.
+    look: its colour, mark and dashes.
     drawn: whether its box is ticked when the page opens.
     """
 
     key: str
-    index: int
+    look: Look
     drawn: bool
-
-    @property
-    def colour(self) -> str:
-        """As CSS has it."""
-        return COLOURS[self.index % len(COLOURS)]
 
     @property
     def stroke(self) -> str:
         """Attributes of a line."""
-        dashes = DASHES[self.index // len(COLOURS) % len(DASHES)]
-        return f'stroke="{self.colour}"' + (f' stroke-dasharray="{dashes}"' if dashes else "")
+        dashes = DASHES[self.look.dashes % len(DASHES)]
+        return f'stroke="{self.look.colour}"' + (f' stroke-dasharray="{dashes}"' if dashes else "")
 
     def mark(self, x: float, y: float, hollow: bool = False) -> str:
         """Its mark at a place, in pixels."""
-        fill = f'class="hollow" stroke="{self.colour}"' if hollow else f'fill="{self.colour}"'
-        return f'<path d="{MARKS[self.index % len(MARKS)]}" transform="translate({x:.1f} {y:.1f})" {fill}/>'
+        fill = f'class="hollow" stroke="{self.look.colour}"' if hollow else f'fill="{self.look.colour}"'
+        return f'<path d="{MARKS[self.look.mark % len(MARKS)]}" transform="translate({x:.1f} {y:.1f})" {fill}/>'
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,8 @@ def _steps(edges: Sequence[float], values: Sequence[float]) -> tuple[list[float]
 
 
 def curve_chart(kind: CurveKind, runs: Mapping[str, Curve], styles: Mapping[str, Style]) -> str:
-    """A line for each run, and a thin dashed one for its oracle."""
+    """A line for each run, and a thin dotted one for its oracle."""
+    runs = {name: _drawn(kind, curve) for name, curve in runs.items()}
     x = [value for curve in runs.values() for value in curve.x if math.isfinite(value)]
     y = [value for curve in runs.values() for value in (*curve.y, *(curve.oracle or ())) if math.isfinite(value)]
     frame = Frame(TOP, 340, _span(x), _span(y, 0.03))
@@ -145,11 +141,17 @@ def curve_chart(kind: CurveKind, runs: Mapping[str, Curve], styles: Mapping[str,
         style = styles[name]
         lines = f"<title>{escape(name)}</title>" + _line(frame, curve.x, curve.y, style.stroke)
         if curve.oracle is not None:
-            lines += _line(frame, curve.x, curve.oracle, f'class="oracle" stroke="{style.colour}"')
+            lines += _line(frame, curve.x, curve.oracle, f'class="oracle" stroke="{style.look.colour}"')
         content += _series(style, lines)
-    oracle = " Dashed: the best possible order of the same predictions." if any(c.oracle for c in runs.values()) else ""
+    oracle = " Dotted: the best possible order of the same predictions." if any(c.oracle for c in runs.values()) else ""
     ends = "; ".join(f"{name} from {curve.y[0]:.3g} to {curve.y[-1]:.3g}" for name, curve in runs.items() if curve.y)
     return _figure(content, 395, f"{kind.title}: {ends}", list(runs), styles, {}, kind.caption + oracle)
+
+
+def _drawn(kind: CurveKind, curve: Curve) -> Curve:
+    """The curve in the unit of its axis."""
+    oracle = None if curve.oracle is None else [kind.factor * value for value in curve.oracle]
+    return Curve(curve.x, [kind.factor * value for value in curve.y], oracle)
 
 
 def _span(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:

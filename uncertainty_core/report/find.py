@@ -1,15 +1,20 @@
-"""Runs on disk: which there are, in which order they stand, and what tells those of one name apart."""
+"""Runs on disk: which there are, which are compared, in which order, and what tells those of one name apart."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os.path import commonpath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .run_record import FILE, RunRecord
+from ..intervals import FILE as IMAGES
+from ..roles import natural, order, predictor_name, short_names
+from .run_record import FILE, Data, RunRecord
+
+if TYPE_CHECKING:
+    from ..intervals.findings import MeasuredRow
 
 
 @dataclass(frozen=True)
@@ -21,37 +26,116 @@ class Run:
     name: str
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """All runs in these folders and below them.
+# the runs of each name: one per seed
+Rows = Mapping[str, Sequence[Run]]
 
-    The folders keep their order. Within one, runs are in that of `predictor_order`, then of seeds.
-    """
+
+@dataclass(frozen=True)
+class Group:
+    """What is compared: predictors of one task on one data set."""
+
+    rows: Rows
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> "Group":
+        """Of these runs, in their order."""
+        rows: dict[str, list[Run]] = {}
+        for run in runs:
+            rows.setdefault(run.name, []).append(run)
+        return cls(rows)
+
+    @property
+    def _first(self) -> RunRecord:
+        return next(iter(self.rows.values()))[0].record
+
+    @property
+    def task(self) -> str:
+        """One of `catalog.TASKS`."""
+        return self._first.task
+
+    @property
+    def data(self) -> Data:
+        """What was predicted."""
+        return self._first.provenance.data
+
+    @property
+    def name(self) -> str:
+        """Of the task and the data set."""
+        return f"{self.task.capitalize()}, {self.data.name}"
+
+    @property
+    def records(self) -> dict[str, list[RunRecord]]:
+        """The records of each row."""
+        return {name: [run.record for run in runs] for name, runs in self.rows.items()}
+
+    @cached_property
+    def measured(self) -> dict[str, "MeasuredRow"]:
+        """The rows on resampled images; none unless these are known of all of them."""
+        if not all((run.folder / IMAGES).is_file() for runs in self.rows.values() for run in runs):
+            return {}
+        # they need torch, which a page of records without images does not
+        from ..intervals.comparing import Resampled, over_seeds
+        from ..intervals.findings import MeasuredRow
+        from ..intervals.storage import read_resamples
+
+        def resampled(run: Run) -> Resampled:
+            resamples = read_resamples(run.folder)
+            return Resampled({key: run.record.metrics[key] for key in resamples}, resamples)
+
+        seeds = {name: list(map(resampled, runs)) for name, runs in self.rows.items()}
+        if not all(run.values for runs in seeds.values() for run in runs):
+            return {}
+        return {
+            name: MeasuredRow(self.rows[name][0].record.passes, over_seeds(runs, name)) for name, runs in seeds.items()
+        }
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """All runs in these folders and below them, in the order of `roles`, then of seeds."""
     found: dict[Path, RunRecord] = {}
     for folder in folders:
         places = [path.parent.resolve() for path in folder.rglob(FILE)]
         if not places:
             raise UserError(f"there is no {FILE} in {folder} or below it: evaluate a predictor first")
-        new = {place: RunRecord.read(place) for place in places if place not in found}
-        found |= sorted(new.items(), key=lambda item: _order(*item))
-    return distinct([Run(folder, record, record.name) for folder, record in found.items()])
+        found |= {place: RunRecord.read(place) for place in places if place not in found}
+    return distinct(arranged(found))
 
 
-def predictor_order(name: str, passes: int) -> tuple:
-    """Sorts predictors for tables, and so for colours.
+def grouped(runs: Sequence[Run]) -> dict[str, Group]:
+    """Runs of one task and data set, by names such as "Classification, digits".
 
-    Baselines come first, then what takes several passes, fewer before more, then the others by name.
+    Data sets of one content have the name that the first run gives them; those of one name have the start of their
+    fingerprint added.
     """
-    return not name.startswith("baseline"), passes == 1, passes, _natural(name)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_data_of(run), []).append(run)
+    found = [Group.of(members) for members in groups.values()]
+    count = Counter(group.name for group in found)
+    return {
+        group.name if count[group.name] == 1 else f"{group.name} {group.data.fingerprint[:8]}": group for group in found
+    }
 
 
-def _order(folder: Path, record: RunRecord) -> tuple:
+def _order(run: Run) -> tuple:
+    record = run.record
     seed = -1 if record.provenance.seed is None else record.provenance.seed
-    return *predictor_order(record.name, record.passes), seed, _natural(str(folder))
+    return *order(record.name, record.passes), seed, natural(str(run.folder))
 
 
-def _natural(text: str) -> list[tuple[bool, Any]]:
-    """Sorts "MC-2" before "MC-10"."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part.lower()) for part in re.split(r"(\d+)", text)]
+def arranged(records: Mapping[Path, RunRecord]) -> list[Run]:
+    """The records in these folders in the order of `roles`; the only student of a comparison is called just that."""
+    runs = sorted((Run(folder, record, record.name) for folder, record in records.items()), key=_order)
+    names: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        names.setdefault(_data_of(run), []).append(run.name)
+    short = {key: short_names(rows) for key, rows in names.items()}
+    return [Run(run.folder, run.record, short[_data_of(run)][run.name]) for run in runs]
+
+
+def _data_of(run: Run) -> tuple[str, str]:
+    """What only runs of one comparison share."""
+    return run.record.task, run.record.provenance.data.fingerprint
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
@@ -61,7 +145,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     """
 
     def key(run: Run) -> tuple:
-        return run.name, run.record.task, run.record.provenance.data.fingerprint
+        return run.name, *_data_of(run)
 
     repeated = Counter((key(run), run.record.provenance.seed) for run in runs)
     clashing = {name for (name, _), count in repeated.items() if count > 1}
@@ -72,6 +156,7 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     def renamed(run: Run) -> Run:
         # a run may lie in the very folder that holds the others
         inside = run.folder.relative_to(parent[key(run)]).parts or (run.folder.name,)
-        return Run(run.folder, run.record, f"{run.name} ({inside[0]})")
+        predictor = predictor_name(run.name)
+        return Run(run.folder, run.record, f"{predictor} ({inside[0]}){run.name.removeprefix(predictor)}")
 
     return distinct([renamed(run) if key(run) in clashing else run for run in runs])

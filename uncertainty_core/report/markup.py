@@ -13,11 +13,14 @@ _STYLE = Path(__file__).with_name("style.css")
 _SCRIPT = Path(__file__).with_name("script.js")
 
 
-def document(title: str, lead: str, parts: Mapping[str, Mapping[str, str]], style: str = "") -> str:
-    """A whole page: a title, a first paragraph, and contents by heading, of which empty ones are left out.
+def document(
+    title: str, findings: Sequence[str], lead: str, parts: Mapping[str, Mapping[str, str]], style: str = ""
+) -> str:
+    """A whole page: a title, what was found, what was done, and contents by heading, of which empty ones are left out.
 
     Args:
         title, lead: texts.
+        findings: sentences.
         parts: content by heading, for each part of the page; "" is the name of a part that needs none.
         style: rules beside those of `style.css`.
     """
@@ -30,10 +33,19 @@ def document(title: str, lead: str, parts: Mapping[str, Mapping[str, str]], styl
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}{style}</style>\n"
-        f"</head>\n<body>\n<header>\n<h1>{escape(title)}</h1>\n{paragraph(lead, 'lead')}"
+        f"</head>\n<body>\n<header>\n<h1>{escape(title)}</h1>\n"
+        f"{_found(findings)}{paragraph(lead)}"
         f'<nav aria-label="Sections">\n{links}</nav>\n</header>\n<main>\n{body}</main>\n'
         f"<script>\n{_SCRIPT.read_text(encoding='utf-8')}</script>\n</body>\n</html>\n"
     )
+
+
+def _found(findings: Sequence[str]) -> str:
+    if not findings:
+        return ""
+    note = "In brackets the 95 % interval of the difference, paired by image."
+    content = "".join(paragraph(found) for found in findings).replace(" %", "\N{NO-BREAK SPACE}%")
+    return f'<div class="found">\n{content}{paragraph(note, "note")}</div>\n'
 
 
 def _links(part: str, sections: Mapping[str, str]) -> str:
@@ -68,6 +80,11 @@ def hidden(text: str) -> str:
 def scroll(table: str, label: str) -> str:
     """A box in which a wide or long table moves without moving the page; the keyboard reaches it, too."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">\n{table}</div>\n'
+
+
+def folded(title: str, content: str) -> str:
+    """Content that opens below its title; nothing where there is none."""
+    return f"<details>\n<summary>{escape(title)}</summary>\n{content}</details>\n" if content else ""
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str:

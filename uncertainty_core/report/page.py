@@ -1,60 +1,40 @@
 """The page as a whole: runs of one task on one data set are compared with each other, and with no others."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from . import sections
-from .find import Run
+from .find import Group, Run, grouped
+from .markdown import findings
 from .markup import document
-from .run_record import Data
-from .sections import Rows
 
 
 def build_page(runs: Sequence[Run], title: str) -> str:
     """The page; the same runs give the same bytes."""
     groups = grouped(runs)
-    names = _names(list(groups))
-    parts = {names[key]: group_sections(rows, prefix=f"g{k}") for k, (key, rows) in enumerate(groups.items())}
+    parts = {name: group_sections(group, prefix=f"g{k}") for k, (name, group) in enumerate(groups.items())}
     if len(parts) == 1:
         parts = {"": next(iter(parts.values()))}
     parts.setdefault("", {})["Metrics"] = sections.glossary([run.record for run in runs])
-    return document(title, _lead(groups), parts)
+    return document(title, findings(groups), _lead(groups.values()), parts)
 
 
-def grouped(runs: Sequence[Run]) -> dict[tuple[str, Data], Rows]:
-    """Runs by task and data set, then by name. Data of one content have the name that the first run gives them."""
-    groups: dict[tuple[str, Data], dict[str, list[Run]]] = {}
-    names: dict[str, Data] = {}
-    for run in runs:
-        data = run.record.provenance.data
-        rows = groups.setdefault((run.record.task, names.setdefault(data.fingerprint, data)), {})
-        rows.setdefault(run.name, []).append(run)
-    return groups
-
-
-def group_sections(rows: Rows, prefix: str) -> dict[str, str]:
+def group_sections(group: Group, prefix: str) -> dict[str, str]:
     """Sections by heading; `prefix` tells the charts of several groups apart."""
+    rows = group.rows
     return {
-        "Results": sections.summary(rows),
+        "Results": sections.summary(group),
         "Equally many detections": sections.equal_count(rows),
-        "Calibration and risk": sections.charts(rows, sections.styles(rows, prefix=prefix)),
+        "Calibration and risk": sections.charts(rows, sections.styles(rows, prefix)),
         "Classes": sections.classes(rows),
         "Pictures": sections.pictures(rows),
         "Runs": sections.provenance(rows),
     }
 
 
-def _names(keys: Sequence[tuple[str, Data]]) -> dict[tuple[str, Data], str]:
-    """ "Classification, digits"; data sets of one name have the start of their fingerprint added."""
-    plain = {key: f"{key[0].capitalize()}, {key[1].name}" for key in keys}
-    count = Counter(plain.values())
-    return {key: name if count[name] == 1 else f"{name} {key[1].fingerprint[:8]}" for key, name in plain.items()}
-
-
-def _lead(groups: dict[tuple[str, Data], Rows]) -> str:
+def _lead(groups: Collection[Group]) -> str:
     said = []
-    for (task, data), rows in groups.items():
-        predictors = "one predictor" if len(rows) == 1 else f"{len(rows)} predictors"
-        said.append(f"{predictors} of {task}, measured on {data.size:,} images of {data.name}")
+    for group in groups:
+        predictors = "one predictor" if len(group.rows) == 1 else f"{len(group.rows)} predictors"
+        said.append(f"{predictors} of {group.task}, measured on {group.data.size:,} images of {group.data.name}")
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}."

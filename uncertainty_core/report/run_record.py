@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-import shlex
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import FORMAT, TASKS
 from ..errors import UserError
 from ..intervals import FILE as IMAGES
+from ..io.claims import claimed, command_line
 from ..io.files import write_text
 from ..io.records import build
 from ..io.strict_json import read_json, strict_json
@@ -163,10 +162,7 @@ class Provenance:
     @classmethod
     def of_this_process(cls, seed: int | None, data: Data, seconds: float, **frameworks: str) -> Provenance:
         """With the command line of this process and the versions it runs; those of `frameworks` by name."""
-        words = ["python", *sys.orig_argv[1:]]
-        if len(words) > 1 and Path(words[1]).name == "distilled-uncertainty":
-            words[:2] = ["distilled-uncertainty"]  # wherever that is installed
-        return cls(shlex.join(words), seed, versions() | frameworks, data, seconds)
+        return cls(command_line(), seed, versions() | frameworks, data, seconds)
 
 
 def versions() -> dict[str, str]:
@@ -187,6 +183,20 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What made the weights of a predictor: a command line, and all settings that decided what it ended with."""
+
+    command: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: str | Path) -> Training | None:
+        """Of the weights in `folder`, None where these were not made by this project."""
+        found = claimed(folder)
+        return cls(found["command"], found["settings"]) if "command" in found else None
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One predictor on one data set.
 
@@ -202,6 +212,7 @@ class RunRecord:
         per_class: class -> value, by metric.
         pictures: in the order in which to show them.
         paper_row: what a paper prints of the same predictor, see `paper_rows`.
+        training: what made its weights, if that is known.
         intervals: lower and upper end of those metrics whose interval is known.
         details: JSON values that are for the package that wrote the record alone; the page does not show them.
     """
@@ -216,6 +227,7 @@ class RunRecord:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
     paper_row: PaperRow | None = None
+    training: Training | None = None
     equal_count: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -254,9 +266,9 @@ class RunRecord:
             from ..intervals.comparing import resample
             from ..intervals.storage import write_images
 
-            write_images(folder, images)
-            found = resample(images).around(self.metrics).intervals
-            record = replace(self, intervals={name: list(ends) for name, ends in found.items()})
+            found = resample(images).around(self.metrics)
+            write_images(folder, images, found.resamples)
+            record = replace(self, intervals={name: list(ends) for name, ends in found.intervals.items()})
         path = folder / FILE
         write_text(path, strict_json({"format": FORMAT, **asdict(record)}))
         return path

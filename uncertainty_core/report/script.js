@@ -13,7 +13,7 @@ for (const box of document.querySelectorAll("input[data-run]")) {
   box.addEventListener("change", () => show(box.dataset.run, box.checked));
 }
 
-// a column's button sorts: the best first, then the worst; what has no value stays last
+// a column's button sorts, each body by itself: the best first, then the worst; what has no value stays last
 const words = new Intl.Collator("en", { numeric: true });
 function compare(a, b, direction) {
   const [x, y] = [a, b].map((cell) => (cell.tagName === "TH" ? cell.textContent : cell.dataset.value));
@@ -26,10 +26,11 @@ function sort(head) {
   const order = before === null ? first : before === "ascending" ? "descending" : "ascending";
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", order);
-  const body = head.closest("table").tBodies[0];
   const direction = order === "ascending" ? 1 : -1;
   const cell = (row) => row.cells[head.cellIndex];
-  body.append(...[...body.rows].sort((a, b) => compare(cell(a), cell(b), direction)));
+  for (const body of head.closest("table").tBodies) {
+    body.append(...[...body.rows].sort((a, b) => compare(cell(a), cell(b), direction)));
+  }
 }
 for (const button of document.querySelectorAll(".sortable thead button")) {
   button.addEventListener("click", () => sort(button.closest("th")));

@@ -5,79 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from html import escape
-from typing import TYPE_CHECKING
 
-from ..catalog import curve_kind, in_order, metric
-from ..colours import COLOURS
+from ..catalog import DETECTION, brief, curve_kind, in_order, metric
 from ..errors import UserError
-from ..intervals import FILE as IMAGES
+from ..roles import drawn_at_first, is_calibrated, looks
 from .charts import SPARSE, Style, curve_chart, reliability_chart
-from .find import Run
-from .markup import paragraph, picture, scroll, side_by_side
+from .find import Group, Rows, Run
+from .markup import folded, paragraph, picture, scroll, side_by_side
 from .run_record import PaperRow, RunRecord
 from .tables import class_table, metric_table, sign
 
-if TYPE_CHECKING:
-    from ..intervals.findings import MeasuredRow
-
-# the runs of each name: one per seed
-Rows = Mapping[str, Sequence[Run]]
-
-_OF_VALUES = (
-    "The best of all rows is bold on a tinted ground, the second-best underlined, with any number of forward passes."
-)
 _OF_INTERVALS = (
-    "In brackets the 95 % interval over draws of the images. The best row with one forward pass is bold on a tinted "
-    "ground, the second-best underlined, where the interval of its difference to the next one excludes 0."
+    "In brackets the 95 % interval over draws of the images. The best row is bold on a tinted ground, the second-best "
+    "underlined, where the interval of its difference to the next one excludes 0: rows with one forward pass compete "
+    "with each other, and those with several."
 )
 
 MEDIA = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".gif": "gif", ".webp": "webp", ".svg": "svg+xml"}
 
 
-def summary(rows: Rows, others: Mapping[str, PaperRow] | None = None) -> str:
-    """Every metric of every predictor, below it what a paper prints of the same; `others` only a paper has."""
-    papers = {name: runs[0].record.paper_row for name, runs in rows.items() if runs[0].record.paper_row}
+def summary(group: Group, others: Mapping[str, PaperRow] | None = None) -> str:
+    """Every metric of every predictor, those that matter most first, and what a paper prints of the same.
+
+    Args:
+        group: what to show.
+        others: rows that only a paper has.
+    """
+    papers = {name: records[0].paper_row for name, records in group.records.items() if records[0].paper_row}
     papers |= others or {}
-    ours = {name: [run.record.row for run in runs] for name, runs in rows.items()}
+    ours = {name: [record.row for record in records] for name, records in group.records.items()}
     theirs = {name: row.metrics for name, row in papers.items()}
     held = dict.fromkeys(key for seeds in (*ours.values(), theirs.values()) for measured in seeds for key in measured)
     if "d_ece" in held:  # the same by definition
         held.pop("ece", None)
-    measured = on_resamples(rows)
-    notes = ["↑ higher is better, ↓ lower is better.", _OF_INTERVALS if measured else _OF_VALUES]
-    if any(len(runs) > 1 for runs in rows.values()):
+    notes = ["↑ higher is better, ↓ lower is better.", *[_OF_INTERVALS] * bool(group.measured)]
+    if any(len(records) > 1 for records in ours.values()):
         notes.append("Rows of n seeds give mean ± sample standard deviation.")
     if papers:
         sources = dict.fromkeys(row.source for row in papers.values())
         notes.append(f"In italics what the paper prints: {'; '.join(sources)}.")
-    table = metric_table(in_order(held), ours, "Results", theirs, measured=measured)
-    return _findings(measured, rows) + table + paragraph(" ".join(notes), "note")
-
-
-def _findings(measured: Mapping[str, MeasuredRow], rows: Rows) -> str:
-    if not measured:
-        return ""
-    from ..intervals.findings import findings
-
-    (task,) = {run.record.task for runs in rows.values() for run in runs}
-    return "".join(map(paragraph, findings(task, measured)))
-
-
-def on_resamples(rows: Rows) -> dict[str, MeasuredRow]:
-    """The rows of which images were kept; none unless all of them did."""
-    if not all((run.folder / IMAGES).is_file() for runs in rows.values() for run in runs):
-        return {}
-    # they need torch, which a page of records without images does not
-    from ..intervals.comparing import over_seeds, resample
-    from ..intervals.findings import MeasuredRow
-    from ..intervals.storage import read_images
-
-    found = {}
-    for name, runs in rows.items():
-        kept = [read_images(run.folder) for run in runs]
-        seeds = [resample(images).around(run.record.metrics) for images, run in zip(kept, runs, strict=True)]
-        found[name] = MeasuredRow(runs[0].record.passes, over_seeds(seeds, name))
-    return found
+    columns, short = in_order(held), brief(group.task, held)
+    table = metric_table(short, ours, "Results", theirs, group.measured)
+    more = metric_table(columns, ours, "All metrics", theirs, group.measured) if len(columns) > len(short) else ""
+    return table + paragraph(" ".join(notes), "note") + folded(f"All {len(columns)} metrics", more)
 
 
 def equal_count(rows: Rows) -> str:
@@ -89,7 +59,7 @@ def equal_count(rows: Rows) -> str:
         for name, measured in runs:
             if measured["n"] == n:
                 ours.setdefault(name, []).append(measured)
-        columns = in_order(dict.fromkeys(key for seeds in ours.values() for measured in seeds for key in measured))
+        columns = brief(DETECTION, [key for seeds in ours.values() for measured in seeds for key in measured])
         content += metric_table(columns, ours, f"Results on the best {n:,.0f} detections")
     note = (
         "The detections of the highest scores, before any recalibration, over all images: of each row as many as the "
@@ -98,11 +68,10 @@ def equal_count(rows: Rows) -> str:
     return content and content + paragraph(note, "note")
 
 
-def styles(rows: Rows, first: Sequence[str] = (), prefix: str = "run") -> dict[str, Style]:
-    """How each run is drawn; those of `first` get the first colours, and as many as there are colours are drawn."""
-    ordered = dict.fromkeys([*first, *rows])
-    shown = len(first) or len(COLOURS)
-    return {name: Style(f"{prefix}-{k}", k, k < min(shown, len(COLOURS))) for k, name in enumerate(ordered)}
+def styles(rows: Rows, prefix: str = "run") -> dict[str, Style]:
+    """How each row is drawn."""
+    shown = drawn_at_first(rows)
+    return {name: Style(f"{prefix}-{k}", look, name in shown) for k, (name, look) in enumerate(looks(rows).items())}
 
 
 def charts(rows: Rows, drawn: Mapping[str, Style]) -> str:
@@ -131,8 +100,10 @@ def _said(key: str | None, record: RunRecord) -> str:
 
 
 def classes(rows: Rows) -> str:
-    """A table for each metric that is known by class."""
+    """A table for each metric that is known by class, of the rows without a calibrator."""
+    rows = {name: runs for name, runs in rows.items() if not is_calibrated(name)}
     keys = dict.fromkeys(key for runs in rows.values() for run in runs for key in run.record.per_class)
+    unlearnt = _unlearnt(rows)
     content = ""
     for found in in_order(keys):
         key = found.key
@@ -140,14 +111,35 @@ def classes(rows: Rows) -> str:
         held = {name: seeds for name, seeds in held.items() if any(seeds)}
         papers = {name: rows[name][0].record.paper_row for name in held}
         theirs = {name: row.per_class.get(key, {}) for name, row in papers.items() if row}
+        names = dict.fromkeys(name for seeds in held.values() for values in seeds for name in values)
+        label = f"{found.label} of each class"
+        learnt = class_table(found, [name for name in names if name not in unlearnt], held, theirs, label)
+        rest = [name for name in names if name in unlearnt]
+        more = class_table(found, rest, held, theirs, f"{label} of which nothing is learnt") if rest else ""
+        said = f"{len(rest)} {'class' if len(rest) == 1 else 'classes'} of which no predictor has learnt anything"
         unit = f'<span class="value">, {escape(found.unit)}</span>' if found.unit else ""
         direction = f"{found.better} is better" if found.better else ""
         content += (
             f"<div>\n<h3>{escape(found.label)} {sign(found)}{unit}</h3>\n"
             f"{paragraph('; '.join(filter(None, [found.definition, direction])), 'note')}"
-            f"{class_table(found, held, theirs, f'{found.label} of each class')}</div>\n"
+            f"{learnt}{folded(said, more)}</div>\n"
         )
     return content and f'<div class="tables">\n{content}</div>\n'
+
+
+def _unlearnt(rows: Rows) -> set[str]:
+    """The classes that every predictor gets wrong, by the first metric of classes of which more is better."""
+    records = [run.record for runs in rows.values() for run in runs]
+    keys = dict.fromkeys(key for record in records for key in record.per_class)
+    for found in in_order(keys):
+        if found.better == "higher":
+            values: dict[str, list[float]] = {}
+            for record in records:
+                for name, value in record.per_class.get(found.key, {}).items():
+                    values.setdefault(name, []).append(value)
+            unlearnt = {name for name, seen in values.items() if not any(value > 0 for value in seen)}
+            return unlearnt if len(unlearnt) < len(values) else set()
+    return set()
 
 
 def pictures(rows: Rows) -> str:
@@ -177,13 +169,21 @@ def provenance(rows: Rows) -> str:
     for runs in rows.values():
         for run in runs:
             source = run.record.provenance
-            key = (source.command, tuple(source.versions.items()), astuple(source.data))
+            key = (source.command, _trained_by(run), tuple(source.versions.items()), astuple(source.data))
             boxes.setdefault(key, []).append(run)
     return "".join(_box(runs) for runs in boxes.values())
 
 
+def _trained_by(run: Run) -> str:
+    """The command line that trained the network, where it is another one than that which measured it."""
+    training = run.record.training
+    return "" if training is None or training.command == run.record.provenance.command else training.command
+
+
 def _box(runs: Sequence[Run]) -> str:
     source = runs[0].record.provenance
+    training = _trained_by(runs[0])
+    trained = f"<dt>Weights by</dt><dd><code>{escape(training)}</code></dd>\n" if training else ""
     used = ", ".join(f"{name} {version}" for name, version in source.versions.items())
     body = "".join(_run_line(run) for run in runs)
     table = (
@@ -199,6 +199,7 @@ def _box(runs: Sequence[Run]) -> str:
         f"<dt>Data</dt><dd>{escape(source.data.name)}, {source.data.size:,} images</dd>\n"
         f"<dt>Fingerprint</dt><dd><code>{escape(source.data.fingerprint)}</code></dd>\n"
         f"<dt>Versions</dt><dd>{escape(used)}</dd>\n"
+        f"{trained}"
         f"</dl>\n{scroll(table, 'Runs of this command')}</div>\n"
     )
 

@@ -1,4 +1,4 @@
-"""Tables of metrics: mean and deviation over seeds, the best and second-best marked, a paper's values below ours.
+"""Tables of metrics: mean and deviation over seeds, what is known to be best marked, a paper's values below ours.
 
 Each can be sorted by any column; without a script it stands in the order in which it was made.
 """
@@ -10,9 +10,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..catalog import Metric
+from ..roles import meaning
 from .markup import hidden, scroll
 
 if TYPE_CHECKING:
@@ -32,86 +33,92 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, spread
 
 
-def places(means: Sequence[float], metric: Metric) -> list[int]:
-    """1 for the best, 2 for the second-best, 0 for all others; of values that print alike, all share a place."""
-    printed = [round(metric.factor * mean, metric.digits) if math.isfinite(mean) else None for mean in means]
-    ranked = sorted({value for value in printed if value is not None}, reverse=metric.better == "higher")
-    if metric.better is None or len(ranked) < 2:
-        return [0] * len(means)
-    return [1 + ranked.index(value) if value in ranked[:2] else 0 for value in printed]
-
-
 def metric_table(
     columns: Sequence[Metric],
     rows: Measured,
     label: str,
     paper: Mapping[str, Mapping[str, float]] | None = None,
-    corner: str = "predictor",
     measured: Mapping[str, MeasuredRow] | None = None,
 ) -> str:
-    """A table with a row for each predictor, followed by those that only the paper has.
+    """A table with a row for each predictor, followed by those that only the paper has; one pass and several apart.
 
     Args:
         columns: what to print.
         rows: measurements by row, one per seed.
         label: the name of the table, for screen readers.
         paper: row -> metric -> the value that a paper prints, shown below ours.
-        corner: what the rows are, for screen readers.
-        measured: rows on resampled images: these have intervals, and decide what is best; else the values alone do.
+        measured: rows on resampled images: these have intervals, and decide what is best.
     """
     paper, measured = paper or {}, measured or {}
     names = [*rows, *(name for name in paper if name not in rows)]
-    printed = []
-    for column in columns:
-        ours = [[m[column.key] for m in rows.get(name, ()) if column.key in m] for name in names]
-        theirs = [paper.get(name, {}).get(column.key) for name in names]
-        if measured:
-            from ..intervals import findings  # which needs torch
+    marks: dict[str, Mapping[str, int]] = {}
+    if measured:
+        from ..intervals.findings import places  # which needs torch
 
-            known = findings.places(column, measured)
-            marks = [known.get(name, 0) for name in names]
-        else:
-            marks = places([mean_and_deviation(values)[0] for values in ours], column)
-        ends = [_interval(column, measured.get(name)) for name in names]
-        printed.append([_cell(column, *cell) for cell in zip(ours, marks, theirs, ends, strict=True)])
-    heads = [escape(name) + _repetitions(rows.get(name, ())) for name in names]
-    cells = ["".join(row) for row in zip(*printed, strict=True)]
-    return _table(_head(columns, corner), list(zip(heads, cells, strict=True)), label)
+        marks = {column.key: places(column, measured) for column in columns}
+    bodies: dict[bool, list[tuple[str, str]]] = {}
+    for name in names:
+        seeds = rows.get(name, ())
+        cells = [
+            _cell(
+                column,
+                [measurement[column.key] for measurement in seeds if column.key in measurement],
+                marks.get(column.key, {}).get(name, 0),
+                paper.get(name, {}).get(column.key),
+                _interval(column, measured.get(name)),
+            )
+            for column in columns
+        ]
+        passes = seeds[0].get("passes", 1) if seeds else 1
+        bodies.setdefault(passes > 1, []).append((_row_head(name, seeds), "".join(cells)))
+    return _table(_head(columns), list(bodies.values()), label)
 
 
-def class_table(metric: Metric, rows: Measured, paper: Mapping[str, Mapping[str, float]], label: str) -> str:
-    """A table of one metric with a row for each class and a column for each predictor; the best of a class is marked.
+def class_table(
+    metric: Metric, classes: Sequence[str], rows: Measured, paper: Mapping[str, Mapping[str, float]], label: str
+) -> str:
+    """A table of one metric with a row for each class and a column for each predictor.
 
     Args:
         metric: what to print.
+        classes: those to print.
         rows: for each predictor class -> value, one per seed.
         paper: for each predictor class -> the value that a paper prints.
         label: the name of the table, for screen readers.
     """
-    classes = list(dict.fromkeys(name for seeds in rows.values() for values in seeds for name in values))
     printed = []
     for name in classes:
         ours = [[values[name] for values in seeds if name in values] for seeds in rows.values()]
-        marks = places([mean_and_deviation(values)[0] for values in ours], metric)
         theirs = [paper.get(row, {}).get(name) for row in rows]
-        cells = "".join(_cell(metric, *cell) for cell in zip(ours, marks, theirs, strict=True))
+        cells = "".join(_cell(metric, values, 0, other) for values, other in zip(ours, theirs, strict=True))
         printed.append((escape(name), cells))
     heads = "".join(f'<th scope="col">{_button(escape(row), metric)}</th>' for row in rows)
-    return _table(f"<tr>{_corner('class')}{heads}</tr>\n", printed, label)
+    return _table(f"<tr>{_corner('class')}{heads}</tr>\n", [printed], label)
 
 
-def _table(head: str, rows: Sequence[tuple[str, str]], label: str) -> str:
-    body = "".join(f'<tr><th scope="row">{name}</th>{cells}</tr>\n' for name, cells in rows)
-    return scroll(f'<table class="sortable">\n<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n', label)
+def _table(head: str, bodies: Sequence[Sequence[tuple[str, str]]], label: str) -> str:
+    """Of rows (head, cells), in one or several bodies that are sorted apart."""
+    body = "".join(
+        "<tbody>\n" + "".join(f'<tr><th scope="row">{name}</th>{cells}</tr>\n' for name, cells in rows) + "</tbody>\n"
+        for rows in bodies
+    )
+    return scroll(f'<table class="sortable">\n<thead>\n{head}</thead>\n{body}</table>\n', label)
 
 
-def _head(columns: Sequence[Metric], corner: str) -> str:
+def _row_head(name: str, seeds: Sequence[Mapping[str, float]]) -> str:
+    """A predictor, what it is if its passes are known, and how many seeds it has."""
+    said = [meaning(name, int(seeds[0]["passes"]))] if seeds and "passes" in seeds[0] else []
+    said += [f"{len(seeds)} seeds"] * (len(seeds) > 1)
+    return escape(name) + (f'<span class="small">{escape(", ".join(said))}</span>' if said else "")
+
+
+def _head(columns: Sequence[Metric]) -> str:
     groups = ""
     if any(column.group for column in columns):
         spans = [(name, len(list(members))) for name, members in groupby(columns, lambda column: column.group)]
         cells = "".join(f'<th scope="colgroup" colspan="{span}">{escape(name)}</th>' for name, span in spans)
         groups = f"<tr><td></td>{cells}</tr>\n"
-    return f"{groups}<tr>{_corner(corner)}{''.join(_column_head(column) for column in columns)}</tr>\n"
+    return f"{groups}<tr>{_corner('predictor')}{''.join(_column_head(column) for column in columns)}</tr>\n"
 
 
 def _corner(name: str) -> str:
@@ -163,7 +170,3 @@ def _cell(metric: Metric, ours: Sequence[float], place: int, theirs: float | Non
 def _number(value: float) -> str:
     """As a script reads it."""
     return repr(value).replace("inf", "Infinity")
-
-
-def _repetitions(seeds: Sequence[Any]) -> str:
-    return f'<span class="small">n = {len(seeds)}</span>' if len(seeds) > 1 else ""

@@ -58,6 +58,15 @@ def test_errors_are_never_negative_but_differences_may_be():
     assert nothing.absolute_interval == (0, 0) and not nothing.is_known
 
 
+def test_an_error_cannot_fall_by_more_than_all_of_it():
+    def errors(value, *resamples):
+        return Resampled({"ece": value}, {"ece": torch.tensor(resamples, dtype=torch.float64)})
+
+    # of 0.1 less 0.5, 0.6 and 0.7 three resamples are -0.4, -0.6 and -0.8 around -0.4, whose bias would double that
+    found = difference(errors(0.1, 0.1, 0.0, 0.0), errors(0.5, 0.5, 0.6, 0.8), "ece")
+    assert (found.absolute_interval.low, found.relative_interval.low) == (-0.5, -1)
+
+
 def test_differences_are_paired():
     # twice the same confidence, moved by a hundredth: what the images have in common leaves no spread
     one = predictor(0)

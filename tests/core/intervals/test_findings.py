@@ -17,6 +17,10 @@ def test_only_what_is_known_is_marked():
     ece = metric("ece")
     rows = {"a": row(ece=0.3), "b": row(ece=0.1), "c": row(ece=0.2), "MC-9": row(passes=9, ece=0.01)}
     assert places(ece, rows) == {"b": 1, "c": 2}
+    # rows with several passes compete with each other
+    assert places(ece, rows | {"MC-99": row(passes=99, ece=0.005)}) == {"b": 1, "c": 2, "MC-99": 1}
+    # what prints alike is not marked
+    assert places(ece, {"a": row(ece=0.10001), "b": row(ece=0.10002)}) == {}
     # c is 0.2 give or take 0.15, which may be less than b, or more than a
     assert places(ece, rows | {"c": row(noise=0.15, ece=0.2)}) == {}
     assert places(ece, rows | {"a": row(noise=0.15, ece=0.3)}) == {"b": 1}

@@ -18,7 +18,7 @@ from uncertainty_core.intervals.cells import CellSums
 from uncertainty_core.intervals.classified import ClassifiedImages
 from uncertainty_core.intervals.detected import DetectedImages
 from uncertainty_core.intervals.segmented import SegmentedImages, calibration_row, class_row, ranking_row
-from uncertainty_core.intervals.storage import FILE, read_images, write_images
+from uncertainty_core.intervals.storage import FILE, read_images, read_resamples, write_images
 
 SETTINGS = Settings((0.5,))
 
@@ -195,15 +195,16 @@ def test_images_are_read_as_they_were_written(tmp_path):
         DetectedImages.of(evaluation(*drawn_case(0)), 0.5),
         pixels,
     ):
-        write_images(tmp_path, images)
+        write_images(tmp_path, images, {"d_ece": torch.tensor([0.25, 0.5])})
         found = read_images(tmp_path)
+        assert {name: values.tolist() for name, values in read_resamples(tmp_path).items()} == {"d_ece": [0.25, 0.5]}
         assert type(found) is type(images) and found.ids == images.ids
         weights = torch.ones(len(images.ids), 1, dtype=torch.float64)
         assert found.metrics(weights) == images.metrics(weights)
 
 
 def test_reading_nothing_and_what_is_damaged(tmp_path):
-    assert read_images(tmp_path) is None
+    assert read_images(tmp_path) is None and read_resamples(tmp_path) == {}
     (tmp_path / FILE).write_text(json.dumps({}))
     with pytest.raises(UserError, match="is damaged"):
         read_images(tmp_path)

@@ -1,7 +1,6 @@
 """The page that compares runs: its numbers, its drawings, and that it needs nothing beside itself."""
 
 import base64
-import dataclasses
 import math
 import re
 import runpy
@@ -16,15 +15,18 @@ from pages import Page, check_self_contained, headings, table_rows, text_of
 from report_runs import DIGITS, SCENES, STREETS, bins, record, write_runs
 
 from uncertainty_core.catalog import CURVES, METRICS, Metric, metric
+from uncertainty_core.colours import COLOURS
 from uncertainty_core.errors import UserError
 from uncertainty_core.intervals.classified import ClassifiedImages
 from uncertainty_core.report import Run, build_page, find_runs
 from uncertainty_core.report.__main__ import main
 from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
-from uncertainty_core.report.find import distinct
-from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord
+from uncertainty_core.report.find import Group, distinct
+from uncertainty_core.report.markdown import comparison
+from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord, Training
 from uncertainty_core.report.sections import charts, classes, equal_count, pictures, provenance, styles, summary
-from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table, places
+from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table
+from uncertainty_core.roles import Look
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -72,26 +74,6 @@ def test_the_mean_may_be_undefined(values):
     assert deviation is None
 
 
-HIGHER, LOWER, NEITHER = (Metric("x", "X", better=better) for better in ("higher", "lower", None))
-
-
-@pytest.mark.parametrize(
-    ("means", "column", "expected"),
-    [
-        ([0.1, 0.3, 0.2, 0.0], HIGHER, [0, 1, 2, 0]),
-        ([0.1, 0.3, 0.2, 0.0], LOWER, [2, 0, 0, 1]),
-        ([0.1, 0.3, 0.2, 0.0], NEITHER, [0, 0, 0, 0]),
-        ([0.10001, 0.10002, 0.2, 0.2, 0.3], LOWER, [1, 1, 2, 2, 0]),  # what prints alike shares its place
-        ([0.00101, 0.00102], dataclasses.replace(LOWER, factor=100), [1, 2]),  # but 0.1010 and 0.1020 do not
-        ([0.1, 0.1, 0.1], LOWER, [0, 0, 0]),  # nothing is better than anything
-        ([0.1], LOWER, [0]),
-        ([math.nan, 0.2, math.inf, 0.1], LOWER, [0, 2, 0, 1]),
-    ],
-)
-def test_places(means, column, expected):
-    assert places(means, column) == expected
-
-
 @pytest.mark.parametrize(
     ("key", "value", "text"),
     [
@@ -133,7 +115,8 @@ def test_table_of_two_seeds_and_a_paper():
         "MC-2": [{"passes": 2, "accuracy": math.nan, "msce": math.inf}],
     }
     paper = {"baseline": {"msce": 0.009676}, "MC-9": {"accuracy": 0.5}}
-    head, *body = table_rows(metric_table(columns, rows, "Results", paper))
+    html = metric_table(columns, rows, "Results", paper).replace("MC-2<", "MC-2 <")
+    head, *body = table_rows(html)
     assert [text_of(cell) for cell in head] == [
         "predictor",
         "Passes",
@@ -142,31 +125,32 @@ def test_table_of_two_seeds_and_a_paper():
     ]
     assert 'title="of &lt;all&gt;"' in head[2]
     assert [[text_of(cell) for cell in row] for row in body] == [
-        ["student n = 2", "1", "85.00 best ± 7.07", "0.2000 second-best ± 0.1414"],
-        ["baseline", "1", "75.00 second-best", "0.1000 best paper 0.9676"],
-        ["MC-2", "2", "undefined", "∞"],
+        ["student distilled, run once, 2 seeds", "1", "85.00 ± 7.07", "0.2000 ± 0.1414"],
+        ["baseline one network, run once", "1", "75.00", "0.1000 paper 0.9676"],
         ["MC-9", "—", "— paper 50.00", "—"],  # the paper alone has it
+        ["MC-2 mean of 2 passes with dropout", "2", "undefined", "∞"],
     ]
-    assert "<strong>85.00</strong>" in body[0][2] and "<u>75.00</u>" in body[1][2]
+    assert html.count("<tbody>") == 2 and html.index("MC-9") < html.rindex("<tbody>") < html.index("MC-2 ")
     # what a script sorts by; nothing where there is no number
     values = [[re.findall(r'data-value="(.*?)"', cell) for cell in row[1:]] for row in body]
     assert values[0][1] == ["0.8500000000000001"]
-    assert values[2:] == [[["2.0"], [], ["Infinity"]], [[], [], []]]
+    assert values[2:] == [[[], [], []], [["2.0"], [], ["Infinity"]]]
 
 
-def test_table_of_classes_marks_the_best_of_each_class():
+def test_table_of_classes():
     rows = {
         "a": [{"road": 0.9, "<pole>": 0.5}, {"road": 0.7, "<pole>": 0.5}],
         "b": [{"road": 0.85, "sky": 0.25}],
         "c": [{"road": 0.1, "<pole>": 0.75}],
     }
-    html = class_table(metric("recall"), rows, {"b": {"road": 0.5}}, "Recall of each class")
+    names = ["road", "<pole>", "sky"]
+    html = class_table(metric("recall"), names, rows, {"b": {"road": 0.5}}, "Recall of each class")
     Page(html)
     head, *body = table_rows(html)
     assert [text_of(cell) for cell in head] == ["class", "a", "b", "c"]
     assert [[text_of(cell) for cell in row] for row in body] == [
-        ["road", "80.00 second-best ± 14.14", "85.00 best paper 50.00", "10.00"],
-        ["&lt;pole&gt;", "50.00 second-best ± 0.00", "—", "75.00 best"],
+        ["road", "80.00 ± 14.14", "85.00 paper 50.00", "10.00"],
+        ["&lt;pole&gt;", "50.00 ± 0.00", "—", "75.00"],
         ["sky", "—", "25.00", "—"],
     ]
 
@@ -187,24 +171,39 @@ def test_summary_of_runs_and_papers():
     rows = rows_of(
         record(metrics={"new one": 1.0, "ece": 0.5, "accuracy": 0.5}, paper_row=paper), record("b", passes=4)
     )
-    html = summary(rows, {"only theirs": PaperRow("Else 2000", {"ece": 0.125})})
-    head, ours, other, theirs = [[text_of(cell) for cell in row] for row in table_rows(html)]
+    html = summary(Group(rows), {"only theirs": PaperRow("Else 2000", {"ece": 0.125})})
+    short, every = html.split("<details>")
+    head, ours, theirs, other = [[text_of(cell) for cell in row] for row in table_rows(every)]
     # in the order of the registry, what it does not know at the end
     assert [text.split(" ")[0] for text in head] == ["predictor", "Passes", "Test", "ECE", "Brier", "new"]
     assert ours[1:] == ["1", "50.00", "0.5000 paper 0.2500", "— paper 0.5000", "1.0000"]
     assert other[1:3] == ["4", "50.00"]
     assert theirs == ["only theirs", "—", "—", "— paper 0.1250", "—", "—"]
+    # the short table has what the task's short tables have
+    assert [text_of(cell).split(" ")[0] for cell in table_rows(short)[0]] == [text.split(" ")[0] for text in head[:-1]]
+    assert "All 5 metrics" in every
     assert "In italics what the paper prints: Somebody 1999, table &lt;9&gt;; Else 2000." in html
     assert "sample standard deviation" not in html
 
 
 def test_equal_count_has_a_table_for_each_n():
-    found = [{"n": n, "d_ece": error} for n, error in ((187, 0.25), (187, 0.125), (54, 0.5))]
+    found = [{"n": n, "d_ece": error, "mce": 1.0} for n, error in ((187, 0.25), (187, 0.125), (54, 0.5))]
     rows = rows_of(*(record(name, equal_count=values) for name, values in zip("abc", found, strict=True)), record("d"))
     html = equal_count(rows)
     cells = [[text_of(cell) for cell in row] for row in table_rows(html)]
-    assert cells[1:] == [["a", "187", "0.2500 second-best"], ["b", "187", "0.1250 best"]]
+    assert [row[1:] for row in cells[1:]] == [["187", "0.2500"], ["187", "0.1250"]]  # the short table's columns
     assert html.count("<table") == 2 and "Results on the best 54 detections" in html and "0.5000" in html
+
+
+def test_classes_of_which_nothing_is_learnt_are_folded():
+    recall, ece = {"road": 0.5, "pole": 0.0, "sky": 0.0}, {"road": 0.25, "pole": 0.5, "sky": 0.75}
+    one = record(per_class={"recall": recall, "ece": ece})
+    two = record("student", per_class={"recall": recall | {"sky": 0.125}, "ece": ece})
+    shown, *more = classes(rows_of(one, two)).split("<details>")
+    assert ">pole<" not in shown and "sky" in shown
+    assert len(more) == 2 and all("1 class of which no predictor has learnt anything" in html for html in more)
+    assert all(text_of(table_rows(html)[1][0]) == "pole" for html in more)
+    assert "<details>" not in classes(rows_of(record(per_class={"recall": {"pole": 0.0}})))  # nobody has learnt at all
 
 
 def test_empty_sections_are_empty():
@@ -212,18 +211,10 @@ def test_empty_sections_are_empty():
     assert (charts(rows, styles(rows)), classes(rows), pictures(rows), equal_count(rows)) == ("", "", "", "")
 
 
-def test_colours_go_to_the_first_and_as_many_are_drawn():
-    rows = dict.fromkeys("abcdefgh", ())
-    assert [(s.index, s.drawn) for s in styles(rows).values()] == [(k, k < 6) for k in range(8)]
-    chosen = styles(rows, first="ca")
-    assert {name: (s.index, s.drawn) for name, s in chosen.items() if name in "abc"} == {
-        "c": (0, True),
-        "a": (1, True),
-        "b": (2, False),
-    }
-    assert sum(style.drawn for style in styles(rows, first="abcdefgh").values()) == 6
-    look = {(s.colour, s.stroke, s.mark(0, 0)) for s in styles(dict.fromkeys(range(18), ())).values()}
-    assert len(look) == 18  # no two alike
+def test_no_two_rows_are_drawn_alike():
+    drawn = styles(dict.fromkeys([f"{name}{calibrator}" for name in "abcdefgh" for calibrator in ("", " + platt")], ()))
+    assert [style.drawn for style in drawn.values()] == [True, False] * 6 + [False] * 4
+    assert len({(style.stroke, style.mark(0, 0)) for style in drawn.values()}) == 16
 
 
 def test_runs_of_one_command_share_a_box():
@@ -231,6 +222,9 @@ def test_runs_of_one_command_share_a_box():
     Page(html)
     assert html.count('<div class="run">') == html.count(">Copy</button>") == 2
     assert "python -m classification evaluate --config &#x27;digits.yaml&#x27; data.limit=3" in html
+    assert "Weights by" not in html
+    trained = provenance(rows_of(record(), record("b", training=Training("train it", {"lr": 0.1}))))
+    assert "<dt>Weights by</dt><dd><code>train it</code></dd>" in trained and trained.count('<div class="run">') == 2
     assert DIGITS.fingerprint in html and "torch 2.11.0" in html and "digits, 800 images" in html
     assert [[text_of(cell) for cell in row] for row in table_rows(html)[1:]] == [
         ["baseline", "0", "1", "1.2"],
@@ -292,7 +286,9 @@ def drawn(html):
 
 def test_reliability_is_drawn_where_it_is():
     found = bins(1.0)
-    html = reliability_chart({"<a>": found}, {"<a>": Style("r", 0, True)}, {"<a>": "ECE 0.1"}, "How & why")
+    html = reliability_chart(
+        {"<a>": found}, {"<a>": Style("r", Look(COLOURS[0]), True)}, {"<a>": "ECE 0.1"}, "How & why"
+    )
     page = Page(html)
     ((marks, (line, histogram)),) = drawn(html).values()
     # the diagonal goes from (58, 350) to (428, 10); the first bin is empty
@@ -314,24 +310,24 @@ def test_reliability_is_drawn_where_it_is():
 
 def test_curves_are_drawn_with_their_oracles():
     runs = {"a": Curve([0.0, 1.0], [0.5, 0.75], [0.5, 1.0]), "b": Curve([0.0, 0.5, 1.0], [0.5, math.nan, 0.5])}
-    looks = {"a": Style("r0", 0, True), "b": Style("r7", 7, False)}
+    looks = {"a": Style("r0", Look(COLOURS[0]), True), "b": Style("r7", Look(COLOURS[1], 7, 1), False)}
     html = curve_chart(CURVES["sparsification"], runs, looks)
     page = Page(html)
     (_, (curve, oracle)), (_, (other,)) = drawn(html).values()
-    # from 0.5 to 1 with a margin of 0.015 on either side: 0.5 is at 350 - 340 · 0.015 / 0.53
+    # from 50 % to 100 % with a margin of 1.5 on either side: 50 is at 350 - 340 · 1.5 / 53
     assert curve == [(58, 340.4), (428, pytest.approx(10 + 340 * 0.265 / 0.53, abs=0.06))]
     assert oracle == [(58, 340.4), (428, pytest.approx(10 + 340 * 0.015 / 0.53, abs=0.06))]
     assert other == [(58, 340.4), (428, 340.4)]  # what is not finite is left out
     assert [line.get("class") for line in page.attributes("polyline")] == [None, "oracle", None]
     assert [line.get("stroke-dasharray") for line in page.attributes("polyline")] == [None, None, "7 3"]
     assert ["checked" in box for box in page.attributes("input")] == [True, False]
-    assert "removed share of pixels" in html and "Dashed: the best possible order" in html
-    assert "Dashed" not in curve_chart(CURVES["sparsification"], {"b": runs["b"]}, looks)
+    assert "removed share of pixels" in html and "Dotted: the best possible order" in html
+    assert "Dotted" not in curve_chart(CURVES["sparsification"], {"b": runs["b"]}, looks)
 
 
 @pytest.mark.parametrize("curve", [Curve([], []), Curve([1.0], [0.25]), Curve([0.0, 1.0], [0.0, 0.0])])
 def test_curves_may_be_short_or_flat(curve):
-    Page(curve_chart(CURVES["risk_coverage"], {"a": curve}, {"a": Style("r", 0, True)}))
+    Page(curve_chart(CURVES["risk_coverage"], {"a": curve}, {"a": Style("r", Look(COLOURS[0]), True)}))
 
 
 # --- which runs --------------------------------------------------------------------------------------------------
@@ -340,12 +336,12 @@ def test_curves_may_be_short_or_flat(curve):
 def test_runs_are_found_in_a_readers_order(folder):
     digits = [(run.name, run.record.provenance.seed) for run in find_runs([folder / "digits"])]
     assert digits == [
-        *(("baseline", 0), ("ensemble of 2", 0), ("MC-10", 0), ("MC-100", 0)),
-        *(("DDN", 0), ("DDN", 1), ("distillation", 0), ("KD <half>", 0)),
+        *(("baseline", 0), ("DDN", 0), ("DDN", 1), ("distillation", 0), ("KD <half>", 0)),
+        *(("MC-10", 0), ("MC-100", 0), ("ensemble of 2", 0)),
     ]
-    # folders in the order in which they are given, a run that is given twice once
-    found = find_runs([folder / "streets" / "student", folder / "streets", folder / "scenes" / "DDN"])
-    assert [run.name for run in found] == ["student", "teacher", "DDN"]
+    # a run that is given twice once
+    found = find_runs([folder / "streets" / "teacher", folder / "streets", folder / "scenes" / "DDN"])
+    assert [run.name for run in found] == ["student", "DDN", "teacher"]
 
 
 def test_a_folder_without_runs_is_named(tmp_path):
@@ -362,6 +358,7 @@ def test_a_folder_without_runs_is_named(tmp_path):
         ({"x/a/0": ("a", 0), "x/a/1": ("a", 1), "y/a": ("a", 0), "y/b": ("b", 0)}, ["a (x)", "a (x)", "a (y)", "b"]),
         ({"x/y/a": ("a", 0), "x/z/a": ("a", 0), "w": ("a", 0)}, ["a (x) (y)", "a (x) (z)", "a (w)"]),
         ({"v": ("a", 0), "v/w": ("a", 0)}, ["a (v)", "a (w)"]),  # one within the other
+        ({"v": ("a + b", 0), "w": ("a + b", 0)}, ["a (v) + b", "a (w) + b"]),  # a predictor keeps its colour
     ],
 )
 def test_runs_of_one_name_and_seed_are_told_apart(runs, names):
@@ -396,7 +393,7 @@ def test_tasks_are_compared_apart(page):
         "Segmentation, streets &lt;val&gt;",
     ]
     tables = [text_of(row[0]) for row in table_rows(page[page.index('id="detection-scenes_test-results"') :])]
-    assert tables == ["predictor", "baseline", "DDN"]
+    assert tables == ["predictor", "baseline one network, run once", "DDN forward passes: 1"]
     boxes = [box["data-run"] for box in html.attributes("input")]
     assert len(set(boxes)) == 7 + 2 + 2
     assert {"g0-6", "g1-1", "g2-1"} < set(boxes)
@@ -463,6 +460,10 @@ def test_records_are_checked_before_anything_is_drawn(tmp_path):
     assert RunRecord.read(record(data=STREETS).write(tmp_path).parent).provenance.data == STREETS
 
 
+def headings_and_paragraphs(html):
+    return [text_of(found) for found in re.findall(r"<(?:h\d|p)\b.*?</(?:h\d|p)>", html, re.DOTALL)]
+
+
 def kept_images(shift):
     """Images whose predictions are right as often as their confidence has it, less `shift`."""
     generator = np.random.default_rng(0)
@@ -479,8 +480,12 @@ def test_a_page_of_kept_images_has_intervals_and_says_what_was_found(tmp_path):
     student = RunRecord.read(tmp_path / "student")
     low, high = student.intervals["ece"]
     assert f"[{low:.4f}, {high:.4f}]" in page
-    assert "<p>student against baseline, both one pass: ECE -" in page
+    # the first line of the page, and of the console
+    first = "student against baseline, both one pass: ECE -"
+    assert headings_and_paragraphs(page)[:2][1].startswith(first)
+    assert comparison(find_runs([tmp_path])).startswith(first)
     assert "where the interval of its difference to the next one excludes 0" in page
     # one without images has no intervals, and a comparison with it has none
     record("other").write(tmp_path / "other")
     assert "student against" not in build_page(find_runs([tmp_path]), "three")
+    assert comparison(find_runs([tmp_path])).startswith("| predictor ")

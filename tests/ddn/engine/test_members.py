@@ -69,8 +69,8 @@ def test_from_members_to_a_student_of_theirs(small, tmp_path):
     done = run_tool("distill_detector", *words, folder=tmp_path)
     assert done.code == 0, done.err
     rows = json.loads((tmp_path / "student" / "comparison.json").read_text())["rows"]
-    assert list(rows) == ["baseline", "ensemble", "MC-10", "ddn"]
-    assert rows["ensemble"]["passes"] == 2
+    assert list(rows) == ["baseline", "student", "MC-10", "ensemble of 2"]
+    assert rows["ensemble of 2"]["passes"] == 2
     # the same numbers as of an evaluation by itself
     alone = command(
         "alone", "MODEL.DDN.TEACHER.WEIGHTS", str(paths), "MODEL.DDN.TEST.ENSEMBLE", True, flags=("--eval-only",)

@@ -1,6 +1,7 @@
 """The one command: train, store targets, distil, compare; and again after a crash."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from ddn_detectron2.engine.trainer import build_network
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.recalibration import load
 from uncertainty_core.report.find import find_runs
+from uncertainty_core.report.page import build_page
 from uncertainty_core.report.run_record import RunRecord
 
 
@@ -58,7 +60,10 @@ def test_compares_all_rows(command, tmp_path):
     assert (tmp_path / "output" / "baseline" / "model_final.pth").stat().st_mtime_ns == baseline
     comparison = json.loads((tmp_path / "output" / "comparison.json").read_text())
     rows, compared = comparison["rows"], comparison["equal_count"]
-    plain, kinds = ("baseline", "MC-10", "ddn", "stored"), ("class-wise-isotonic-iou", "temperature")
+    plain, kinds = (
+        ("baseline", "student (ddn)", "student (stored)", "MC-10"),
+        ("class-wise-isotonic-iou", "temperature"),
+    )
     assert list(rows) == [row for name in plain for row in (name, *(f"{name} + {kind}" for kind in kinds))]
     # the report has the same order, and hence the same colours
     assert [run.name for run in find_runs([tmp_path / "output" / "rows"])] == list(rows)
@@ -70,9 +75,9 @@ def test_compares_all_rows(command, tmp_path):
     assert {row["n"] for row in compared.values()} == {min(row["n"] for row in rows.values())}
     assert all(name in done.out for name in rows)
     # the free rivals are there without asking, fitted to the validation images
-    assert "] ddn + temperature: fitted to n = " in done.out and "detections of custom_val" in done.out
+    assert "] student (ddn) + temperature: fitted to n = " in done.out and "detections of custom_val" in done.out
     assert "[20/20]" in done.out
-    folders = {name: name.replace(" ", "") for name in rows}
+    folders = {name: re.sub(r"student \((\w+)\)", r"\1", name).replace(" ", "") for name in rows}
     fitted = load(tmp_path / "output" / "rows" / "ddn+class-wise-isotonic-iou" / "calibrator.json")
     assert fitted.num_classes == 6
     records = {name: RunRecord.read(tmp_path / "output" / "rows" / folder) for name, folder in folders.items()}
@@ -88,21 +93,34 @@ def test_compares_all_rows(command, tmp_path):
         name: row["n"] for name, row in compared.items()
     }
     for name in ("ddn", "stored"):
-        assert records[name].pictures[0].caption.startswith("1. ")
+        record = records[f"student ({name})"]
+        assert record.pictures[0].caption.startswith("1. ")
+        assert record.provenance.data.name == "scenes/instances_test"
+        assert record.training.command == record.provenance.command
+        assert record.training.settings["MODEL.DDN.TARGETS.SOURCE"] == ("store" if name == "stored" else "online")
     for picture in ("reliability.png", "rows/ddn/pictures/index.png"):
         assert (tmp_path / "output" / picture).stat().st_size > 5_000
 
-    # a second run repeats nothing, and ends the same
+    # a second run repeats nothing, ends the same, and has no rows but its own
     before = (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns
     found = {path: path.stat().st_mtime_ns for path in (tmp_path / "output").rglob("coco_instances_results.json")}
-    again = run_tool("distill_detector", *command, folder=tmp_path)
+    again = run_tool("distill_detector", *command[:-4], "--calibrators", "platt", *command[-4:], folder=tmp_path)
     assert again.code == 0, again.err
     assert again.out.count("trained before") == 3 and again.out.count("measured before") == 8
+    page, stale = (tmp_path / "output" / "report.html").read_text(), "baseline + temperature"
+    assert "baseline + platt" in page and stale not in page
+    assert stale not in build_page(find_runs([tmp_path / "output" / "rows"]), "all")
+    # what made a row is what made its weights and its detections, not what compared them last
+    for name in plain:
+        record = RunRecord.read(tmp_path / "output" / "rows" / folders[name])
+        assert (record.provenance, record.training) == (records[name].provenance, records[name].training)
+        assert "--calibrators" not in record.provenance.command
     found = {
         path: then for path, then in found.items() if "+" not in path.parent.name
     }  # the others are calibrated anew
     assert all(path.stat().st_mtime_ns == then for path, then in found.items()) and len(found) == 8
-    assert json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"] == rows
+    compared = json.loads((tmp_path / "output" / "comparison.json").read_text())["rows"]
+    assert {name: compared[name] for name in plain} == {name: rows[name] for name in plain}
     assert (tmp_path / "output" / "ddn" / "model_final.pth").stat().st_mtime_ns == before
     assert (tmp_path / "output" / "report.html").read_text().count("<svg") >= 2
 

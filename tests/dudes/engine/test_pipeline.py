@@ -1,6 +1,7 @@
 """The one command: train an ensemble, store targets, distil, compare; and again after a crash."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -50,11 +51,11 @@ def test_compares_all_rows(command, tmp_path):
     for name in ("baseline", "teacher", "student"):
         plain, calibrated = records[name], records[f"{name}+temperature"]
         assert load(tmp_path / "out" / "fit" / name / "temperature.json").temperature != 1
-        assert calibrated.name == f"{name} + temperature"
+        assert calibrated.name == f"{plain.name} + temperature"
         assert calibrated.metrics["mIoU"] == plain.metrics["mIoU"]
         assert calibrated.metrics["ece"] != plain.metrics["ece"]
     student, rival = records["student"], records["student/rival_0"]
-    assert rival.name == "student, entropy of its softmax"
+    assert (student.name, rival.name) == ("student (student)", "student (student), entropy of its softmax")
     assert student.metrics["mIoU"] == pytest.approx(rival.metrics["mIoU"], abs=0.01)
     assert "mUnc" in student.metrics and "mUnc" not in rival.metrics
     # after two steps a student may say the same of all pixels, but two members differ
@@ -73,7 +74,17 @@ def test_compares_all_rows(command, tmp_path):
     assert len(student.pictures) == 1
     assert (rows / "student" / student.pictures[0].path).exists()
     assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000
-    assert all(f"| {record.name} " in done.out for record in records.values())
+    free = ", entropy of its softmax"
+    names = ["baseline", "baseline + temperature"]
+    for name in ("student", "teacher"):
+        calibrated = f"{name} + temperature"
+        names += [name, f"{name}{free}", calibrated, f"{calibrated}{free}"]
+    assert re.findall(r"^\| (.*?) +\| \d ", done.out, re.MULTILINE) == names
+    assert "\nstudent against baseline, both one pass: ECE " in done.out
+    # what made the weights, and what measured them
+    settings = records["student"].training.settings
+    assert settings["optim_wrapper.optimizer.lr"] and settings["members"] == 2
+    assert all(record.training.command == student.training.command for record in records.values())
     assert "| road " in done.out
     assert done.out.startswith(
         f"{COMPUTES}\n[1/13] member_0: trained before\n[2/13] member_1: 2 iterations\n[3/13] targets: "
@@ -83,7 +94,8 @@ def test_compares_all_rows(command, tmp_path):
     assert len(done.out.splitlines()) < 60
     assert (done.err, (tmp_path / "out" / "log.txt").read_text().count("\r")) == ("log: out/log.txt\n", 0)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert all(record.name in page for record in records.values())
+    assert all(name in page for name in names)
+    assert "<p>student against baseline, both one pass: ECE " in page
 
     def again(*words):
         return run_tool("distill_segmentor", *command, *words, folder=tmp_path)

@@ -207,7 +207,7 @@ def test_bad_command_lines_end_in_one_sentence(folder, command, sentence):
 def test_a_training_that_diverges_names_the_loss_and_the_key(folder):
     done = run_tool("train_seg", "config.py", "--cfg-options", "optim_wrapper.optimizer.lr=1e30", folder=folder)
     assert done.code == 2
-    message = r"error: the training diverged: not finite at iteration [23]: decode.loss_ce; lower .*lr \(now 1e"
+    message = r"error: the training diverged: not finite at iteration [23]: decode.loss_ce; lower .*lr \(1e"
     assert re.match(message, done.err) and len(done.err.splitlines()) == 2
     assert all(tensor.isfinite().all() for tensor in weights(latest_checkpoint(folder / "work")).values())
 
