@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import flatten
 from uncertainty_core.recalibration import CalibratorError, ProbabilityCalibrator, ScoreCalibrator, check_fits, load
-from uncertainty_core.recalibration.base import PROBABILITIES
+from uncertainty_core.recalibration.base import BOXES, PROBABILITIES
 
 
 class ConfigError(UserError):
@@ -25,6 +25,9 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.DD_WEIGHT = 0.5
     # Weight of the cross-entropy with the ground truth: 1 in section V, λ in eq. 7.
     ddn.GT_WEIGHT = 1.0
+    # A second output of the predictor: the standard deviation of each box delta, as `box_std` of the detections. It is
+    # trained on the ground truth and reads features without changing them: boxes and scores are those without it.
+    ddn.BOX_STD = False
     # What stays as it is beside the backbone and the proposal generator, which always do:
     # any of "mask_head", "keypoint_head", "box_regression".
     ddn.FREEZE = ("mask_head", "keypoint_head")
@@ -95,7 +98,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
 
 # Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
-_YOUNGER = ("MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.TEST.ENSEMBLE")
+_YOUNGER = ("MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.BOX_STD", "MODEL.DDN.TEST.ENSEMBLE")
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -132,6 +135,11 @@ def read_calibrator(cfg: CfgNode) -> ScoreCalibrator | ProbabilityCalibrator | N
         return None
     try:
         calibrator = load(test.CALIBRATOR)
+        if calibrator.task == BOXES:
+            raise ConfigError(
+                "MODEL.DDN.TEST.CALIBRATOR maps scores, and the file is for deviations of boxes: multiply `box_std` by "
+                f"its factor, {calibrator.factor:g}"
+            )
         of_classes = calibrator.task == PROBABILITIES
         check_fits(calibrator, calibrator.task, cfg.MODEL.ROI_HEADS.NUM_CLASSES + of_classes)  # one more: background
     except CalibratorError as error:

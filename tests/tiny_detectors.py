@@ -135,7 +135,8 @@ def ddn_model(name, *options, teacher=False):
     if key not in _students:
         with torch.random.fork_rng(devices=()):  # what a test draws must not depend on those before it
             _students[key] = build_model(tiny_config(name, options))
-        _students[key].load_state_dict(plain_model(name).state_dict())
+        # with what plain detectors do not have, if there is such
+        _students[key].load_state_dict(_students[key].state_dict() | plain_model(name).state_dict())
     model = copy.deepcopy(_students[key])
     if teacher:
         attach_teacher(tiny_config(name, options), model)

@@ -35,6 +35,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     Args:
         strict: a CheckpointError where the model has weights of another shape, or none at all, in the file.
+        may_lack: part of the names of weights that a file may lack.
         notes: values that each saved file holds beside the weights; `load` returns them.
     """
 
@@ -44,11 +45,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         strict: bool = False,
+        may_lack: str | None = None,
         notes: dict[str, Any] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(model, save_dir, **kwargs)
-        self.strict, self.notes = strict, notes or {}
+        self.strict, self.may_lack, self.notes = strict, may_lack, notes or {}
 
     def save(self, name: str, **kwargs) -> None:
         """As `DetectionCheckpointer`, but the file is complete or absent, whatever happens meanwhile."""
@@ -108,7 +110,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         for name, found, wanted in incompatible.incorrect_shapes:
             raise other_shape("the checkpoint", name, found, wanted)
         parameters = dict(self.model.named_parameters())  # buffers that old files lack are made from the config
-        missing = [name for name in incompatible.missing_keys if name in parameters]
+        needed = {name for name in parameters if not (self.may_lack and self.may_lack in name)}
+        missing = [name for name in incompatible.missing_keys if name in needed]
         broken = [name for name, values in parameters.items() if not values.isfinite().all()]
         if broken:
             raise CheckpointError(f"the checkpoint holds numbers that are not finite, the first of them in {broken[0]}")

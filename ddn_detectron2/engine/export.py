@@ -17,6 +17,7 @@ from torch import nn
 
 from uncertainty_core.io.files import open_atomically, write_text
 
+from ..boxes import without_box_std
 from ..convert import to_plain
 
 _PARTS = {
@@ -38,10 +39,12 @@ def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Pa
     folder.mkdir(parents=True, exist_ok=True)
     weights, config = folder / "model.pth", folder / "config.yaml"
     test = cfg.MODEL.DDN.TEST
-    if test.MC_SAMPLES or test.CLASS_PROBS or test.CALIBRATOR:
-        logger.warning("plain Detectron2 has nothing like MODEL.DDN.TEST: one pass, scores as they are")
+    if test.MC_SAMPLES or test.CLASS_PROBS or test.CALIBRATOR or cfg.MODEL.DDN.BOX_STD:
+        logger.warning(
+            "plain Detectron2 has nothing like MODEL.DDN.TEST and BOX_STD: one pass, scores as they are, no deviations"
+        )
     with open_atomically(weights) as file:
-        torch.save({"model": model.state_dict()}, file)
+        torch.save({"model": without_box_std(model.state_dict())}, file)
     plain = to_plain(cfg)
     plain.MODEL.WEIGHTS = str(weights)
     write_text(config, plain.dump())
@@ -71,7 +74,7 @@ def export_torchscript(cfg: CfgNode, model: nn.Module, image_file: str | Path, f
     except ImportError as error:
         raise RuntimeError(f"this Detectron2 cannot export TorchScript: {error}") from None
     plain = build_model(to_plain(cfg)).eval()
-    plain.load_state_dict(model.state_dict())
+    plain.load_state_dict(without_box_std(model.state_dict()))
     image = detection_utils.read_image(str(image_file), format=cfg.INPUT.FORMAT)
     tensor = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from uncertainty_core.io.room import check_room
 
+from ..boxes import without_box_std
 from ..config import ConfigError
 from .trainer import build_network, build_with_teacher
 
@@ -45,7 +46,7 @@ def checkpoint_bytes(cfg: CfgNode, model: nn.Module) -> int:
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in without_box_std(model.state_dict()).items()}
 
 
 def _check_same_network(name: str, student: Mapping[str, tuple], baseline: Mapping[str, tuple]) -> None:

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from uncertainty_core import derive_seed
 from uncertainty_core.sampling.randomness import seed_generators
 
+from ..boxes import BOX_STD
 from ..config import ConfigError
 from ..convert import is_ddn
 from ..data.loader import KeyedTrainLoader
@@ -38,18 +39,25 @@ def build_network(cfg: CfgNode) -> torch.nn.Module:
         raise ConfigError(f"the model cannot be built: {' '.join(str(error).split())}") from None
 
 
-def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str) -> dict[str, Any]:
-    """Load a checkpoint; into a model that is distilled it has to fit wholly. Returns what else is in the file."""
+def load_weights(cfg: CfgNode, model: torch.nn.Module, path: str, may_lack: str | None = None) -> dict[str, Any]:
+    """Load a checkpoint; into a model that is distilled it has to fit wholly. Returns what else is in the file.
+
+    Args:
+        cfg: of the model.
+        model: gets the weights.
+        path: of the checkpoint.
+        may_lack: see `SafeCheckpointer`.
+    """
     if not path:
         raise ConfigError("MODEL.WEIGHTS is empty: name the weights of the detector")
-    return SafeCheckpointer(model, strict=is_ddn(cfg)).load(path)
+    return SafeCheckpointer(model, strict=is_ddn(cfg), may_lack=may_lack).load(path)
 
 
 def build_with_teacher(cfg: CfgNode, model: DDNRCNN) -> DDNRCNN:
     """`model` with the weights in `MODEL.WEIGHTS` and the teacher that the config asks for."""
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("MODEL.WEIGHTS must be the detector to distil: train one with the baseline_* configs first")
-    load_weights(cfg, model, cfg.MODEL.WEIGHTS)
+    load_weights(cfg, model, cfg.MODEL.WEIGHTS, BOX_STD)
     if cfg.MODEL.DDN.TARGETS.SOURCE != "none":
         attach_teacher(cfg, model, load_members(cfg))
     return model
@@ -60,7 +68,7 @@ def load_members(cfg: CfgNode) -> list[DDNRCNN]:
     members = []
     for path in cfg.MODEL.DDN.TEACHER.WEIGHTS:
         members.append(build_network(cfg))
-        load_weights(cfg, members[-1], path)
+        load_weights(cfg, members[-1], path, BOX_STD)
     return members
 
 
@@ -121,6 +129,7 @@ class DDNTrainer(DefaultTrainer):
             self._trainer.model,
             self.cfg.OUTPUT_DIR,
             strict=distils,
+            may_lack=BOX_STD,
             notes={DISTILLED: True} if distils else {},
             **state,
         )

@@ -44,6 +44,7 @@ class _Prediction(NamedTuple):
     """Detections of one image: boxes (N, 4) left, top, width, height; contiguous classes and scores (N,).
 
     score_before: the scores before recalibration (N,).
+    score_std, box_std: where the model gives them (N,), (N, 4).
     """
 
     image_id: Hashable
@@ -51,6 +52,8 @@ class _Prediction(NamedTuple):
     category: np.ndarray
     score: np.ndarray
     score_before: np.ndarray
+    score_std: np.ndarray | None
+    box_std: np.ndarray | None
 
 
 class COCOCalibrationEvaluator(DatasetEvaluator):
@@ -119,8 +122,10 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             instances = output["instances"]
             box = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
             before = instances.score_before if instances.has("score_before") else instances.scores
-            prediction = (box.double(), instances.pred_classes, instances.scores.double(), before.double())
-            self._predictions.append(_Prediction(image["image_id"], *(tensor.cpu().numpy() for tensor in prediction)))
+            std = (instances.get(name).double() if instances.has(name) else None for name in ("score_std", "box_std"))
+            prediction = (box.double(), instances.pred_classes, instances.scores.double(), before.double(), *std)
+            arrays = (None if tensor is None else tensor.cpu().numpy() for tensor in prediction)
+            self._predictions.append(_Prediction(image["image_id"], *arrays))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """All scores by task and name; empty in all processes but the main one."""
@@ -145,10 +150,14 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
             raise ValueError(
                 f"image {unknown[0]!r} is not in the ground truth; evaluate on the data set that the evaluator is for"
             )
-        none = _Prediction(None, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-        _, box, category, score, score_before = (list(column) for column in zip(none, *self._predictions, strict=True))
+        none = _Prediction(None, np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0), None, None)
+
+        def column(name: str) -> np.ndarray | None:
+            values = [getattr(prediction, name) for prediction in self._predictions or [none]]
+            return None if values[0] is None else np.concatenate(values)
+
+        category = column("category")
         image = np.array([self._image_index[p.image_id] for p in self._predictions], dtype=np.int64)
-        category = np.concatenate(category)
         if category.max(initial=-1) >= len(self._category_index):
             raise ValueError(
                 f"a prediction is of class {category.max()}, but the data set has {len(self._category_index)} classes; "
@@ -157,9 +166,7 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
         return check_detections(
             image.repeat([len(p.score) for p in self._predictions]),
             self._category_index[category],
-            np.concatenate(box),
-            np.concatenate(score),
-            np.concatenate(score_before),
+            *map(column, ("box", "score", "score_before", "score_std", "box_std")),
         )
 
     def _check_images(self, image_ids: list[Hashable]) -> None:
@@ -175,17 +182,14 @@ class COCOCalibrationEvaluator(DatasetEvaluator):
     def _write_results(self, detections: Detections) -> None:
         """COCO's results format, which tools/evaluate_detections.py reads."""
         truth = self._ground_truth
+        columns = {name: values.tolist() for name, values in vars(detections).items() if values is not None}
+        results = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         results = [
-            {
-                "image_id": truth.image_ids[image],
-                "category_id": truth.category_ids[category],
-                "bbox": box,
-                "score": score,
-            }
-            | ({} if before == score else {"score_before": before})
-            for image, category, box, score, before in zip(
-                *(v.tolist() for v in vars(detections).values()), strict=True
-            )
+            {"image_id": truth.image_ids[of["image"]], "category_id": truth.category_ids[of["category"]]}
+            | {"bbox": of["box"], "score": of["score"]}
+            | {name: of[name] for name in ("score_std", "box_std") if name in of}
+            | ({} if of["score_before"] == of["score"] else {"score_before": of["score_before"]})
+            for of in results
         ]
         text = json.dumps(results)
         write_text(self._output_dir / RESULTS, text)

@@ -3,6 +3,8 @@
 Shapes: R boxes over all images, K foreground classes.
 """
 
+from typing import NamedTuple
+
 import torch
 from detectron2.config import configurable
 from detectron2.layers import cat
@@ -10,9 +12,37 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
 from uncertainty_core import ddn_loss, kl_distillation
+from uncertainty_core.functional.losses import beta_nll
 
+from ..boxes import of_class
 from ..config import dropout_positions
 from ..teaching.target_matching import TEACHER_LOGITS
+
+
+class BoxStd(nn.Linear):
+    """Logarithms of standard deviations from the features of boxes, which do not learn from it."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        nn.init.normal_(self.weight, std=0.001)  # as Detectron2's deltas
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, out_features) of features (R, ...)."""
+        return super().forward(x.detach().flatten(1))
+
+
+class Predictions(NamedTuple):
+    """What a predictor of deviations computes; the first two are those of `FastRCNNOutputLayers`.
+
+    logits: (R, K + 1).
+    deltas: of boxes (R, 4K), or (R, 4) for all classes alike.
+    log_std: logarithm of the standard deviation of each delta, in the shape of the deltas.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    log_std: Tensor
 
 
 class DDNOutputLayers(FastRCNNOutputLayers):
@@ -27,6 +57,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         dd_weight: float,
         foreground_only: bool,
         dropout_rate: float,
+        box_std: bool,
         **kwargs,
     ) -> None:
         """
@@ -37,11 +68,13 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             foreground_only: leave out proposals that are background; needed where a target belongs to a ground-truth
                 box, since background proposals are matched with one, too, though they do not show it.
             dropout_rate: probability of dropping features; 0 for no dropout before the predictor.
+            box_std: whether to predict the deviation of box deltas, too.
         """
         super().__init__(input_shape, **kwargs)
         self.loss, self.dd_weight = loss, dd_weight
         self.foreground_only = foreground_only
         self.dropout = nn.Dropout(dropout_rate) if dropout_rate else nn.Identity()
+        self.box_std = BoxStd(self.bbox_pred.in_features, self.bbox_pred.out_features) if box_std else None
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -54,17 +87,46 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             "dd_weight": ddn.DD_WEIGHT,
             "foreground_only": ddn.TARGETS.MATCH == "gt_iou",
             "dropout_rate": ddn.DROPOUT.RATE if "predictor" in dropout_positions(cfg) else 0.0,
+            "box_std": ddn.BOX_STD,
         }
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (R, K + 1) and box deltas (R, 4K) or (R, 4) of features (R, ...)."""
-        return super().forward(self.dropout(x))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Predictions:
+        """Logits (R, K + 1) and box deltas (R, 4K) or (R, 4) of features (R, ...), and deviations if asked for."""
+        x = self.dropout(x)
+        predictions = super().forward(x)
+        return predictions if self.box_std is None else Predictions(*predictions, self.box_std(x))
 
     def losses(self, predictions, proposals) -> dict[str, Tensor]:
-        """Those of `FastRCNNOutputLayers`, and "loss_ddn"."""
-        losses = super().losses(predictions, proposals)
+        """Those of `FastRCNNOutputLayers`, "loss_ddn", and "loss_box_std" if deviations are predicted."""
+        losses = super().losses(predictions[:2], proposals)
         losses["loss_ddn"] = self.dd_weight * self.distillation_loss(predictions[0], proposals)
+        if self.box_std is not None:
+            losses["loss_box_std"] = self.box_std_loss(predictions, proposals)
         return losses
+
+    def predict_boxes(self, predictions, proposals):
+        """As `FastRCNNOutputLayers`."""
+        return super().predict_boxes(predictions[:2], proposals)
+
+    def predict_probs(self, predictions, proposals):
+        """As `FastRCNNOutputLayers`."""
+        return super().predict_probs(predictions[:2], proposals)
+
+    def predict_boxes_for_gt_classes(self, predictions, proposals):
+        """As `FastRCNNOutputLayers`."""
+        return super().predict_boxes_for_gt_classes(predictions[:2], proposals)
+
+    def box_std_loss(self, predictions: Predictions, proposals) -> Tensor:
+        """`beta_nll` of the deltas from foreground proposals to their ground truth: a scalar."""
+        if not proposals:
+            return 0.0 * predictions.log_std.sum()
+        labels = cat([p.gt_classes for p in proposals])
+        foreground = ((labels >= 0) & (labels < self.num_classes)).nonzero().squeeze(1)
+        boxes = cat([p.proposal_boxes.tensor for p in proposals])[foreground]
+        # images without objects have no "gt_boxes", and no foreground either
+        truth = cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])[foreground]
+        deltas, log_std = (of_class(values[foreground], labels[foreground]) for values in predictions[1:])
+        return beta_nll(self.box2box_transform.get_deltas(boxes, truth) - deltas.detach(), log_std)
 
     def distillation_loss(self, logits: Tensor, proposals) -> Tensor:
         """Distance between `logits` (R, K + 1) and the targets of those boxes that have one: a scalar.

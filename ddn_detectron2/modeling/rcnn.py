@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from uncertainty_core import dropout_modules
 
+from ..boxes import scaled_std
 from ..config import check_ddn_config
 
 
@@ -45,6 +46,17 @@ class DDNRCNN(GeneralizedRCNN):
         if "box_regression" in self.freeze:
             modules += [m.bbox_pred for m in self.roi_heads.modules() if hasattr(m, "bbox_pred")]
         return [module for module in modules if module is not None]
+
+    def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
+        """As `GeneralizedRCNN`, which scales boxes to the original images; here `box_std` as well."""
+        results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
+        if not do_postprocess:
+            return results
+        for found, image in zip(results, batched_inputs, strict=True):
+            if found.has("box_std"):
+                height, width = found.image_size
+                found.box_std = scaled_std(found, image.get("height", height), image.get("width", width))
+        return GeneralizedRCNN._postprocess(results, batched_inputs, [found.image_size for found in results])
 
     def train(self, mode: bool = True) -> "DDNRCNN":
         """Switch what is trained."""

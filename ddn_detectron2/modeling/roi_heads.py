@@ -20,6 +20,7 @@ from torch import nn
 from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrator
 from uncertainty_core.recalibration.base import SCORES
 
+from ..boxes import of_class
 from ..config import dropout_positions, proposal_share, read_calibrator
 from ..teaching.sampling import BoxBranch, SpatialMean, mean_prediction, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
@@ -104,7 +105,7 @@ class DDNHeadsMixin:
                     targets = self._with_teacher_logits(proposals, targets)
                 return super().forward(images, features, proposals, targets)
         test = self.test_settings
-        if test.mc_samples or test.ensemble or test.class_probs:
+        if test.mc_samples or test.ensemble or test.class_probs or self.last_predictor.box_std is not None:
             instances = self.forward_with_given_boxes(features, self._detect(images, features, proposals))
         else:
             instances, _ = super().forward(images, features, proposals)
@@ -186,6 +187,8 @@ class DDNHeadsMixin:
                 found.class_probs = probs[image][index]
             if prediction.std is not None:
                 found.score_std = prediction.std[image][finite[image]][index, found.pred_classes]
+            if prediction.box_std is not None:
+                found.box_std = of_class(prediction.box_std[image][finite[image]][index], found.pred_classes)
         return instances
 
 

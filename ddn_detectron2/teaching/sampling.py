@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from uncertainty_core import RunningMoments, derive_seed, split_at_dropout
 from uncertainty_core.sampling import mc_dropout
 
+from ..boxes import corner_std
 from .target_matching import average_logits
 
 
@@ -45,7 +46,7 @@ class BoxBranch:
         return self.layers[-1]
 
     def predict(self) -> tuple[Tensor, Tensor]:
-        """Logits (R, K + 1) and box deltas of one pass, in the mode the layers are in."""
+        """Logits (R, K + 1), box deltas and what else the predictor gives, in the mode the layers are in."""
         return self.layers(self.features)
 
 
@@ -73,8 +74,13 @@ def mc_predictions(
         for number, ((_, sampled), features) in enumerate(zip(parts, shared, strict=True)):
             seeds = None if seed is None else [derive_seed(seed, key, draw, number) for key in keys]
             with torch.no_grad(), mc_dropout(sampled, seeds=seeds, counts=None if seeds is None else counts):
-                outputs.append(sampled(features))
+                outputs.append(sampled(features)[:2])
         yield outputs
+
+
+def mean_probs(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Probabilities (R, K + 1) of what all branches predict; a cascade's are averaged as Detectron2 does it."""
+    return sum(of_branch[0].softmax(-1) for of_branch in outputs) * (1.0 / len(outputs))
 
 
 def joint_logits(logits: Sequence[Tensor]) -> Tensor:
@@ -92,11 +98,13 @@ class BoxPrediction:
     boxes: (n, 4K) or (n, 4), as the predictor gives them.
     probs: (n, K + 1).
     std: deviation of `probs` over the passes or members (n, K + 1); None after a single one.
+    box_std: of `boxes`, in their shape: over the passes or members, or what a single pass predicts; None for neither.
     """
 
     boxes: list[Tensor]
     probs: list[Tensor]
     std: list[Tensor] | None = None
+    box_std: list[Tensor] | None = None
 
 
 def predict_boxes(branches: Sequence[BoxBranch], num_samples: int = 0, seed: int | None = None) -> BoxPrediction:
@@ -104,18 +112,25 @@ def predict_boxes(branches: Sequence[BoxBranch], num_samples: int = 0, seed: int
     probs, deltas = RunningMoments(), RunningMoments()
     passes = mc_predictions(branches, num_samples, seed) if num_samples else [[b.predict() for b in branches]]
     for outputs in passes:
-        probs.update(joint_logits([logits for logits, _ in outputs]).softmax(-1))
+        probs.update(mean_probs(outputs))
         deltas.update(outputs[-1][1])
-    last = branches[-1]
-    counts = [len(proposals) for proposals in last.proposals]
+    predictor, proposals = branches[-1].predictor, branches[-1].proposals
+    counts = [len(of_image) for of_image in proposals]
+    boxes = list(predictor.predict_boxes((probs.mean, deltas.mean), proposals))
+    delta_std = box_std = None
+    if num_samples:
+        delta_std = deltas.std()
+    elif predictor.box_std is not None:
+        delta_std = outputs[-1].log_std.exp()
+    if delta_std is not None:
+        starts = cat([of_image.proposal_boxes.tensor for of_image in proposals])
+        box_std = list(corner_std(delta_std, cat(boxes), starts, predictor.box2box_transform).split(counts))
     return BoxPrediction(
-        boxes=list(last.predictor.predict_boxes((probs.mean, deltas.mean), last.proposals)),
-        probs=list(probs.mean.split(counts)),
-        std=list(probs.std().split(counts)) if num_samples else None,
+        boxes, list(probs.mean.split(counts)), list(probs.std().split(counts)) if num_samples else None, box_std
     )
 
 
-def mean_prediction(passes: Iterable[tuple[Sequence[BoxBranch], Sequence[tuple[Tensor, Tensor]]]]) -> BoxPrediction:
+def mean_prediction(passes: Iterable[tuple[Sequence[BoxBranch], Sequence[Sequence[Tensor]]]]) -> BoxPrediction:
     """The mean probabilities and mean boxes of a teacher's passes, see `Teacher.passes`.
 
     Boxes are averaged where they are, since the members of an ensemble of cascades refine proposals of their own.
@@ -123,8 +138,8 @@ def mean_prediction(passes: Iterable[tuple[Sequence[BoxBranch], Sequence[tuple[T
     probs, boxes = RunningMoments(), RunningMoments()
     for branches, outputs in passes:
         last = branches[-1]
-        logits = joint_logits([logits for logits, _ in outputs])
-        probs.update(logits.softmax(-1))
-        boxes.update(cat(list(last.predictor.predict_boxes((logits, outputs[-1][1]), last.proposals))))
+        probs.update(mean_probs(outputs))
+        boxes.update(cat(list(last.predictor.predict_boxes(outputs[-1], last.proposals))))
     counts = [len(proposals) for proposals in last.proposals]
-    return BoxPrediction(*(list(values.split(counts)) for values in (boxes.mean, probs.mean, probs.std())))
+    moments = boxes.mean, probs.mean, probs.std(), boxes.std()
+    return BoxPrediction(*(list(values.split(counts)) for values in moments))

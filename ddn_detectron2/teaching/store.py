@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from uncertainty_core import TargetStore, TargetStoreError, derive_seed, state_dict_sha256, write_targets
 from uncertainty_core.io.claims import without
 
+from ..boxes import without_box_std
 from ..config import NEVER_DECISIVE, all_settings, dropout_positions
 from .mapper import corner_boxes, not_crowd
 from .teacher import EnsembleTeacher, MCDropoutTeacher
@@ -25,7 +26,7 @@ _HARMLESS = (
     # the training of students
     *("SEED", "SOLVER", "DATALOADER", "MODEL.BACKBONE.FREEZE_AT", "TEST.PRECISE_BN"),
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
-    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE", "FRESH_HEAD")),
+    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE", "FRESH_HEAD", "BOX_STD")),
     *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
     *(
         f"MODEL.{part}.{key}"
@@ -59,8 +60,10 @@ def target_fingerprint(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dic
         "annotations": dataset_fingerprint(dicts),
     }
     if isinstance(teacher, EnsembleTeacher):
-        return fingerprint | {"ensemble": [state_dict_sha256(member.state_dict()) for member in teacher.module]}
-    return fingerprint | {"teacher": state_dict_sha256(teacher.module.state_dict())}
+        return fingerprint | {
+            "ensemble": [state_dict_sha256(without_box_std(member.state_dict())) for member in teacher.module]
+        }
+    return fingerprint | {"teacher": state_dict_sha256(without_box_std(teacher.module.state_dict()))}
 
 
 def decisive_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def detect(
     """For each image boxes (D, 4) and logits (D, K + 1) of the detections that pass threshold and NMS, best first."""
     last = branches[-1]
     predictor, counts = last.predictor, [len(p) for p in last.proposals]
-    logits = joint_logits([logits for logits, _ in outputs])
+    logits = joint_logits([of_branch[0] for of_branch in outputs])
     check_finite(logits)
     instances, kept = fast_rcnn_inference(
         predictor.predict_boxes((logits, outputs[-1][1]), last.proposals),

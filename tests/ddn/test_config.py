@@ -138,7 +138,12 @@ def test_values_that_cannot_work_are_refused(options, message):
 
 def test_folders_that_are_older_than_a_key_stay_valid():
     cfg = tiny_config("FPN")
-    assert not all_settings(cfg).keys() & {"MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.TEST.ENSEMBLE"}
+    assert not all_settings(cfg).keys() & {
+        "MODEL.DDN.LOSS",
+        "MODEL.DDN.FRESH_HEAD",
+        "MODEL.DDN.BOX_STD",
+        "MODEL.DDN.TEST.ENSEMBLE",
+    }
     assert all_settings(cfg)["MODEL.DDN.DD_WEIGHT"] == 0.5
     cfg.MODEL.DDN.LOSS = "kl"
     assert all_settings(cfg)["MODEL.DDN.LOSS"] == "kl"

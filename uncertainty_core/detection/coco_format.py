@@ -70,6 +70,8 @@ class Detections:
     """Scored boxes: image and category indices (D,), box (D, 4) and score (D,), float64.
 
     score_before: the scores (D,) before they were recalibrated, which decide what counts; by default the scores.
+    score_std: standard deviations of the scores (D,), if they are known.
+    box_std: of left, top, right and bottom in pixels (D, 4), if they are known.
     """
 
     image: np.ndarray
@@ -77,6 +79,8 @@ class Detections:
     box: np.ndarray
     score: np.ndarray
     score_before: np.ndarray | None = None
+    score_std: np.ndarray | None = None
+    box_std: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.score_before is None:
@@ -91,7 +95,14 @@ class Detections:
 
     def take(self, index: np.ndarray) -> "Detections":
         """Those at `index`, in its order."""
-        return Detections(*(values[index] for values in vars(self).values()))
+        return Detections(*(None if values is None else values[index] for values in vars(self).values()))
+
+
+def joined(parts: Sequence[Detections]) -> Detections:
+    """All of `parts`, one after the other. A deviation is known if all parts that are not empty know it."""
+    filled = [part for part in parts if len(part)] or parts[:1]
+    columns = zip(*(vars(part).values() for part in filled), strict=True)
+    return Detections(*(None if any(v is None for v in column) else np.concatenate(column) for column in columns))
 
 
 def read_ground_truth(source: dict[str, Any] | str | Path) -> GroundTruth:
@@ -185,8 +196,8 @@ def check_federated(ground_truth: GroundTruth, expected: bool | None) -> None:
 def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth: GroundTruth) -> Detections:
     """Check COCO results, in a file or already read from one, against the ground truth they are for.
 
-    A result may hold "score_before", its score before recalibration. Those of images that the ground truth lacks are
-    left out with a warning.
+    A result may hold "score_before", its score before recalibration; all of them may hold "score_std" and "box_std",
+    see `Detections`. Those of images that the ground truth lacks are left out with a warning.
     """
     entries = _results(source).of_images(ground_truth.image_ids)
     detections = check_detections(
@@ -200,6 +211,8 @@ def read_detections(source: Sequence[dict[str, Any]] | str | Path, ground_truth:
         entries.boxes(),
         entries.numbers("score"),
         entries.scores_before(),
+        entries.deviations("score_std"),
+        entries.deviations("box_std", (4,)),
         entries,
     )
     entries.check_places(detections.box, ground_truth.image_size[detections.image])
@@ -242,12 +255,14 @@ def check_detections(
     box: np.ndarray,
     score: np.ndarray,
     score_before: np.ndarray | None = None,
+    score_std: np.ndarray | None = None,
+    box_std: np.ndarray | None = None,
     entries: "_Entries | None" = None,
 ) -> Detections:
     """Detections from indices (D,), (D,), boxes (D, 4) and scores (D,) in any order.
 
     Args:
-        image, category, box, score: see `Detections`.
+        image, category, box, score, score_std, box_std: see `Detections`.
         score_before: where the scores were recalibrated; of equal scores the one that was higher before comes first.
         entries: name them in errors.
     """
@@ -258,7 +273,8 @@ def check_detections(
         score_before = score
     entries.refuse_scores(score_before, "score_before")
     in_order = np.lexsort((-score_before, -score, category, image))
-    numbers = (values.astype(np.float64) for values in (box, score, score_before))
+    columns = (box, score, score_before, score_std, box_std)
+    numbers = (None if values is None else values.astype(np.float64) for values in columns)
     return Detections(image, category, *numbers).take(in_order)
 
 
@@ -403,6 +419,15 @@ class _Entries:
         if not any("score_before" in entry for entry in self.entries):
             return None
         return self.numbers("score_before", default=lambda entry: entry["score"])
+
+    def deviations(self, key: str, shape: tuple[int, ...] = ()) -> np.ndarray | None:
+        """Standard deviations (n, *shape) that every entry has; None if no entry has one."""
+        if not any(key in entry for entry in self.entries):
+            return None
+        values = self.numbers(key, shape)
+        negative = (values < 0).reshape(len(values), -1).any(1)
+        self.refuse_where(negative, f"has a negative {key!r}", "it must be a standard deviation")
+        return values
 
     def refuse_scores(self, scores: np.ndarray, name: str = "score") -> None:
         self.refuse_where(

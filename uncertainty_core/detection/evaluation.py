@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..functional.calibration import CalibrationResult
-from . import average_precision, federated, fiveai, matching
+from . import average_precision, box_std, federated, fiveai, matching
 from .average_precision import PrecisionRecall
 from .calibration import (
     box_geometry,
@@ -23,7 +23,7 @@ from .calibration import (
     metrics_of,
     metrics_per_category,
 )
-from .coco_format import Detections, GroundTruth, check_federated
+from .coco_format import Detections, GroundTruth, check_federated, joined
 from .settings import Settings
 
 # What is of use at threshold 0 too: these tell good boxes from bad by their IoU.
@@ -41,6 +41,7 @@ class MatchedDetections:
     outcome: at COCO's thresholds in each area range, uint8 (T, D).
     calibration_outcome: at the thresholds of calibration, uint8 (S, D).
     iou: with the box found, 0 for none; float64 (S, D).
+    truth: index of the box found, -1 for none; int32 (S, D).
     """
 
     detections: Detections
@@ -49,6 +50,7 @@ class MatchedDetections:
     outcome: dict[str, np.ndarray]
     calibration_outcome: np.ndarray
     iou: np.ndarray
+    truth: np.ndarray
 
 
 def match_images(ground_truth: GroundTruth, detections: Detections, settings: Settings) -> MatchedDetections:
@@ -77,14 +79,13 @@ def match_images(ground_truth: GroundTruth, detections: Detections, settings: Se
     exact = matching.box_iou(detections.box[found], ground_truth.box[truth], ground_truth.crowd[truth])
     iou[at, found] = np.minimum(exact, 1)  # that of equal boxes may be off by a rounding error
     outcome = {name: match(name, average_precision.IOU_THRESHOLDS)[1] for name in matching.AREA_RANGES}
-    return MatchedDetections(detections, takes_part, rank, outcome, calibration_outcome, iou)
+    of_true = np.where(calibration_outcome == matching.TRUE_POSITIVE, partner, -1)
+    return MatchedDetections(detections, takes_part, rank, outcome, calibration_outcome, iou, of_true)
 
 
 def merge(parts: Sequence[MatchedDetections]) -> MatchedDetections:
     """All of `parts`, which have no image in common, as if matched at once."""
-    detections = Detections(
-        *(np.concatenate(columns) for columns in zip(*(vars(p.detections).values() for p in parts), strict=True))
-    )
+    detections = joined([part.detections for part in parts])
     in_order = np.argsort(detections.image, kind="stable")
 
     def join(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -97,6 +98,7 @@ def merge(parts: Sequence[MatchedDetections]) -> MatchedDetections:
         outcome={name: join([part.outcome[name] for part in parts]) for name in matching.AREA_RANGES},
         calibration_outcome=join([part.calibration_outcome for part in parts]),
         iou=join([part.iou for part in parts]),
+        truth=join([part.truth for part in parts]),
     )
 
 
@@ -122,6 +124,7 @@ class DetectionEvaluation:
     precision: COCO's twelve numbers, or LVIS's, by name; precision_per_category: AP and AR100, lists of length C.
     calibration: at each threshold of the settings.
     any_overlap: at threshold 0, of which laece0 and laace0 alone are of use.
+    box_std: whether deviations of boxes tell their errors, by name; None where they are not known.
     """
 
     settings: Settings
@@ -131,6 +134,7 @@ class DetectionEvaluation:
     precision_per_category: dict[str, list[float]]
     calibration: list[CalibrationAt]
     any_overlap: CalibrationAt
+    box_std: dict[str, float] | None = None
 
     @property
     def max_detections(self) -> int:
@@ -174,7 +178,18 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
             metrics={f"{name}0": any_overlap.metrics[name] for name in _LOCALISATION_AWARE},
             per_category={f"{name}0": any_overlap.per_category[name] for name in _LOCALISATION_AWARE},
         ),
+        box_std=_of_deviations(ground_truth, matched, settings),
     )
+
+
+def _of_deviations(
+    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings
+) -> dict[str, float] | None:
+    """`box_std.metrics` of the true positives at the first threshold whose score is high enough."""
+    if matched.detections.box_std is None:
+        return None
+    counts = (matched.truth[1] >= 0) & (matched.detections.score_before >= settings.score_threshold)
+    return box_std.metrics(*box_std.errors(ground_truth, matched.detections, matched.truth[1], counts))
 
 
 def at_equal_count(evaluations: Sequence[DetectionEvaluation], iou_threshold: float) -> list[CalibrationAt]:

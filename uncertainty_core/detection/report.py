@@ -27,6 +27,8 @@ def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
         f"Calibration: scores >= {settings.score_threshold:g}, {settings.num_bins} bins{protocol}",
         _by_threshold(evaluation),
     ]
+    if evaluation.box_std is not None:
+        blocks += ["Deviations of boxes, on true positives", _columns(evaluation.box_std, 6)]
     if per_category:
         blocks += ["Of each category", _by_category(evaluation)]
     return "\n".join(blocks)
@@ -90,6 +92,8 @@ def to_json(evaluation: DetectionEvaluation) -> str:
             for at in (*evaluation.calibration, evaluation.any_overlap)
         ],
     }
+    if evaluation.box_std is not None:
+        content["box_std"] = {"unit": "pixel", "metrics": evaluation.box_std}
     return strict_json(content)
 
 

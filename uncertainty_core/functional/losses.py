@@ -130,3 +130,20 @@ def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor
     differs = mean_squares != 0  # true of NaN, which must not pass for a perfect image
     roots = mean_squares.where(differs, 1).sqrt().where(differs, 0)
     return _mean(roots, len(roots))
+
+
+def beta_nll(error: Tensor, log_std: Tensor, beta: float = 0.5) -> Tensor:
+    """Mean over samples of the Gaussian negative log-likelihood of errors, times their variance to the power of beta.
+
+    Seitzer et al. 2022: with beta = 0 samples that are already known well would drown the others, whose gradient falls
+    with the variance. The factor is a constant for the gradient. The constant log(2 pi) / 2 is left out.
+
+    Args:
+        error: (N, ...), of which nothing is learnt.
+        log_std: logarithm of the predicted standard deviation (N, ...).
+        beta: 0 for the likelihood itself, 1 for errors that weigh alike.
+    """
+    check_same_shape("error", error, "log_std", log_std)
+    log_std, error = at_least_float32(log_std), at_least_float32(error.detach())
+    losses = (error * (-log_std).exp()).square() / 2 + log_std
+    return _mean(losses * (2 * beta * log_std.detach()).exp(), losses.numel())

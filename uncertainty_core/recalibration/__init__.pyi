@@ -8,11 +8,14 @@ from .base import (
 )
 from .class_wise import ClassWise as ClassWise, fit_class_wise as fit_class_wise
 from .detections import (
+    ConformalBoxes as ConformalBoxes,
     Samples as Samples,
     apply_to_results as apply_to_results,
     calibrated as calibrated,
+    fit_to_boxes as fit_to_boxes,
     fit_to_detections as fit_to_detections,
     samples as samples,
+    scale_boxes as scale_boxes,
 )
 from .held_out import before_and_after as before_and_after, fitted_half as fitted_half
 from .log_odds import (

@@ -13,7 +13,7 @@ from ..io.strict_json import read_json, strict_json
 
 FORMAT = 1
 
-SCORES, PROBABILITIES = "scores", "class probabilities"
+SCORES, PROBABILITIES, BOXES = "scores", "class probabilities", "deviations of boxes"
 
 
 class CalibratorError(UserError):
@@ -24,7 +24,7 @@ class CalibratorError(UserError):
 class Calibrator:
     """A fitted map. Fields are numbers, names, other calibrators, or tuples of them, and decide all that it does.
 
-    task: what it maps, SCORES or PROBABILITIES.
+    task: what it maps, SCORES, PROBABILITIES or BOXES.
     kind: its name in files, unique within the task.
     """
 
@@ -54,7 +54,7 @@ def register(cls: Kind) -> Kind:
 
 def from_json(text: str) -> Calibrator:
     """The calibrator that `to_json` wrote; raises CalibratorError."""
-    from . import class_wise, log_odds, operating_points, probabilities, segments  # noqa: F401, they register
+    from . import class_wise, detections, log_odds, operating_points, probabilities, segments  # noqa: F401, they register
 
     try:
         content = read_json(text)

@@ -7,7 +7,7 @@ Shapes: D detections.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..detection import box_std
 from ..detection.coco_format import CocoFormatError, Detections, GroundTruth, check_detections, read_scores
 from ..detection.evaluation import MatchedDetections, match_images
 from ..detection.matching import IGNORED, TRUE_POSITIVE
 from ..detection.settings import Protocol, Settings
-from .base import SCORES, check_fits
+from .base import BOXES, SCORES, Calibrator, check_fits, register
 from .recipes import Recipe
 from .scores import ScoreCalibrator
 
@@ -88,13 +89,51 @@ def fit_to_detections(
 def calibrated(detections: Detections, calibrator: ScoreCalibrator) -> Detections:
     """The detections with calibrated scores, in their order anew; `score_before` stays."""
     score = calibrator(torch.from_numpy(detections.score), torch.from_numpy(detections.category)).numpy()
-    return check_detections(detections.image, detections.category, detections.box, score, detections.score_before)
+    return check_detections(**vars(detections) | {"score": score})
+
+
+@register
+@dataclass(frozen=True)
+class ConformalBoxes(Calibrator):
+    """A factor for deviations of boxes: intervals of `level` then cover that share of sides of held-out boxes."""
+
+    task = BOXES
+    kind = "conformal"
+
+    factor: float
+    level: float
+
+    def __call__(self, std: Tensor) -> Tensor:
+        """Deviations (...) times the factor."""
+        return std * self.factor
+
+
+def fit_to_boxes(
+    ground_truth: GroundTruth, detections: Detections, level: float = 0.9, score_threshold: float = 0.05
+) -> ConformalBoxes:
+    """The factor for `detections.box_std`, from the sides of true positives at IoU 0.5, see `conformal_factor`."""
+    if detections.box_std is None:
+        raise CocoFormatError("the detections hold no 'box_std': train the detector with MODEL.DDN.BOX_STD True")
+    matched, at = match_at(ground_truth, detections, 0.5)
+    of = matched.detections
+    counts = (matched.truth[at] >= 0) & (of.score_before >= score_threshold)
+    error, std, _ = box_std.errors(ground_truth, of, matched.truth[at], counts)
+    return ConformalBoxes(box_std.conformal_factor(error, std, level), level)
+
+
+def scale_boxes(detections: Detections, calibrator: ConformalBoxes) -> Detections:
+    """The detections with scaled deviations."""
+    return replace(detections, box_std=detections.box_std * calibrator.factor)
 
 
 def apply_to_results(
-    source: Sequence[dict[str, Any]] | str | Path, calibrator: ScoreCalibrator, category_ids: Sequence[Any] = ()
+    source: Sequence[dict[str, Any]] | str | Path,
+    calibrator: ScoreCalibrator | ConformalBoxes,
+    category_ids: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     """COCO results, in a file or already read from one, with calibrated scores and the old ones as "score_before".
+
+    A calibrator of boxes changes "box_std" alone.
 
     Args:
         source: results.
@@ -102,6 +141,8 @@ def apply_to_results(
         category_ids: of the ground truth, sorted, for a calibrator that is class-wise.
     """
     results, score = read_scores(source)
+    if calibrator.task == BOXES:
+        return [result | {"box_std": [calibrator.factor * std for std in result["box_std"]]} for result in results]
     category = None
     if calibrator.num_classes is not None:
         check_fits(calibrator, SCORES, len(category_ids))

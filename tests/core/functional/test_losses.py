@@ -11,6 +11,7 @@ from torch import nn
 
 from uncertainty_core.functional.losses import (
     IGNORE_INDEX,
+    beta_nll,
     cross_entropy,
     ddn_loss,
     kd_loss,
@@ -602,3 +603,27 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 def test_an_alpha_outside_0_to_1_is_refused(alpha):
     with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\], got"):
         kd_loss(LOGITS, LOGITS, LABELS, alpha=alpha)
+
+
+# --- deviations --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_beta_nll_is_a_weighted_likelihood(beta):
+    error, log_std = torch.randn(5, 4), torch.randn(5, 4, requires_grad=True)
+    std = log_std.detach().exp()
+    loss = beta_nll(error, log_std, beta)
+    nll = -torch.distributions.Normal(0.0, std).log_prob(error) - math.log(2 * math.pi) / 2
+    torch.testing.assert_close(loss, (std ** (2 * beta) * nll).mean())
+    loss.backward()
+    # d/dl (e² exp(-2l) / 2 + l) = 1 - e² / std², weighted, over 20 numbers
+    torch.testing.assert_close(log_std.grad, std ** (2 * beta) * (1 - (error / std) ** 2) / 20)
+
+
+def test_beta_nll_is_least_at_the_error_itself_and_teaches_no_error():
+    error = torch.tensor([2.0, -0.5], requires_grad=True)
+    log_std = error.detach().abs().log().requires_grad_()
+    beta_nll(error, log_std).backward()
+    assert error.grad is None
+    torch.testing.assert_close(log_std.grad, torch.zeros(2))
+    assert beta_nll(torch.zeros(0, 4), torch.zeros(0, 4)) == 0

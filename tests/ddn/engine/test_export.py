@@ -35,6 +35,12 @@ PLAIN = textwrap.dedent(
 )
 
 
+def test_deviations_of_boxes_are_left_behind(tmp_path):
+    options = ("MODEL.DDN.BOX_STD", True)
+    weights, _ = export_plain(tiny_config("FPN", options), ddn_model("FPN", *options), tmp_path)
+    assert torch.load(weights, weights_only=True)["model"].keys() == ddn_model("FPN").state_dict().keys()
+
+
 def test_exported_students_are_the_same_without_this_package(tmp_path):
     folders = {name: tmp_path / name for name in HEADS}
     for name, folder in folders.items():

@@ -116,6 +116,26 @@ def test_the_results_are_those_of_evaluating_the_weights(trained, small, tmp_pat
     assert len(json.loads(mine)) > 0
 
 
+def test_deviations_of_boxes_change_nothing_else(trained, small, tmp_path):
+    words = arguments(small, tmp_path, "MODEL.DDN.BOX_STD", True)
+    outcome = run_tool("train_net", *words, folder=tmp_path)  # from weights that have none
+    assert outcome.code == 0, outcome.err
+    mine, its = (checkpoint(folder)["model"] for folder in (tmp_path, trained))
+    assert all(torch.equal(mine[key], value) for key, value in its.items())
+    assert len([key for key in mine if key not in its and ".box_std." in key]) == len(mine) - len(its) == 2
+    [name] = (trained / "output" / "inference").iterdir()
+    with_std, without = (
+        json.loads((folder / "output" / "inference" / name.name / "coco_instances_results.json").read_text())
+        for folder in (tmp_path, trained)
+    )
+    assert all(len(result.pop("box_std")) == 4 for result in with_std)
+    assert with_std == without
+    # what has learnt none is no detector with deviations
+    words = arguments(small, tmp_path, "MODEL.DDN.BOX_STD", True, "MODEL.WEIGHTS", trained / "output" / LAST)
+    refused = run_tool("train_net", *flagged(words, "--eval-only"), folder=tmp_path)
+    assert refused.code == 2 and "it lacks 2 of its" in refused.err
+
+
 def test_a_baseline_trains_all_of_it(small, tmp_path):
     outcome = run_tool("train_net", *arguments(small, tmp_path, *NO_EVALUATION, kind="baseline"), folder=tmp_path)
     assert outcome.code == 0, outcome.err
