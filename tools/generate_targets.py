@@ -83,6 +83,9 @@ def segmentation_parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", required=True, metavar="DIR", help="the folder to write, made if need be")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: %(default)s")
     parser.add_argument("--class-wise", action="store_true", help="the uncertainty of every class, for num_outputs > 1")
+    parser.add_argument(
+        "--top-k", type=int, default=0, metavar="K", help="also the K largest mean probabilities, for loss_distillation"
+    )
     return parser
 
 
@@ -91,11 +94,12 @@ def write_for_segmentation(args: argparse.Namespace) -> None:
     check_segmentor_arguments(args.config)
     from dudes_mmseg.cli import build_config
     from dudes_mmseg.engine.ranks import start_ranks
+    from dudes_mmseg.targets.contents import Contents
     from dudes_mmseg.targets.generate import generate_targets
 
     cfg = build_config(args)
     start_ranks(args.launcher)
-    generate_targets(cfg, args.store, args.split, args.class_wise, args.shard_size)
+    generate_targets(cfg, args.store, args.split, Contents(args.class_wise, args.top_k), args.shard_size)
     echo(f"targets: {args.store}")
 
 
@@ -103,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Generate the targets."""
     parser, args = parse_task(sys.argv[1:] if argv is None else argv, TASKS, build_parser)
     check_at_least(parser, args, 1, "shard_size")
+    if args.task == "segmentation":
+        check_at_least(parser, args, 0, "top_k")
     with program(args):
         (write_for_segmentation if args.task == "segmentation" else write_for_detection)(args)
 

@@ -1,7 +1,7 @@
 """The whole way, step by step: an ensemble, its targets, its student, and all of them measured.
 
 <output>/members/member_<k>/   the networks of the ensemble; the first one is also the baseline
-<output>/targets/              the ensemble's uncertainty for the training images
+<output>/targets/              what the ensemble says of the training images; one for each kind of student
 <output>/<student>/            a student
 <output>/fit/<name>/           calibrators of each predictor
 <output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures
@@ -32,6 +32,7 @@ from uncertainty_core.report.page import build_page
 from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_first, student_name
 
 from ..cli import ConfigError
+from ..targets.contents import Contents
 from ..targets.generate import generate_targets
 from .calibrators import fit_once, with_calibrator
 from .claims import WAY_OUT, evaluation_settings, training_settings
@@ -67,19 +68,14 @@ def with_store(student: Config, store: Path) -> Config:
     return cfg
 
 
-def class_wise(student: Config) -> bool:
-    """Whether a student learns the uncertainty of every class."""
-    return (student.model.get("uncertainty_head") or {}).get("num_outputs", 1) > 1
-
-
 def store_of(student: Config, output: Path) -> Path:
     """Where the targets of a student are."""
-    return output / ("targets-class-wise" if class_wise(student) else "targets")
+    return output / Contents.for_student(student.model).name
 
 
 def num_steps(students: Mapping[str, Config], num_members: int, num_calibrators: int) -> int:
     """How many steps `distil` and `compare` announce."""
-    stores, predictors = {class_wise(student) for student in students.values()}, 2 + len(students)
+    stores, predictors = {Contents.for_student(student.model) for student in students.values()}, 2 + len(students)
     calibrated = predictors * (1 + num_calibrators) if num_calibrators else 0
     return num_members + len(stores) + len(students) + predictors + calibrated
 
@@ -106,7 +102,7 @@ def _ensemble_settings(member: Config, num_members: int) -> dict[str, Any]:
 
 
 def _store_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
-    return _ensemble_settings(member, num_members) | {"class_wise": class_wise(student)}
+    return _ensemble_settings(member, num_members) | Contents.for_student(student.model).settings
 
 
 def _student_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
@@ -136,7 +132,7 @@ def distil(
     for store, student in {store_of(student, output): student for student in students.values()}.items():
         step(f"{store.name}: uncertainty of the ensemble on the training images")
         claim(store, _store_settings(member, num_members, student))
-        generate_targets(teacher, str(store), class_wise=class_wise(student))
+        generate_targets(teacher, str(store), contents=Contents.for_student(student.model))
     trained = {}
     for name, student in students.items():
         cfg = in_folder(with_store(student, store_of(student, output)), output / name)

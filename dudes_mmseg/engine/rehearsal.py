@@ -21,7 +21,9 @@ from torch import nn
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError, check_data
+from ..models.segmentor import UncertaintyMixin
 from ..targets.check import base_datasets
+from ..targets.contents import Contents
 from ..targets.transforms import LoadUncertaintyTarget
 
 SPLITS = ("train", "val", "test")
@@ -63,9 +65,10 @@ def rehearse(cfg: Config) -> Needs:
     for name, path in _weights(cfg.to_dict()):
         if not Path(path).is_file():
             raise ConfigError(f"{_file(cfg)}: {name}: there is no checkpoint {path}")
-    outputs = getattr(getattr(model, "uncertainty_head", None), "num_outputs", 0)
+    is_student = isinstance(model, UncertaintyMixin)
+    size = Contents.for_student(cfg.model).bytes_per_pixel(model.out_channels) if is_student else 0
     checkpoint = _ADAM_LIKE * sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return Needs(checkpoint, sum(2 * outputs * _pixels(dataset) * len(dataset) for dataset in images))
+    return Needs(checkpoint, sum(size * _pixels(dataset) * len(dataset) for dataset in images))
 
 
 def _pixels(dataset: BaseDataset) -> int:

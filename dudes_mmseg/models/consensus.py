@@ -27,6 +27,11 @@ def probabilities_of(sample: SegDataSample) -> Tensor:
     return values.softmax(1) if values.shape[1] > 1 else values  # which mmseg keeps as a probability
 
 
+def both_classes(probabilities: Tensor) -> Tensor:
+    """Probabilities (B, C, H, W) as they are, or, where C is 1, of both classes (B, 2, H, W)."""
+    return probabilities if probabilities.shape[1] > 1 else torch.cat((1 - probabilities, probabilities), dim=1)
+
+
 class Prediction(NamedTuple):
     """What probabilities predict for each pixel, in the terms of mmseg.
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from uncertainty_core import kl_distillation, rmsle
 
+from .consensus import both_classes
+
 
 @MODELS.register_module()
 class RMSLELoss(nn.Module):
@@ -48,5 +50,4 @@ class MeanProbabilityLoss(nn.Module):
         """
         if seg_logits.shape[1] == 1:
             seg_logits = torch.cat((torch.zeros_like(seg_logits), seg_logits), dim=1)
-            probabilities = torch.cat((1 - probabilities, probabilities), dim=1)
-        return self.loss_weight * kl_distillation(seg_logits, probabilities, mask)
+        return self.loss_weight * kl_distillation(seg_logits, both_classes(probabilities), mask)

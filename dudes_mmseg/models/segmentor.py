@@ -88,10 +88,6 @@ class UncertaintyMixin:
                 "both must be trained on the same classes"
             )
         self.uncertainty_calibrator = read_uncertainty_calibrator(uncertainty_calibrator, self.out_channels)
-        if loss_distillation is not None and teacher is None:
-            raise UserError(
-                "loss_distillation compares with the teacher's mean probabilities: give the model a teacher"
-            )
         self.loss_distillation = None if loss_distillation is None else MODELS.build(loss_distillation)
         self._windows: list[Tensor] | None = None  # of the prediction in progress
 
@@ -130,7 +126,8 @@ class UncertaintyMixin:
     def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Targets:
         size, num_outputs = inputs.shape[2:], self.uncertainty_head.num_outputs
         if self.teacher is None:
-            return stored_targets(data_samples, num_outputs, size)
+            num_classes = None if self.loss_distillation is None else self.out_channels
+            return stored_targets(data_samples, num_outputs, num_classes, size)
         prediction, std = self.teacher.module.judge(inputs, data_samples, class_wise=num_outputs > 1)
         probabilities = None if self.loss_distillation is None else prediction.probabilities
         return Targets(std, real_pixels(data_samples, size).to(std.device), probabilities)

@@ -1,7 +1,7 @@
 """What a student is taught about a batch, from a teacher or from what its pipeline has loaded.
 
-Shapes: B images, C classes, U outputs of the uncertainty head, H x W pixels of the network's input, h x w of an image
-before it was padded to that.
+Shapes: B images, C outputs of the segmentor, U of the uncertainty head, H x W pixels of the network's input, h x w of
+an image before it was padded to that.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from uncertainty_core.errors import UserError
+from uncertainty_core.targets.top_k import decode_top_k
 
 from .maps import PADDING, image_name
 
@@ -46,27 +47,47 @@ def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: st
     return maps
 
 
-def stored_targets(samples: Sequence[SegDataSample], num_outputs: int, size: tuple[int, int]) -> Targets:
+def stored_targets(
+    samples: Sequence[SegDataSample], num_outputs: int, num_classes: int | None, size: tuple[int, int]
+) -> Targets:
     """Targets that came with the images.
 
     Args:
-        samples: with `gt_uncertainty` (U, h, w).
+        samples: with `gt_uncertainty` (U, h, w), and `gt_probabilities` (k, h, w), see `encode_top_k`.
         num_outputs: U.
+        num_classes: of the probabilities; None for a student that has no use for them.
         size: H, W.
     """
+    uncertainty = _stacked(samples, "gt_uncertainty", size)
+    if uncertainty.shape[1] != num_outputs:
+        raise UserError(
+            f"{image_name(samples[0])} has a target of {uncertainty.shape[1]} maps for an uncertainty head with "
+            f"num_outputs={num_outputs}: change that, or generate the targets anew"
+        )
+    real = ((uncertainty >= 0) & (uncertainty <= 1)).all(1)
+    probabilities = None
+    if num_classes is not None:
+        codes = _stacked(samples, "gt_probabilities", size)
+        real &= codes[:, 0] > PADDING  # OpenCV rotates integers and floats with other roundings
+        probabilities = decode_top_k(codes, max(num_classes, 2))
+        probabilities = probabilities[:, 1:] if num_classes == 1 else probabilities
+    return Targets(uncertainty, real, probabilities)
+
+
+_MISSING = {
+    "gt_uncertainty": "uncertainty target: put LoadUncertaintyTarget and PackUncertaintyInputs into the training "
+    "pipeline, or give the model a teacher",
+    "gt_probabilities": "mean probabilities of a teacher, which loss_distillation learns from: generate the targets "
+    "with --top-k 3, or give the model a teacher",
+}
+
+
+def _stacked(samples: Sequence[SegDataSample], field: str, size: tuple[int, int]) -> Tensor:
+    """Maps (B, U, H, W) of a field of all samples, with PADDING where there is no image."""
     for sample in samples:
-        if "gt_uncertainty" not in sample:
-            raise UserError(
-                f"{image_name(sample)} has no uncertainty target: put LoadUncertaintyTarget and PackUncertaintyInputs "
-                "into the training pipeline, or give the model a teacher"
-            )
-        if len(sample.gt_uncertainty.data) != num_outputs:
-            raise UserError(
-                f"{image_name(sample)} has a target of {len(sample.gt_uncertainty.data)} maps for an uncertainty head "
-                f"with num_outputs={num_outputs}: change that, or generate the targets anew"
-            )
-    targets = torch.stack([_padded(sample.gt_uncertainty.data, sample, size, "target") for sample in samples])
-    return Targets(targets, ((targets >= 0) & (targets <= 1)).all(1), None)
+        if field not in sample:
+            raise UserError(f"{image_name(sample)} has no {_MISSING[field]}")
+    return torch.stack([_padded(sample.get(field).data, sample, size, "target") for sample in samples])
 
 
 def real_pixels(samples: Sequence[SegDataSample], size: tuple[int, int]) -> Tensor:

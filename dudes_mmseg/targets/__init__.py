@@ -2,5 +2,6 @@
 
 from .check import CheckTargetsHook
 from .codec import encode_target, read_target
+from .contents import Contents
 from .generate import generate_targets
 from .transforms import LoadUncertaintyTarget, MarkRealPixels, PackUncertaintyInputs, Pad

@@ -1,6 +1,6 @@
 """Are the stored targets those of the data set? Checked before a training begins, not when it meets the first image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -8,9 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from uncertainty_core import TargetStore
+from uncertainty_core import TargetStore, TargetStoreError
 
 from .codec import check_targets
+from .contents import PAPERS, TOP_K, Contents
 from .transforms import LoadUncertaintyTarget
 
 
@@ -35,8 +36,20 @@ class CheckTargetsHook(Hook):
     """Checks, before a training starts, that every `LoadUncertaintyTarget` in it will find what it needs."""
 
     def before_train(self, runner: Runner) -> None:
-        """Raise TargetStoreError, which names the store and the first image, unless all is there."""
+        """Raise TargetStoreError, which names the store, and the first image if need be, unless all is there."""
         for dataset in base_datasets(runner.train_dataloader.dataset):
             for transform in dataset.pipeline.transforms:
                 if isinstance(transform, LoadUncertaintyTarget):
-                    check_targets(TargetStore(transform.store), image_paths(dataset))
+                    store = TargetStore(transform.store)
+                    check_contents(store, runner.cfg.get("model") or {})
+                    check_targets(store, image_paths(dataset))
+
+
+def check_contents(store: TargetStore, model: Mapping[str, Any]) -> None:
+    """Raise TargetStoreError unless a store has what the student of this config learns from."""
+    wanted = PAPERS if model.get("teacher") else Contents.for_student(model)
+    if wanted.top_k and not Contents.of_store(store).top_k:
+        raise TargetStoreError(
+            f"{store.folder} holds no probabilities, which model.loss_distillation learns from: generate targets with "
+            f"--top-k {TOP_K} into another folder"
+        )

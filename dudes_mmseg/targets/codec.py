@@ -1,4 +1,4 @@
-"""What a store holds for an image: its uncertainty in 16 bits, and the size of the file that it was made from.
+"""What a store holds for an image: its maps in 16 bits, and the size of the file that it was made from.
 
 An image is known by its path relative to the data set's image folder, so a data set may be moved.
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from uncertainty_core import TargetStore, TargetStoreError
+from uncertainty_core.targets.top_k import encode_top_k
 
 # No two or more numbers in [0, 1] deviate more, with ddof 0 or 1: the worst are 0 and 1 alone, with ddof 1. Nothing is
 # ever clipped, and what is read back is off by at most half a step of 1.08e-5.
@@ -41,13 +42,25 @@ def decode_std(codes: Tensor) -> Tensor:
     return codes.float() * (LARGEST_STD / _LARGEST_CODE)
 
 
-def encode_target(std: Tensor, image_path: str | os.PathLike) -> dict[str, Tensor]:
-    """What the store holds for an image with uncertainty `std` (H, W), or (C, H, W) class by class."""
+def encode_target(
+    std: Tensor, image_path: str | os.PathLike, probabilities: Tensor | None = None, top_k: int = 0
+) -> dict[str, Tensor]:
+    """What the store holds for an image.
+
+    Args:
+        std: its uncertainty (H, W), or (C, H, W) class by class.
+        image_path: its file.
+        probabilities: mean ones (C, H, W), of which the `top_k` largest are kept; None for none.
+        top_k: how many.
+    """
+    target = {"image_bytes": torch.tensor(os.path.getsize(image_path))}
     try:
-        codes = encode_std(std)
+        target["uncertainty"] = encode_std(std)
+        if probabilities is not None:
+            target["probabilities"] = encode_top_k(probabilities[None], top_k)[0]
     except ValueError as error:
         raise TargetStoreError(f"the teacher's uncertainty for {image_path} is unusable: {error}") from None
-    return {"uncertainty": codes, "image_bytes": torch.tensor(os.path.getsize(image_path))}
+    return target
 
 
 def image_id(path: str, store: TargetStore) -> str:
@@ -66,14 +79,23 @@ def image_id(path: str, store: TargetStore) -> str:
 
 def read_target(path: str, store: TargetStore) -> Tensor:
     """Uncertainty (H, W) or (C, H, W), float32, of the image at `path`; TargetStoreError unless made from this file."""
+    return read_maps(path, store)["uncertainty"]
+
+
+def read_maps(path: str, store: TargetStore) -> dict[str, Tensor]:
+    """All that the store has of the image at `path`; TargetStoreError unless it was made from this file.
+
+    Returns:
+        "uncertainty" as `read_target`; where the store has them, "probabilities" (k, H, W) uint16, as they are coded.
+    """
     check_codec(store)
     target = store[image_id(path, store)]
-    if int(target["image_bytes"]) != os.path.getsize(path):
+    if int(target.pop("image_bytes")) != os.path.getsize(path):
         raise TargetStoreError(
             f"the target for {path} in {store.folder} is stale: it was made from another file of that name, "
             "generate the targets again"
         )
-    return decode_std(target["uncertainty"])
+    return target | {"uncertainty": decode_std(target["uncertainty"])}
 
 
 def check_codec(store: TargetStore) -> None:

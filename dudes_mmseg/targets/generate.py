@@ -16,13 +16,16 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from uncertainty_core import state_dict_sha256, write_targets
 from uncertainty_core.errors import UserError
+from uncertainty_core.targets.top_k import MOST_CLASSES
 
 from ..cli import ConfigError, check_data
 from ..models.calibration import KEYS
 from ..models.checkpoint import read_checkpoint
+from ..models.consensus import both_classes, probabilities_of
 from ..models.teacher import TeacherSegmentor
 from .check import base_datasets, image_paths
 from .codec import CODEC, digest, encode_target, images_digest
+from .contents import PAPERS, Contents
 
 # Keys of a teacher's config that do not change what it predicts: where weights are, and what only a training needs.
 _INDECISIVE = {
@@ -32,7 +35,7 @@ _INDECISIVE = {
 
 
 def generate_targets(
-    cfg: Config, store: str, split: str = "train", class_wise: bool = False, shard_size: int = 50
+    cfg: Config, store: str, split: str = "train", contents: Contents = PAPERS, shard_size: int = 50
 ) -> None:
     """Write the store of a teacher's targets for the images of one of its data sets, or go on where it stopped.
 
@@ -43,7 +46,7 @@ def generate_targets(
         cfg: of a teacher, whose calibrators have no part in it.
         store: folder, made if need be; one that holds other targets is refused.
         split: which of the config's data loaders names the images, "train", "val" or "test".
-        class_wise: the uncertainty of every class, not only of the one that the mean prediction picks.
+        contents: what is written of each image.
         shard_size: images per file; what a kill can lose.
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
@@ -54,7 +57,8 @@ def generate_targets(
     check_data(loader)
     cfg = cfg.copy()
     cfg.model = {key: value for key, value in cfg.model.items() if key not in KEYS}
-    teacher = build_teacher(cfg, class_wise)
+    teacher = build_teacher(cfg, contents.class_wise)
+    _check_top_k(contents, teacher)
     pipeline = inference_pipeline(cfg)
     images = _Images(_datasets(loader), pipeline)
     rank, world_size = get_dist_info()
@@ -64,19 +68,29 @@ def generate_targets(
         inputs = DataLoader(part, batch_size=None, num_workers=loader.get("num_workers", 0), collate_fn=_as_it_is)
         for id_, data in zip(ids, inputs, strict=True):
             [sample] = teacher.test_step(pseudo_collate([data]))
-            std = sample.pred_class_uncertainty.data if class_wise else sample.pred_uncertainty.data[0]
-            yield encode_target(std.cpu(), images.paths[id_])
+            std = sample.pred_class_uncertainty.data if contents.class_wise else sample.pred_uncertainty.data[0]
+            mean = both_classes(probabilities_of(sample))[0].cpu() if contents.top_k else None
+            yield encode_target(std.cpu(), images.paths[id_], mean, contents.top_k)
 
     write_targets(
         store,
         list(images.paths),
         make,
-        target_fingerprint(cfg.model, teacher, pipeline) | {"images": images_digest(images.paths), "codec": CODEC},
+        target_fingerprint(cfg.model, teacher, pipeline)
+        | contents.settings
+        | {"images": images_digest(images.paths), "codec": CODEC},
         shard_size,
         rank,
         world_size,
         progress=is_main_process(),
     )
+
+
+def _check_top_k(contents: Contents, teacher: TeacherSegmentor) -> None:
+    if contents.top_k and teacher.num_classes > MOST_CLASSES:
+        raise ConfigError(
+            f"--top-k: stored probabilities are of {MOST_CLASSES} classes at most, and the teacher has more"
+        )
 
 
 def build_teacher(cfg: Config, class_wise: bool) -> TeacherSegmentor:

@@ -1,9 +1,9 @@
-"""Uncertainty targets in mmsegmentation's pipelines: loaded, moved with their image, and packed.
+"""A teacher's targets in mmsegmentation's pipelines: loaded, moved with their image, and packed.
 
-`gt_uncertainty` and `real_pixels` travel among the `seg_fields`, so mmsegmentation's own transforms do to them what
-they do to labels: nearest neighbour, and 255 wherever an image is padded.
+`gt_uncertainty`, `gt_probabilities` and `real_pixels` travel among the `seg_fields`, so mmsegmentation's own transforms
+do to them what they do to labels: nearest neighbour, and 255 wherever an image is padded.
 
-Shapes: H rows, W columns, C classes.
+Shapes: H rows, W columns, C classes, k entries of a coded distribution.
 """
 
 import os
@@ -21,9 +21,9 @@ from uncertainty_core import TargetStore, TargetStoreError
 from uncertainty_core.errors import UserError
 
 from ..models.maps import PADDING
-from .codec import read_target
+from .codec import read_maps
 
-FIELDS = ("gt_uncertainty", "real_pixels")
+FIELDS = ("gt_uncertainty", "gt_probabilities", "real_pixels")
 
 
 def _add_field(results: dict[str, Any], name: str, values: np.ndarray) -> None:
@@ -36,7 +36,8 @@ def _add_field(results: dict[str, Any], name: str, values: np.ndarray) -> None:
 class LoadUncertaintyTarget(BaseTransform):
     """Adds the stored target of an image as `gt_uncertainty`, (H, W) or, class by class, (H, W, C), float32.
 
-    It stands after the loading of the image and before anything that changes its geometry.
+    Where the store has the teacher's probabilities, too, they are `gt_probabilities`, (H, W, k), uint16, as
+    `encode_top_k` has them. It stands after the loading of the image and before anything that changes its geometry.
 
     Args:
         store: folder that `tools/generate_targets.py --task segmentation` wrote; opened by each process on first use.
@@ -51,16 +52,17 @@ class LoadUncertaintyTarget(BaseTransform):
         if self._opened is None:
             self._opened = TargetStore(self.store)
         path = results["img_path"]
-        target = read_target(path, self._opened).numpy()
         height, width = results["img"].shape[:2]
-        if target.shape[-2:] != (height, width):
-            raise TargetStoreError(
-                f"the target for {path} in {self.store} has {target.shape[-1]} x {target.shape[-2]} pixels and the "
-                f"image {width} x {height}: load it before the image is resized, or generate the targets again"
-            )
-        if target.ndim == 3:
-            target = np.ascontiguousarray(target.transpose(1, 2, 0))
-        _add_field(results, "gt_uncertainty", target)
+        for name, target in read_maps(path, self._opened).items():
+            if target.shape[-2:] != (height, width):
+                raise TargetStoreError(
+                    f"the target for {path} in {self.store} has {target.shape[-1]} x {target.shape[-2]} pixels and the "
+                    f"image {width} x {height}: load it before the image is resized, or generate the targets again"
+                )
+            values = target.numpy()
+            if values.ndim == 3:
+                values = np.ascontiguousarray(values.transpose(1, 2, 0))
+            _add_field(results, f"gt_{name}", values)
         return results
 
     def __repr__(self) -> str:
@@ -103,6 +105,7 @@ class PackUncertaintyInputs(PackSegInputs):
     """`PackSegInputs` that also packs the fields of this package as `PixelData`, channels first.
 
     `gt_uncertainty` (1 or C, H, W) is float32: a standard deviation in [0, 1], or 255 at a padded pixel.
+    `gt_probabilities` (k, H, W) is int32: codes of at least 256, or 255 at a padded pixel.
     `real_pixels` (1, H, W) is uint8: 0, or 255 at a padded pixel.
     """
 
@@ -119,14 +122,16 @@ class PackUncertaintyInputs(PackSegInputs):
                     f"{name} of {results['img_path']} has shape {values.shape[1:]} and the image {shape}: "
                     "the pipeline changes the geometry with a transform that leaves seg_fields as they are"
                 )
-            packed["data_samples"].set_data({name: PixelData(data=torch.from_numpy(_mark_padding(values)))})
+            packed["data_samples"].set_data({name: PixelData(data=torch.from_numpy(_mark_padding(name, values)))})
         return packed
 
 
-def _mark_padding(values: np.ndarray) -> np.ndarray:
-    """Values (C, H, W), contiguous, with PADDING in all channels where the first is none of a real pixel.
+def _mark_padding(name: str, values: np.ndarray) -> np.ndarray:
+    """Values (C, H, W) of a field, contiguous, with PADDING in all channels where the first is none of a real pixel.
 
     OpenCV's borders have a colour of four channels: of 255 it fills only the first of each four.
     """
+    if name == "gt_probabilities":
+        return np.where(values[:1] > PADDING, values, PADDING).astype(np.int32)  # torch knows little of uint16
     real = (values[:1] >= 0) & (values[:1] <= 1)
     return np.where(real, values, values.dtype.type(PADDING))

@@ -27,7 +27,9 @@ from tiny_segmentors import (
 )
 from torch.nn import functional as F
 
+from dudes_mmseg.models.consensus import both_classes
 from uncertainty_core.errors import UserError
+from uncertainty_core.targets.top_k import encode_top_k
 
 KL = {"type": "MeanProbabilityLoss", "loss_weight": 3.0}
 CLASS_WISE = {"uncertainty_head": {"num_outputs": NUM_CLASSES}}
@@ -453,9 +455,28 @@ def test_mean_probabilities_of_a_sigmoid(tmp_path):
     torch.testing.assert_close(loss, 3 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean())
 
 
-def test_mean_probabilities_need_a_teacher():
-    with pytest.raises(UserError, match=r"loss_distillation compares .*: give the model a teacher"):
-        MODELS.build(student_config(loss_distillation=KL))
+@pytest.mark.parametrize("options", [{}, BINARY])
+def test_stored_probabilities_teach_what_a_teacher_at_hand_does(tmp_path, options):
+    """With k classes nothing is left to be spread, and 8 bits of a root are off by little."""
+    paths = write_members(tmp_path, 2, **options)
+    teacher = {"type": "DeepEnsembleSegmentor", "segmentor": segmentor_config(**options), "checkpoints": paths}
+    online = build(student_config(teacher=teacher, loss_distillation=KL, **options))
+    mean = both_classes(online.teacher.module.judge(images(), samples(target=0)).prediction.probabilities)
+    stored = samples(num_classes=mean.shape[1])
+    for sample, codes in zip(stored, encode_top_k(mean, mean.shape[1]).int(), strict=True):
+        sample.gt_probabilities = PixelData(data=codes)
+        for field in ("gt_uncertainty", "gt_probabilities"):
+            values = sample.get(field).data
+            values[:, -6:] = values[:, :, -8:] = 255
+    marked = samples(target=0, padding_size=(0, 8, 0, 6), num_classes=mean.shape[1])
+    student = build(student_config(loss_distillation=KL, **options))
+    losses = [model.loss(images(), batch) for model, batch in ((online, marked), (student, stored))]
+    torch.testing.assert_close(*(loss["distillation.loss_kl"] for loss in losses), atol=1e-3, rtol=0)
+
+
+def test_mean_probabilities_that_are_not_there():
+    with pytest.raises(UserError, match=r"0.png has no mean probabilities .* with --top-k 3"):
+        build(student_config(loss_distillation=KL)).loss(images(), samples())
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher):

@@ -22,9 +22,11 @@ from dudes_mmseg.targets.codec import (
     encode_target,
     image_id,
     images_digest,
+    read_maps,
     read_target,
 )
 from uncertainty_core import TargetStore, TargetStoreError, write_targets
+from uncertainty_core.targets.top_k import encode_top_k
 
 init_default_scope("mmseg")
 
@@ -127,6 +129,17 @@ def test_a_target_comes_back(root, tmp_path, maps):
     torch.testing.assert_close(found, std, atol=6e-6, rtol=0)
 
 
+def test_probabilities_come_back_beside_it(root, tmp_path):
+    std, probabilities = torch.rand(4, 5) / 2, torch.rand(6, 4, 5).softmax(0)
+    target = encode_target(std, root / NAMES[0], probabilities, 3)
+    assert sum(values.nbytes for values in target.values()) == 4 * 5 * (2 + 6) + 8
+    write_targets(tmp_path / "store", [NAMES[0]], lambda ids: [target], {"codec": CODEC}, progress=False)
+    found = read_maps(str(root / NAMES[0]), TargetStore(tmp_path / "store"))
+    assert found.keys() == {"uncertainty", "probabilities"}
+    torch.testing.assert_close(found["uncertainty"], std, atol=6e-6, rtol=0)
+    assert torch.equal(found["probabilities"].int(), encode_top_k(probabilities[None], 3)[0].int())
+
+
 def test_the_target_of_another_file_of_that_name_is_stale(store, root):
     (root / "a" / "one.png").write_bytes(b"?")
     with pytest.raises(TargetStoreError, match=r"target for .*a/one.png in .*store is stale: it was made from another"):
@@ -181,8 +194,8 @@ def dataset(root, store, folder=""):
     }
 
 
-def run_hook(dataset):
-    CheckTargetsHook().before_train(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset)))
+def run_hook(dataset, **cfg):
+    CheckTargetsHook().before_train(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), cfg=cfg))
 
 
 def test_the_hook_looks_into_whatever_wraps_a_data_set(store, root):
@@ -210,6 +223,17 @@ def test_an_unfinished_store_is_said_before_the_training(store, root):
     next(store.folder.glob("*.sha256")).unlink()
     with pytest.raises(TargetStoreError, match="unfinished: 1 of 2 shards are missing"):
         run_hook(DATASETS.build(dataset(root, store)))
+
+
+def test_a_store_without_the_probabilities_that_a_student_learns_is_refused_before_the_training(store, root):
+    built = DATASETS.build(dataset(root, store))
+    student = {"loss_distillation": {"type": "MeanProbabilityLoss"}}
+    with pytest.raises(
+        TargetStoreError, match=r"store holds no probabilities, .* generate targets with --top-k 3 into"
+    ):
+        run_hook(built, model=student)
+    run_hook(built, model=student | {"teacher": {"type": "DeepEnsembleSegmentor"}})  # which has them at hand
+    run_hook(built, model={})
 
 
 def test_a_store_of_another_codec_is_refused(tmp_path):

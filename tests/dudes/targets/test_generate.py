@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from tiny_segmentors import NUM_CLASSES, segmentor_config, student_config
 
 from dudes_mmseg.cli import ConfigError
 from dudes_mmseg.targets.check import CheckTargetsHook
-from dudes_mmseg.targets.generate import generate_targets
+from dudes_mmseg.targets.contents import Contents
+from dudes_mmseg.targets.generate import generate_targets, inference_pipeline
 from uncertainty_core import TargetStore, TargetStoreError
+from uncertainty_core.targets.top_k import decode_top_k
 
 SHARD = 2
 NAMES = ("a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2.png")
@@ -122,7 +125,7 @@ def stacked(data):
 def test_targets_are_the_deviation_over_members_at_file_size(data, undisturbed, stacked, tmp_path, class_wise):
     store = TargetStore(undisturbed)
     if class_wise:
-        generate_targets(teacher_config(data), str(tmp_path / "store"), class_wise=True)
+        generate_targets(teacher_config(data), str(tmp_path / "store"), contents=Contents(class_wise=True))
         store = TargetStore(tmp_path / "store")
     assert sorted(store.ids) == list(NAMES)
     for name in NAMES:
@@ -134,6 +137,26 @@ def test_targets_are_the_deviation_over_members_at_file_size(data, undisturbed, 
         torch.testing.assert_close(back, std.double(), atol=7e-6, rtol=0)
         assert std.max() > 0.01  # else this says little
         assert store[name]["image_bytes"] == os.path.getsize(data / "images" / name)
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "dropout"])
+def test_mean_probabilities_beside_the_deviation(data, undisturbed, stacked, tmp_path, kind):
+    cfg = teacher_config(data) if kind == "ensemble" else mc_dropout(data)
+    generate_targets(cfg, str(tmp_path / "store"), contents=Contents(top_k=2))
+    store = TargetStore(tmp_path / "store")
+    assert Contents.of_store(store) == Contents(top_k=2) and Contents.of_store(TargetStore(undisturbed)) == Contents()
+    teacher = MODELS.build(cfg.model)
+    images = DATASETS.build(cfg.train_dataloader.dataset | {"pipeline": inference_pipeline(cfg)})
+    for name, inputs in zip(NAMES, images, strict=True):
+        [said] = teacher.test_step(pseudo_collate([inputs]))
+        mean = stacked[name].mean(0) if kind == "ensemble" else said.seg_logits.data.softmax(0)
+        found = decode_top_k(store[name]["probabilities"][None], NUM_CLASSES)[0]
+        largest, classes = mean.topk(2, dim=0)
+        torch.testing.assert_close(found.gather(0, classes), largest, atol=0.006, rtol=0)
+        if kind == "ensemble":
+            assert torch.equal(store[name]["uncertainty"].int(), TargetStore(undisturbed)[name]["uncertainty"].int())
+    with pytest.raises(TargetStoreError, match=r"holds other targets: they were made with top_k 2"):
+        generate_targets(cfg, str(tmp_path / "store"))
 
 
 def test_a_second_run_does_nothing(data, undisturbed):
@@ -291,18 +314,23 @@ def test_the_tool_writes_the_same(undisturbed, config_file):
 
 def test_the_tools_options(config_file):
     ddof = ("--cfg-options", "model.ddof=0")
-    outcome = generate(config_file, "--store", "store", "--split", "test", "--class-wise", *ddof)
+    outcome = generate(config_file, "--store", "store", "--split", "test", "--class-wise", "--top-k", 2, *ddof)
     assert outcome.code == 0, outcome.err
     store = TargetStore(config_file.parent / "store")
     assert (len(store), store.fingerprint["class_wise"], store.fingerprint["ddof"]) == (3, True, 0)
-    assert store["0.png"]["uncertainty"].shape[0] == NUM_CLASSES
-    for words in (["--shard-size", 0], ["--split", "all"]):
+    assert store["0.png"]["uncertainty"].shape[0] == NUM_CLASSES and len(store["0.png"]["probabilities"]) == 2
+    for words in (["--shard-size", 0], ["--split", "all"], ["--top-k", -1]):
         outcome = generate(config_file, "--store", "store", *words)
         assert outcome.code == 2
         assert "Traceback" not in outcome.err
 
 
-def test_a_student_reads_what_was_written(data, undisturbed):
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_a_student_reads_what_was_written(data, undisturbed, tmp_path, top_k):
+    student = {"loss_distillation": {"type": "MeanProbabilityLoss"}} if top_k else {}
+    if top_k:
+        undisturbed = tmp_path / "store"
+        generate_targets(teacher_config(data), str(undisturbed), contents=Contents.for_student(student))
     loading = steps("LoadImageFromFile", "LoadAnnotations", "LoadUncertaintyTarget", store=str(undisturbed))
     moves = [
         {"type": "RandomResize", "scale": (40, 30), "ratio_range": (0.5, 2.0)},
@@ -310,11 +338,16 @@ def test_a_student_reads_what_was_written(data, undisturbed):
     ]
     crop = [{"type": "RandomCrop", "crop_size": (24, 32)}, {"type": "PackUncertaintyInputs"}]
     dataset = DATASETS.build(loader(data, [*loading, *moves, *crop])["dataset"])
-    runner = type("Runner", (), {"train_dataloader": type("Loader", (), {"dataset": dataset})})
-    CheckTargetsHook().before_train(runner)
-    student = MODELS.build(student_config()).train()
+    loaded = SimpleNamespace(dataset=dataset)
+    CheckTargetsHook().before_train(SimpleNamespace(train_dataloader=loaded, cfg=Config({"model": student})))
+    student = MODELS.build(student_config(**student)).train()
     batch = student.data_preprocessor(pseudo_collate([dataset[index] for index in range(len(dataset))]), True)
     losses = student(**batch, mode="loss")
     assert losses["uncertainty.loss_rmsle"] > 0
-    losses["uncertainty.loss_rmsle"].backward()
+    losses["uncertainty.loss_rmsle"].backward(retain_graph=True)
     assert student.uncertainty_head.conv.weight.grad.abs().sum() > 0
+    assert ("distillation.loss_kl" in losses) == (top_k > 0)
+    if top_k:
+        student.zero_grad()
+        losses["distillation.loss_kl"].backward()
+        assert losses["distillation.loss_kl"] > 0 and student.decode_head.conv_seg.weight.grad.abs().sum() > 0

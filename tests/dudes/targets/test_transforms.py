@@ -44,7 +44,10 @@ def pixel_of(values):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """A picture whose red is the row and green the column, its labels, and stores of one map and of six."""
+    """A picture whose red is the row and green the column, its labels, and stores of one map and of six.
+
+    That of one map has probabilities, too, whose largest classes are read off the row and the column.
+    """
     folder = tmp_path_factory.mktemp("ramp")
     y, x = position()
     Image.fromarray(np.stack([4 * y, 4 * x, np.full_like(x, REAL)], axis=-1).astype(np.uint8)).save(folder / "ramp.png")
@@ -53,8 +56,12 @@ def image(tmp_path_factory):
     Image.fromarray(labels).save(folder / "labels.png")
     one = torch.from_numpy(target())
     maps = {"one": one, "six": torch.stack([one * (CLASSES - c) / CLASSES for c in range(CLASSES)])}
+    scores = torch.zeros(WIDTH, HEIGHT, WIDTH, dtype=torch.float64)  # of as many classes as there are columns
+    scores[y, y, x] += 3
+    scores[x, y, x] += 4
     for name, std in maps.items():
-        codes = encode_target(std, folder / "ramp.png")
+        given = (scores.softmax(0), 2) if name == "one" else ()
+        codes = encode_target(std, folder / "ramp.png", *given)
         write_targets(folder / name, ["ramp.png"], lambda _, codes=codes: [codes], {"codec": CODEC}, progress=False)
     return folder
 
@@ -115,6 +122,16 @@ def test_targets_land_where_their_pixels_land(image, name, store):
         ):
             # OpenCV rotates bytes and floats with other roundings, of which few matter
             assert np.array_equal(found, expected) or ("RandomRotate" in kinds and (found == expected).mean() > 0.99)
+        if store == "one":
+            coded = sample.gt_probabilities.data.numpy()
+            assert coded.dtype == np.int32 and coded.shape == (2, *inputs.shape[1:])
+            assert ((coded == 255) == padded).all() or (
+                "RandomRotate" in kinds and (coded > 255)[:, ~padded].mean() > 0.99
+            )
+            # the class of the largest probability is the column, the next one the row, or where they are one, any
+            differ = ~padded & (row != column)
+            same = (coded[0] % 256 == column) & (coded[1] % 256 == row)
+            assert same[differ].all() or ("RandomRotate" in kinds and same[differ].mean() > 0.97)
         # and the image with both, as far as its interpolation and rounding tell; not where it is mixed with padding
         green, red = inputs[1] / 4, inputs[2] / 4  # OpenCV reads blue, green, red
         clear = ~padded & (inputs[0] == REAL)
@@ -144,7 +161,7 @@ def test_padding_without_targets_is_as_ever(image):
 
 def test_packing_without_targets_is_as_ever(image):
     results = load(image)
-    for name in ("gt_uncertainty", "real_pixels"):
+    for name in ("gt_uncertainty", "gt_probabilities", "real_pixels"):
         del results[name]
     packed, plain = (build((kind, {}))(dict(results)) for kind in ("PackUncertaintyInputs", "PackSegInputs"))
     assert torch.equal(packed["inputs"], plain["inputs"])
