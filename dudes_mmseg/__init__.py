@@ -20,6 +20,7 @@ from .models import (
     MCDropoutSegmentor,
     MeanProbabilityLoss,
     RMSLELoss,
+    SoftBCELoss,
     UncertaintyHead,
 )
 from .targets import CheckTargetsHook, LoadUncertaintyTarget, MarkRealPixels, PackUncertaintyInputs, Pad

@@ -84,6 +84,14 @@ def segmentation_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: %(default)s")
     parser.add_argument("--class-wise", action="store_true", help="the uncertainty of every class, for num_outputs > 1")
     parser.add_argument(
+        "--outputs",
+        nargs="+",
+        default=("std",),
+        choices=("std", "entropy", "mutual_information"),
+        metavar="NAME",
+        help="which uncertainties: std first, entropy, mutual_information (default: std)",
+    )
+    parser.add_argument(
         "--top-k", type=int, default=0, metavar="K", help="also the K largest mean probabilities, for loss_distillation"
     )
     return parser
@@ -99,7 +107,8 @@ def write_for_segmentation(args: argparse.Namespace) -> None:
 
     cfg = build_config(args)
     start_ranks(args.launcher)
-    generate_targets(cfg, args.store, args.split, Contents(args.class_wise, args.top_k), args.shard_size)
+    contents = Contents(args.class_wise, tuple(args.outputs), args.top_k)
+    generate_targets(cfg, args.store, args.split, contents, args.shard_size)
     echo(f"targets: {args.store}")
 
 

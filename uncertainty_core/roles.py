@@ -43,7 +43,7 @@ ENSEMBLE = Role("ensemble", COLOURS[3], "mean of {passes} networks")
 TEACHER = Role("teacher", COLOURS[4], "mean of {passes} networks or passes")
 ROLES = (BASELINE, STUDENT, OTHER, PASSES, ENSEMBLE, TEACHER)
 
-_CALIBRATED, _RANKED = " + ", " of its softmax"
+_CALIBRATED, _RANKED, _OUTPUT = " + ", " of its softmax", ", output "
 
 
 def student_name(configuration: str) -> str:
@@ -71,6 +71,11 @@ def ranked_name(predictor: str, uncertainty: str) -> str:
     return f"{predictor}, {uncertainty}{_RANKED}"
 
 
+def output_name(predictor: str, output: str) -> str:
+    """The name of a predictor that is judged by another output of its uncertainty head, such as "error"."""
+    return f"{predictor}{_OUTPUT}{output}"
+
+
 def is_calibrated(name: str) -> bool:
     """Whether a row of this name has a calibrator."""
     return _CALIBRATED in name
@@ -84,7 +89,7 @@ def plain_name(name: str) -> str:
 def predictor_name(name: str) -> str:
     """The name of the predictor alone, with neither a calibrator nor another uncertainty."""
     plain = plain_name(name)
-    return plain.rpartition(", ")[0] if plain.endswith(_RANKED) else plain
+    return plain.rpartition(", ")[0] if plain.endswith(_RANKED) or _OUTPUT in plain else plain
 
 
 def role_of(name: str) -> Role:

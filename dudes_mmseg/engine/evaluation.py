@@ -16,9 +16,11 @@ from uncertainty_core.report.run_record import Data, PaperRow, Picture, Training
 
 from ..cli import ConfigError, check_data
 from ..hooks.progress import ProgressHook
+from ..metrics.sparsification import PREDICTED
 from ..metrics.streaming import StreamingMetric
 from ..targets.check import base_datasets, image_paths
 from ..targets.codec import images_digest
+from ..targets.contents import outputs_of
 from .ranks import prepare_ranks
 from .records import Evaluation, run_records
 from .rehearsal import part
@@ -44,13 +46,15 @@ def write_predictions(cfg: Config, folder: str) -> None:
     raise ConfigError("--out needs an IoUMetric or CityscapesMetric in test_evaluator")
 
 
-def with_rival(evaluators: Any) -> Any:
-    """Evaluators of a config; where one ranks pixels, another does so by the entropy of the softmax, which is free."""
+def with_rival(evaluators: Any, outputs: Sequence[str] = ()) -> Any:
+    """Evaluators of a config; where one ranks pixels, others do so by the entropy of the softmax, which is free, and by
+    all `outputs` of the segmentor."""
     found = evaluators if isinstance(evaluators, list) else [evaluators]
     ranked_by = [e.get("uncertainty", "predicted") for e in found if e["type"] == "SparsificationMetric"]
-    if not ranked_by or "entropy" in ranked_by:
-        return evaluators
-    return [*found, {"type": "SparsificationMetric", "uncertainty": "entropy"}]
+    others = ["entropy", *(PREDICTED[name] for name in outputs)]
+    missing = [name for name in others if ranked_by and name not in ranked_by]
+    more = [{"type": "SparsificationMetric", "uncertainty": name} for name in missing]
+    return [*found, *more] if more else evaluators
 
 
 class Tested(NamedTuple):
@@ -91,7 +95,7 @@ def evaluate(
         paper_row: what a paper prints of the same predictor.
     """
     cfg = cfg.copy()
-    cfg.test_evaluator = with_rival(cfg.test_evaluator)
+    cfg.test_evaluator = with_rival(cfg.test_evaluator, outputs_of(cfg.model.get("module", cfg.model))[1:])
     runner, evaluators, metrics, seconds = run_test(cfg, checkpoint)
     if is_main_process():
         folder = Path(cfg.work_dir)

@@ -32,7 +32,8 @@ from uncertainty_core.report.page import build_page
 from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_first, student_name
 
 from ..cli import ConfigError
-from ..targets.contents import Contents
+from ..models.consensus import FIELDS
+from ..targets.contents import Contents, outputs_of
 from ..targets.generate import generate_targets
 from .calibrators import fit_once, with_calibrator
 from .claims import WAY_OUT, evaluation_settings, training_settings
@@ -165,6 +166,10 @@ def compare(
         fit_on: "val" or "train", whose images they are fitted to, see `fit_once`.
     """
     evaluators = with_rival(next(iter(students.values())).test_evaluator)
+    asked = {name for student in students.values() for name in outputs_of(student.model)}
+    if others := [name for name in FIELDS if name in asked and name not in ("std", "error")]:
+        teacher = teacher.copy()
+        teacher.model = ConfigDict(teacher.model, outputs=["std", *others])
     # folder -> name, config and weights
     predictors = {
         "baseline": (BASELINE.name, member, teacher.model.checkpoints[0]),
@@ -206,7 +211,7 @@ def _measure(cfg: Config, checkpoint: str | None, name: str, step: Callable[[str
 def needs_map(evaluator: Mapping[str, str]) -> bool:
     """Whether an evaluator of a config measures the uncertainty map, which a baseline has not."""
     kind, ranked_by = evaluator["type"], evaluator.get("uncertainty", "predicted")
-    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and ranked_by == "predicted")
+    return kind == "UncertaintyMetric" or (kind == "SparsificationMetric" and ranked_by.startswith("predicted"))
 
 
 def check_evaluators(student: Config) -> None:

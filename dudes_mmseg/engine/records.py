@@ -23,7 +23,7 @@ from uncertainty_core.report.run_record import (
     Training,
     risk_coverage_curve,
 )
-from uncertainty_core.roles import ranked_name
+from uncertainty_core.roles import output_name, ranked_name
 
 from ..metrics import SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from ..metrics.streaming import StreamingMetric
@@ -106,7 +106,14 @@ def run_records(
     yield first, _images([*others, *([] if main is None else [rankings[main]])])
     for uncertainty, metric in rankings.items():
         if uncertainty != main:
-            yield record(ranked_name(evaluation.name, uncertainty), uncertainty, others=False), _images([metric])
+            name = _name(evaluation.name, uncertainty)
+            yield record(name, uncertainty, others=False), _images([metric])
+
+
+def _name(predictor: str, uncertainty: str) -> str:
+    """Of a predictor that is judged by one of `UNCERTAINTIES`."""
+    output = uncertainty.removeprefix("predicted_")
+    return ranked_name(predictor, output) if output == uncertainty else output_name(predictor, output)
 
 
 def _images(metrics: Sequence[StreamingMetric]) -> SegmentedImages:

@@ -15,6 +15,7 @@ from PIL import Image
 from uncertainty_core.io.files import write_png
 
 from ..inference.pictures import strip
+from ..models.consensus import uncertainty_of
 
 
 @HOOKS.register_module()
@@ -68,5 +69,6 @@ def draw_sample(sample: SegDataSample, palette: Sequence[Sequence[int]]) -> np.n
     image = mmcv.imread(sample.img_path, channel_order="rgb")
     label = sample.gt_sem_seg.data[0].cpu().numpy() if "gt_sem_seg" in sample else None
     prediction = sample.pred_sem_seg.data[0].cpu().numpy().astype(int)
+    maps = {name: values[0].float().cpu().numpy() for name, values in uncertainty_of(sample).items() if name != "std"}
     uncertainty = sample.pred_uncertainty.data[0].float().cpu().numpy()
-    return strip(image, prediction, uncertainty, palette, label)
+    return strip(image, prediction, uncertainty, palette, label, maps)

@@ -3,7 +3,8 @@
 Shapes: H rows, W columns, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 GAP = 4
 SMALLEST_SIDE = 160  # of a panel; below that its title is wider than itself
 LARGEST_SIDE = 1024  # of a panel: nobody looks at larger ones side by side
-COLOUR_LIMIT = 0.3  # where the colours end: a mean over images is about 0.1, and few pixels reach 0.3
+COLOUR_LIMIT = 0.3  # where the colours of a deviation end: a mean over images is about 0.1, and few pixels reach 0.3
+COLOUR_LIMITS = {"entropy": 1, "mutual_information": 0.3, "error": 1}  # of a head's other outputs
 _COLOURS = np.rint(255 * matplotlib.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 VOID_COLOUR = (0, 0, 0)
 
@@ -25,9 +27,9 @@ def colour_classes(classes: np.ndarray, palette: Sequence[Sequence[int]]) -> np.
     return table[np.where(known, classes, len(palette))]
 
 
-def colour_uncertainty(uncertainty: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) of an uncertainty map (H, W): dark blue for 0, yellow from `COLOUR_LIMIT` on."""
-    return _COLOURS[np.rint(255 * np.clip(uncertainty / COLOUR_LIMIT, 0, 1)).astype(int)]
+def colour_uncertainty(uncertainty: np.ndarray, limit: float = COLOUR_LIMIT) -> np.ndarray:
+    """Colours (H, W, 3) of an uncertainty map (H, W): dark blue for 0, yellow from `limit` on."""
+    return _COLOURS[np.rint(255 * np.clip(uncertainty / limit, 0, 1)).astype(int)]
 
 
 def wrong_pixels(prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -41,8 +43,9 @@ def strip(
     uncertainty: np.ndarray,
     palette: Sequence[Sequence[int]],
     label: np.ndarray | None = None,
+    others: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> np.ndarray:
-    """Image, ground truth, prediction, errors and uncertainty side by side, each with its title.
+    """Image, ground truth, prediction, errors and uncertainties side by side, each with its title.
 
     Args:
         image: RGB (H, W, 3), bytes.
@@ -50,6 +53,7 @@ def strip(
         uncertainty: (H, W) in [0, 1].
         palette: C colours.
         label: true classes (H, W), 255 for void; None where they are not known: two panels less.
+        others: uncertainties (H, W) by the names of `COLOUR_LIMITS`.
 
     Returns:
         RGB picture of bytes.
@@ -61,6 +65,9 @@ def strip(
     if label is not None:
         panels["wrong or void"] = wrong_pixels(prediction, label)
     panels[f"uncertainty, 0 to {COLOUR_LIMIT}"] = colour_uncertainty(uncertainty)
+    for name, values in others.items():
+        limit = COLOUR_LIMITS[name]
+        panels[f"{name.replace('_', ' ')}, 0 to {limit}"] = colour_uncertainty(values, limit)
     return _side_by_side(panels)
 
 

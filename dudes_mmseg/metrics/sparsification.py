@@ -5,6 +5,7 @@ Shapes: C classes, H x W pixels.
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.metrics.selective import REMOVED
 from uncertainty_core.plots import sparsification_plot
 
+from ..models.consensus import FIELDS
 from .logits import class_logits
 from .streaming import LOCAL, States, StreamingMetric, predicted_uncertainty
 
@@ -32,7 +34,13 @@ def _doubt(sample: Mapping[str, Any]) -> Tensor:
     return 1 - logit_confidence(class_logits(sample).unsqueeze(0)).squeeze(0)
 
 
-UNCERTAINTIES = {"predicted": predicted_uncertainty, "entropy": _entropy, "confidence": _doubt}
+# "predicted" is by a head's "std", "predicted_<output>" by another of its outputs
+PREDICTED = {"std": "predicted"} | {name: f"predicted_{name}" for name in list(FIELDS)[1:]}
+UNCERTAINTIES = {
+    **{key: partial(predicted_uncertainty, output=output) for output, key in PREDICTED.items()},
+    "entropy": _entropy,
+    "confidence": _doubt,
+}
 
 
 @METRICS.register_module()
@@ -44,8 +52,9 @@ class SparsificationMetric(StreamingMetric):
     what is out of domain: `auroc`, `aupr`, `fpr95`.
 
     Args:
-        uncertainty: whose ranking: "predicted" by an uncertainty head or a teacher, or what every segmentor has, the
-            "entropy" of its softmax or its missing "confidence". It is the prefix of the names.
+        uncertainty: whose ranking: "predicted" by an uncertainty head or a teacher, "predicted_entropy" and its kin by
+            another of their outputs, or what every segmentor has, the "entropy" of its softmax or its missing
+            "confidence". It is the prefix of the names.
         kwargs: as `StreamingMetric`.
     """
 

@@ -20,6 +20,7 @@ from uncertainty_core.io.files import write_text
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.metrics.base import SumMetric
 
+from ..models.consensus import FIELDS
 from ..models.maps import image_key, image_name
 
 States = dict[str, SumMetric]
@@ -149,11 +150,12 @@ def true_classes(sample: Mapping[str, Any]) -> Tensor:
     return label.to(predicted.device)
 
 
-def predicted_uncertainty(sample: Mapping[str, Any]) -> Tensor:
-    """The uncertainty map (H, W) of a prediction."""
-    if "pred_uncertainty" not in sample:
+def predicted_uncertainty(sample: Mapping[str, Any], output: str = "std") -> Tensor:
+    """The map (H, W) of one of the uncertainties of a prediction."""
+    field = f"pred_{FIELDS[output]}"
+    if field not in sample:
         raise UserError(
-            f"the prediction for {image_name(sample)} has no pred_uncertainty: evaluate a DUDESEncoderDecoder or a "
-            "teacher, or leave out the metrics of uncertainty"
+            f"the prediction for {image_name(sample)} has no {field}: evaluate a DUDESEncoderDecoder or a teacher with "
+            f"{output} among its outputs, or leave out the metrics of uncertainty"
         )
-    return sample["pred_uncertainty"]["data"].squeeze(0)
+    return sample[field]["data"].squeeze(0)

@@ -2,7 +2,7 @@
 
 from . import safe_loading
 from .calibration import CalibratedCascadeEncoderDecoder, CalibratedEncoderDecoder, CalibratedMixin
-from .losses import MeanProbabilityLoss, RMSLELoss
+from .losses import MeanProbabilityLoss, RMSLELoss, SoftBCELoss
 from .segmentor import DUDESCascadeEncoderDecoder, DUDESEncoderDecoder
 from .teacher import DeepEnsembleSegmentor, MCDropoutSegmentor
 from .tta import DUDESTTAModel

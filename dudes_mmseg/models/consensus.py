@@ -1,9 +1,11 @@
-"""What a data sample holds of a prediction, the same for students, teachers and test-time augmentation.
+"""What is said of each pixel, the same for students, teachers and test-time augmentation.
 
 Shapes: B images, C outputs of the segmentor (classes, or 1 for the second of two), H x W pixels.
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,8 +13,25 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from uncertainty_core import RunningMoments
+from uncertainty_core import RunningMoments, entropy
+from uncertainty_core.errors import UserError
 from uncertainty_core.streaming.dtypes import at_least_float32
+
+# The uncertainties that several predictors have of a pixel, and that a student can learn, each in [0, 1]. What data
+# samples call them stands behind pred_ and gt_.
+#   std: deviation over predictors of the probability of the class that their mean predicts
+#   entropy: of the mean probabilities, divided by log C
+#   mutual_information: that less the mean of the predictors' own entropies
+#   error: 1 - the mean probability of the true class, which is known in training alone
+FIELDS = {"std": "uncertainty", **{name: name for name in ("entropy", "mutual_information", "error")}}
+
+
+def checked_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
+    """The names of uncertainties; UserError unless they are of `FIELDS`, each once, "std" first."""
+    names = tuple(outputs)
+    if names[:1] != ("std",) or not set(names) <= set(FIELDS) or len(set(names)) < len(names):
+        raise UserError(f'outputs must begin with "std", and may go on with {", ".join(list(FIELDS)[1:])}; got {names}')
+    return names
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -32,6 +51,12 @@ def both_classes(probabilities: Tensor) -> Tensor:
     return probabilities if probabilities.shape[1] > 1 else torch.cat((1 - probabilities, probabilities), dim=1)
 
 
+def normalised_entropy(probabilities: Tensor) -> Tensor:
+    """Entropy (B, 1, H, W) in [0, 1] of `probabilities` (B, C, H, W): that of even ones is 1."""
+    both = both_classes(probabilities)
+    return entropy(both, reduction="none").unsqueeze(1).div_(math.log(both.shape[1])).clamp_(0, 1)
+
+
 class Prediction(NamedTuple):
     """What probabilities predict for each pixel, in the terms of mmseg.
 
@@ -49,10 +74,13 @@ class Prediction(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What several predictors say together: the prediction of their mean, and its uncertainty std (B, 1 or C, H, W)."""
+    """What several predictors say together: the prediction of their mean, and their uncertainties by name.
+
+    Each is (B, 1, H, W); "std" is (B, C, H, W) if it is that of every class.
+    """
 
     prediction: Prediction
-    std: Tensor
+    maps: dict[str, Tensor]
 
 
 def prediction(mean: Tensor, threshold: float | None) -> Prediction:
@@ -68,12 +96,19 @@ def set_prediction(sample: SegDataSample, seg_logits: Tensor, classes: Tensor) -
     sample.seg_logits, sample.pred_sem_seg = PixelData(data=seg_logits), PixelData(data=classes)
 
 
-def set_uncertainty(sample: SegDataSample, maps: Tensor) -> None:
-    """Give a sample with its prediction the uncertainty `maps` (1, H, W), or (C, H, W) of each class."""
-    if len(maps) > 1:
-        sample.pred_class_uncertainty = PixelData(data=maps)
-        maps = maps.gather(0, sample.pred_sem_seg.data.long())
-    sample.pred_uncertainty = PixelData(data=maps)
+def set_uncertainty(sample: SegDataSample, maps: Mapping[str, Tensor]) -> None:
+    """Give a sample with its prediction the uncertainties (1, H, W) by name; "std" may be (C, H, W), of each class."""
+    for name, values in maps.items():
+        if len(values) > 1:
+            sample.pred_class_uncertainty = PixelData(data=values)
+            values = values.gather(0, sample.pred_sem_seg.data.long())
+        sample.set_data({f"pred_{FIELDS[name]}": PixelData(data=values)})
+
+
+def uncertainty_of(sample: SegDataSample) -> dict[str, Tensor]:
+    """What `set_uncertainty` was given."""
+    maps = {name: sample.get(f"pred_{field}").data for name, field in FIELDS.items() if f"pred_{field}" in sample}
+    return maps | ({"std": sample.pred_class_uncertainty.data} if "pred_class_uncertainty" in sample else {})
 
 
 # Elements of a band of rows: its temporaries fit the cache of a processor.
@@ -81,34 +116,45 @@ _BAND = 2**18
 
 
 class Consensus:
-    """Mean and deviation of the probabilities of several predictors, fed one at a time; two maps are all it keeps.
+    """What several predictors say together; fed one at a time, of which it keeps no more than sums.
 
     Args:
         ddof: squares of deviations are divided by the number of predictors less this.
         threshold: see `prediction`.
+        outputs: names of the uncertainties that are asked for.
     """
 
-    def __init__(self, ddof: int, threshold: float | None) -> None:
-        self.ddof, self.threshold = ddof, threshold
+    def __init__(self, ddof: int, threshold: float | None, outputs: Collection[str] = ("std",)) -> None:
+        self.ddof, self.threshold, self.outputs = ddof, threshold, outputs
         self._bands: defaultdict[int, RunningMoments] = defaultdict(RunningMoments)
+        self._entropies: defaultdict[int, RunningMoments] = defaultdict(RunningMoments)  # of predictors by themselves
 
     def update(self, logits: Tensor) -> None:
         """Add a predictor's segmentation `logits` (B, C, H, W)."""
         # a GPU has more to lose by many small steps than by big temporaries
         rows = logits.shape[2] if logits.is_cuda else max(1, _BAND // logits[:, :, 0].numel())
         for number, band in enumerate(logits.split(rows, dim=2)):
-            self._bands[number].update(probabilities(band))
+            said = probabilities(band)
+            self._bands[number].update(said)
+            if "mutual_information" in self.outputs:
+                self._entropies[number].update(normalised_entropy(said))
 
     def result(self, class_wise: bool) -> Judgement:
-        """The mean's prediction, and its uncertainty: the deviation (B, 1, H, W) of the predicted class's probability.
+        """The mean's prediction, and the uncertainties in the order of their names in `outputs`.
 
         Args:
-            class_wise: give the deviation of every class (B, C, H, W) instead.
+            class_wise: "std" is the deviation of every class, and not only of the predicted one.
         """
         parts = []
-        for moments in self._bands.values():
-            predicted = prediction(moments.mean, self.threshold)
-            every_class = class_wise or predicted.seg_logits.shape[1] == 1
-            parts.append((*predicted, moments.std(self.ddof, None if every_class else predicted.classes)))
-        seg_logits, classes, std = (torch.cat(bands, dim=2) for bands in zip(*parts, strict=True))
-        return Judgement(Prediction(seg_logits, classes), std)
+        for number, moments in self._bands.items():
+            mean = moments.mean
+            predicted = prediction(mean, self.threshold)
+            every_class = class_wise or mean.shape[1] == 1
+            maps = {"std": moments.std(self.ddof, None if every_class else predicted.classes)}
+            if {"entropy", "mutual_information"} & set(self.outputs):
+                maps["entropy"] = normalised_entropy(mean)
+            if "mutual_information" in self.outputs:
+                maps["mutual_information"] = (maps["entropy"] - self._entropies[number].mean).clamp_(min=0)
+            parts.append((*predicted, *(maps[name] for name in self.outputs)))
+        seg_logits, classes, *found = (torch.cat(bands, dim=2) for bands in zip(*parts, strict=True))
+        return Judgement(Prediction(seg_logits, classes), dict(zip(self.outputs, found, strict=True)))

@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from uncertainty_core import kl_distillation, rmsle
+from uncertainty_core.functional.losses import soft_bce
 
 from .consensus import both_classes
 
@@ -28,6 +29,24 @@ class RMSLELoss(nn.Module):
     def forward(self, uncertainty: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Of the student's `uncertainty` and its `target` (B, U, H, W), where `mask` (B, U, H, W) is True."""
         return self.loss_weight * rmsle(uncertainty, target, mask)
+
+
+@MODELS.register_module()
+class SoftBCELoss(nn.Module):
+    """Binary cross-entropy with targets in [0, 1], the mean over pixels: least, but not zero, where both are equal.
+
+    Args:
+        loss_weight: factor of the loss.
+        loss_name: its name in the log.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str = "loss_bce") -> None:
+        super().__init__()
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def forward(self, uncertainty: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Of the student's `uncertainty` and its `target` (B, U, H, W), where `mask` (B, U, H, W) is True."""
+        return self.loss_weight * soft_bce(uncertainty, target, mask)
 
 
 @MODELS.register_module()

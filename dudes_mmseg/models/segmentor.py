@@ -24,7 +24,7 @@ from uncertainty_core.streaming.dtypes import at_least_float32
 from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
 from .consensus import set_uncertainty
 from .maps import to_original
-from .supervision import Targets, real_pixels, stored_targets
+from .supervision import Targets, error_of, labels_of, real_pixels, stored_maps, stored_probabilities
 from .uncertainty_head import Pass, passes_of
 
 _SUITED = "choose a decode head that ends in cls_seg, such as FCNHead, ASPPHead, UPerHead or SegformerHead"
@@ -110,13 +110,13 @@ class UncertaintyMixin:
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """The framework's losses of `inputs` (B, 3, H, W), and those of the branch and of the distillation.
 
-        Their names begin with "uncertainty." and "distillation.".
+        Their names begin with "uncertainty." or the name of another output, and with "distillation.".
         """
         targets = self._targets(inputs, data_samples)
         with self._one_pass() as passes:
             losses = super().loss(inputs, data_samples)
         branch, seg_logits = passes[0]
-        losses |= add_prefix(self.uncertainty_head.loss(branch, targets.uncertainty, targets.mask), "uncertainty")
+        losses |= self.uncertainty_head.loss(branch, targets.maps, targets.masks)
         if self.loss_distillation is not None:
             seg_logits = resize(at_least_float32(seg_logits), inputs.shape[2:], None, "bilinear", self.align_corners)
             loss = self.loss_distillation(seg_logits, targets.probabilities, targets.real)
@@ -124,13 +124,27 @@ class UncertaintyMixin:
         return losses
 
     def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Targets:
-        size, num_outputs = inputs.shape[2:], self.uncertainty_head.num_outputs
+        size, head = inputs.shape[2:], self.uncertainty_head
+        learns_error = "error" in head.outputs
+        needs_probabilities = learns_error or self.loss_distillation is not None
+        probabilities = None
         if self.teacher is None:
-            num_classes = None if self.loss_distillation is None else self.out_channels
-            return stored_targets(data_samples, num_outputs, num_classes, size)
-        prediction, std = self.teacher.module.judge(inputs, data_samples, class_wise=num_outputs > 1)
-        probabilities = None if self.loss_distillation is None else prediction.probabilities
-        return Targets(std, real_pixels(data_samples, size).to(std.device), probabilities)
+            maps = stored_maps(data_samples, head.outputs, head.num_outputs, size)
+            real = ((maps["std"] >= 0) & (maps["std"] <= 1)).all(1)
+            if needs_probabilities:
+                probabilities, known = stored_probabilities(data_samples, self.out_channels, size)
+                real &= known  # OpenCV rotates integers and floats with other roundings
+        else:
+            outputs = [name for name in head.outputs if name != "error"]
+            judged, maps = self.teacher.module.judge(inputs, data_samples, head.num_outputs > 1, outputs)
+            real = real_pixels(data_samples, size).to(inputs.device)
+            probabilities = judged.probabilities if needs_probabilities else None
+        labelled = real
+        if learns_error:
+            labels = labels_of(data_samples)
+            maps = maps | {"error": error_of(probabilities, labels)}
+            labelled = real & (labels != self._last_decode_head.ignore_index)
+        return Targets(maps, real, labelled, probabilities)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Segmentation logits (B, C, H, W) of whole images or of a window of them."""
@@ -144,7 +158,8 @@ class UncertaintyMixin:
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """The framework's predictions, each with `pred_uncertainty` (1, h, w) in [0, 1] of the image's own size.
 
-        A head with an output for each class gives `pred_class_uncertainty` (C, h, w), too.
+        A head with an output for each class gives `pred_class_uncertainty` (C, h, w), too, and one with other outputs
+        `pred_entropy`, `pred_mutual_information` and `pred_error` (1, h, w).
         """
         self._windows = []
         try:
@@ -156,7 +171,8 @@ class UncertaintyMixin:
             maps = uncertainty[number : number + 1]
             if data_samples is not None:
                 maps = to_original(maps, sample.metainfo, self.align_corners)
-            set_uncertainty(sample, maps[0].clamp(0, 1))  # interpolation may miss 1 by a rounding error
+            maps = maps[0].clamp(0, 1)  # interpolation may miss 1 by a rounding error
+            set_uncertainty(sample, self.uncertainty_head.by_name(maps, dim=0))
             calibrate_uncertainty(sample, self.uncertainty_calibrator)
         return samples
 

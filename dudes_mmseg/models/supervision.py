@@ -15,24 +15,41 @@ from torch import Tensor
 from uncertainty_core.errors import UserError
 from uncertainty_core.targets.top_k import decode_top_k
 
+from .consensus import FIELDS, both_classes
 from .maps import PADDING, image_name
 
 
 class Targets(NamedTuple):
     """Attributes:
-    uncertainty: (B, U, H, W).
+    maps: of each output of the uncertainty head (B, 1, H, W), or "std" of every class (B, C, H, W).
     real: which pixels are of an image, and not padding (B, H, W), bool; void pixels are.
-    probabilities: mean over the teacher's predictors (B, C, H, W); None where they are not known.
+    labelled: those of them that are not void (B, H, W), bool: where "error" counts.
+    probabilities: mean over the teacher's predictors (B, C, H, W); None where nothing is learnt from them.
     """
 
-    uncertainty: Tensor
+    maps: dict[str, Tensor]
     real: Tensor
+    labelled: Tensor
     probabilities: Tensor | None
 
     @property
-    def mask(self) -> Tensor:
-        """Which pixels of the uncertainty count (B, U, H, W), bool."""
-        return self.real.unsqueeze(1).expand_as(self.uncertainty)
+    def masks(self) -> dict[str, Tensor]:
+        """Where each of the maps counts (B, H, W), bool."""
+        return {name: self.labelled if name == "error" else self.real for name in self.maps}
+
+
+def error_of(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """1 - the probability of the true class (B, 1, H, W), of `probabilities` (B, C, H, W) and `labels` (B, H, W).
+
+    What it gives for a label that is none of the classes has no meaning.
+    """
+    both = both_classes(probabilities)
+    return 1 - both.gather(1, labels.clamp(0, both.shape[1] - 1).unsqueeze(1))
+
+
+def labels_of(samples: Sequence[SegDataSample]) -> Tensor:
+    """True classes (B, H, W) of a batch, int64."""
+    return torch.stack([sample.gt_sem_seg.data[0] for sample in samples]).long()
 
 
 def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: str) -> Tensor:
@@ -47,38 +64,46 @@ def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: st
     return maps
 
 
-def stored_targets(
-    samples: Sequence[SegDataSample], num_outputs: int, num_classes: int | None, size: tuple[int, int]
-) -> Targets:
-    """Targets that came with the images.
+def stored_maps(
+    samples: Sequence[SegDataSample], outputs: Sequence[str], num_outputs: int, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Uncertainties by name that came with the images, (B, 1, H, W), PADDING where they are not real.
 
     Args:
-        samples: with `gt_uncertainty` (U, h, w), and `gt_probabilities` (k, h, w), see `encode_top_k`.
-        num_outputs: U.
-        num_classes: of the probabilities; None for a student that has no use for them.
+        samples: with `gt_uncertainty` (U, h, w), and what else `outputs` ask for.
+        outputs: their names; "error" is not stored.
+        num_outputs: U, of "std".
         size: H, W.
     """
-    uncertainty = _stacked(samples, "gt_uncertainty", size)
-    if uncertainty.shape[1] != num_outputs:
+    maps = {name: _stacked(samples, f"gt_{FIELDS[name]}", size) for name in outputs if name != "error"}
+    if maps["std"].shape[1] != num_outputs:
         raise UserError(
-            f"{image_name(samples[0])} has a target of {uncertainty.shape[1]} maps for an uncertainty head with "
+            f"{image_name(samples[0])} has a target of {maps['std'].shape[1]} maps for an uncertainty head with "
             f"num_outputs={num_outputs}: change that, or generate the targets anew"
         )
-    real = ((uncertainty >= 0) & (uncertainty <= 1)).all(1)
-    probabilities = None
-    if num_classes is not None:
-        codes = _stacked(samples, "gt_probabilities", size)
-        real &= codes[:, 0] > PADDING  # OpenCV rotates integers and floats with other roundings
-        probabilities = decode_top_k(codes, max(num_classes, 2))
-        probabilities = probabilities[:, 1:] if num_classes == 1 else probabilities
-    return Targets(uncertainty, real, probabilities)
+    return maps
+
+
+def stored_probabilities(
+    samples: Sequence[SegDataSample], num_classes: int, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Mean probabilities (B, C, H, W) that came with the images, and where they are real (B, H, W), bool.
+
+    Args:
+        samples: with `gt_probabilities` (k, h, w), see `encode_top_k`.
+        num_classes: C.
+        size: H, W.
+    """
+    codes = _stacked(samples, "gt_probabilities", size)
+    probabilities = decode_top_k(codes, max(num_classes, 2))
+    return probabilities[:, 1:] if num_classes == 1 else probabilities, codes[:, 0] > PADDING
 
 
 _MISSING = {
     "gt_uncertainty": "uncertainty target: put LoadUncertaintyTarget and PackUncertaintyInputs into the training "
-    "pipeline, or give the model a teacher",
-    "gt_probabilities": "mean probabilities of a teacher, which loss_distillation learns from: generate the targets "
-    "with --top-k 3, or give the model a teacher",
+    "pipeline",
+    "gt_probabilities": "mean probabilities of a teacher, which loss_distillation and error learn from: generate the "
+    "targets with --top-k 3",
 }
 
 
@@ -86,7 +111,8 @@ def _stacked(samples: Sequence[SegDataSample], field: str, size: tuple[int, int]
     """Maps (B, U, H, W) of a field of all samples, with PADDING where there is no image."""
     for sample in samples:
         if field not in sample:
-            raise UserError(f"{image_name(sample)} has no {_MISSING[field]}")
+            missing = _MISSING.get(field) or f"target of {field[3:]}: generate the targets with --outputs {field[3:]}"
+            raise UserError(f"{image_name(sample)} has no {missing}, or give the model a teacher")
     return torch.stack([_padded(sample.get(field).data, sample, size, "target") for sample in samples])
 
 

@@ -5,7 +5,7 @@ input, h x w of an image file.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
@@ -31,7 +31,7 @@ from .calibration import (
     read_uncertainty_calibrator,
 )
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
-from .consensus import Consensus, Judgement, set_prediction, set_uncertainty
+from .consensus import Consensus, Judgement, checked_outputs, set_prediction, set_uncertainty
 from .maps import to_original
 
 Metainfo = dict[str, Any]
@@ -49,6 +49,7 @@ class TeacherSegmentor(BaseModel):
         resident: as many copies of the network as there are checkpoints, not one.
         ddof: 1 for the sample standard deviation of the DUDES authors' code, 0 for the population's.
         class_wise: predictions hold `pred_class_uncertainty`, too.
+        outputs: the uncertainties in predictions: "std", which is `pred_uncertainty`, "entropy", "mutual_information".
         data_preprocessor: the segmentor's by default.
         calibrator: of the mean probabilities, see `CalibratedMixin`; targets are made without.
         uncertainty_calibrator: from the deviation to the probability of an error, likewise.
@@ -62,12 +63,16 @@ class TeacherSegmentor(BaseModel):
         resident: bool = False,
         ddof: int = 1,
         class_wise: bool = False,
+        outputs: Sequence[str] = ("std",),
         data_preprocessor: dict | None = None,
         calibrator: Source | Sequence[Source] | None = None,
         uncertainty_calibrator: Source | None = None,
     ) -> None:
         super().__init__(data_preprocessor or copy.deepcopy(segmentor.get("data_preprocessor")))
         self.checkpoints, self.ddof, self.class_wise = list(checkpoints), ddof, class_wise
+        self.outputs = checked_outputs(outputs)
+        if "error" in self.outputs:
+            raise UserError('a teacher knows no labels of what it predicts: leave "error" out of its outputs')
         if any(segmentor.get(key) for key in KEYS):
             raise UserError("members are averaged as they are: give calibrators to the teacher, not to its segmentor")
         # losses of auxiliary heads are for training; a teacher has no use for their weights
@@ -136,14 +141,14 @@ class TeacherSegmentor(BaseModel):
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         metainfo = _metainfo(inputs, data_samples)
-        consensus = [self._consensus() for _ in samples]
+        consensus = [self._consensus(self.outputs) for _ in samples]
         for logits in self.passes(inputs, metainfo):
             for of_image, image, meta in zip(consensus, logits.split(1), metainfo, strict=True):
                 of_image.update(to_original(image, meta, self.align_corners))
         for sample, of_image in zip(samples, consensus, strict=True):
-            (seg_logits, classes), uncertainty = of_image.result(self.class_wise)
+            (seg_logits, classes), maps = of_image.result(self.class_wise)
             set_prediction(sample, seg_logits[0], classes[0])
-            set_uncertainty(sample, uncertainty[0])
+            set_uncertainty(sample, {name: values[0] for name, values in maps.items()})
             calibrate_uncertainty(sample, self.uncertainty_calibrator)
             calibrate(sample, self.calibrators, self.decode_head.threshold)
         return samples
@@ -159,22 +164,26 @@ class TeacherSegmentor(BaseModel):
             data_samples: of the B images, for their names.
             class_wise: of every class (B, C, H, W), not only of the one that the mean picks.
         """
-        return self.judge(inputs, data_samples, class_wise).std
+        return self.judge(inputs, data_samples, class_wise).maps["std"]
 
     @torch.no_grad()
     def judge(
-        self, inputs: Tensor, data_samples: list[SegDataSample] | None = None, class_wise: bool = False
+        self,
+        inputs: Tensor,
+        data_samples: list[SegDataSample] | None = None,
+        class_wise: bool = False,
+        outputs: Collection[str] = ("std",),
     ) -> Judgement:
-        """Mean and deviation over predictors, at the size of the inputs; arguments as `targets`."""
+        """The predictors' mean and their uncertainties `outputs` at the size of the inputs; arguments as `targets`."""
         size = tuple(inputs.shape[2:])
         as_seen = {"ori_shape": size, "img_shape": size, "pad_shape": size}
-        consensus = self._consensus()
+        consensus = self._consensus(outputs)
         for logits in self.passes(inputs, [meta | as_seen for meta in _metainfo(inputs, data_samples)]):
             consensus.update(logits)
         return consensus.result(class_wise)
 
-    def _consensus(self) -> Consensus:
-        return Consensus(self.ddof, self.decode_head.threshold)
+    def _consensus(self, outputs: Collection[str]) -> Consensus:
+        return Consensus(self.ddof, self.decode_head.threshold, outputs)
 
 
 def _metainfo(inputs: Tensor, data_samples: list[SegDataSample] | None) -> list[Metainfo]:
@@ -193,7 +202,7 @@ class DeepEnsembleSegmentor(TeacherSegmentor):
         segmentor: config of a member.
         checkpoints: of the members, a list or a pattern such as "work_dirs/member_*/iter_80000.pth".
         resident: keep all members in memory. Otherwise one is there at a time, read from its file for its turn.
-        kwargs: ddof, class_wise, data_preprocessor and calibrators, as `TeacherSegmentor`.
+        kwargs: ddof, class_wise, outputs, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 
     def __init__(self, segmentor: dict, checkpoints: str | Sequence[str], resident: bool = False, **kwargs) -> None:
@@ -229,7 +238,7 @@ class MCDropoutSegmentor(TeacherSegmentor):
         num_samples: M, the number of passes.
         rate: probability of dropping; None for what each dropout layer was trained with.
         seed: of the masks.
-        kwargs: ddof, class_wise, data_preprocessor and calibrators, as `TeacherSegmentor`.
+        kwargs: ddof, class_wise, outputs, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from mmseg.models.segmentors import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from .consensus import prediction, probabilities_of, set_prediction, set_uncertainty
+from .consensus import prediction, probabilities_of, set_prediction, set_uncertainty, uncertainty_of
 
 
 @MODELS.register_module()
@@ -20,12 +20,11 @@ class DUDESTTAModel(SegTTAModel):
 
     def _merged(self, views: list[SegDataSample]) -> SegDataSample:
         sample = views[0]
-        field = "pred_class_uncertainty" if "pred_class_uncertainty" in sample else "pred_uncertainty"
-        uncertainty = sum(view.get(field).data for view in views) / len(views) if field in sample else None
+        said = [uncertainty_of(view) for view in views]
+        uncertainty = {name: sum(maps[name] for maps in said) / len(views) for name in said[0]}
         mean = sum(probabilities_of(view) for view in views) / len(views)
         threshold = self.module.decode_head.threshold if mean.shape[1] == 1 else None
         seg_logits, classes = prediction(mean, threshold)
         set_prediction(sample, seg_logits[0], classes[0])
-        if uncertainty is not None:
-            set_uncertainty(sample, uncertainty)
+        set_uncertainty(sample, uncertainty)
         return sample

@@ -4,7 +4,7 @@ Shapes: B images, F features of a pixel, U outputs, C outputs of the decode head
 H x W of the image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from uncertainty_core.streaming.dtypes import at_least_float32
+
+from .consensus import FIELDS, checked_outputs
 
 
 class Pass(NamedTuple):
@@ -37,14 +39,19 @@ def passes_of(conv_seg: nn.Module, branch: nn.Module) -> Iterator[list[Pass]]:
         handle.remove()
 
 
+_LOSSES = {name: {"type": "RMSLELoss"} for name in FIELDS} | {"error": {"type": "SoftBCELoss"}}
+
+
 @MODELS.register_module()
 class UncertaintyHead(BaseModule):
     """One 1x1 convolution and a sigmoid, on the features from which the decode head's last layer makes its logits.
 
     Args:
         in_channels: F.
-        num_outputs: U; 1 for the predicted class, or one for each class (Holder & Shafique).
-        loss: config of the loss between the sigmoid's output and the target.
+        num_outputs: of "std"; 1 for the predicted class, or one for each class (Holder & Shafique).
+        outputs: the uncertainties that are learnt, see `FIELDS`; "std" first.
+        loss: config of the loss between the sigmoid's output and the target, the same for all outputs; or configs by
+            the names of outputs. Else `RMSLELoss`, and for "error" `SoftBCELoss`.
         align_corners: how maps are resized, as the decode head does.
     """
 
@@ -52,14 +59,18 @@ class UncertaintyHead(BaseModule):
         self,
         in_channels: int,
         num_outputs: int = 1,
+        outputs: Sequence[str] = ("std",),
         loss: dict | None = None,
         align_corners: bool = False,
     ) -> None:
         super().__init__()
         self.num_outputs, self.align_corners = num_outputs, align_corners
-        self.conv = nn.Conv2d(in_channels, num_outputs, kernel_size=1)
+        self.outputs = checked_outputs(outputs)
+        self.conv = nn.Conv2d(in_channels, num_outputs + len(self.outputs) - 1, kernel_size=1)
         normal_init(self.conv, std=0.01)  # as mmseg does its last layer, and whatever the segmentor's init_cfg says
-        self.loss_uncertainty = MODELS.build(loss or {"type": "RMSLELoss"})
+        same = loss if loss and "type" in loss else None
+        configs = {name: same or (loss or {}).get(name) or _LOSSES[name] for name in self.outputs}
+        self.losses = nn.ModuleDict({name: MODELS.build(config) for name, config in configs.items()})
 
     def forward(self, features: Tensor) -> Tensor:
         """Uncertainty logits (B, U, h, w) of `features` (B, F, h, w)."""
@@ -75,7 +86,23 @@ class UncertaintyHead(BaseModule):
         logits = resize(at_least_float32(logits), tuple(size), mode="bilinear", align_corners=self.align_corners)
         return logits.sigmoid()
 
-    def loss(self, logits: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """The loss by its name, of `logits` (B, U, h, w), `target` (B, U, H, W), and `mask` (B, U, H, W) bool."""
-        uncertainty = self.uncertainty(logits, target.shape[2:])
-        return {self.loss_uncertainty.loss_name: self.loss_uncertainty(uncertainty, target, mask)}
+    def by_name(self, uncertainty: Tensor, dim: int = 1) -> dict[str, Tensor]:
+        """Each output's maps of `uncertainty` (..., U, ...), whose dimension `dim` has them all."""
+        sizes = [self.num_outputs, *(1 for _ in self.outputs[1:])]
+        return dict(zip(self.outputs, uncertainty.split(sizes, dim), strict=True))
+
+    def loss(self, logits: Tensor, targets: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of each output, named after it: "uncertainty.loss_rmsle", "entropy.loss_rmsle", ...
+
+        Args:
+            logits: what `forward` gave (B, U, h, w).
+            targets: of each output (B, 1 or C, H, W).
+            masks: where they count (B, H, W), bool.
+        """
+        size = targets["std"].shape[2:]
+        losses = {}
+        for name, uncertainty in self.by_name(self.uncertainty(logits, size)).items():
+            loss, target = self.losses[name], targets[name]
+            values = loss(uncertainty, target, masks[name].unsqueeze(1).expand_as(target))
+            losses[f"{FIELDS[name]}.{loss.loss_name}"] = values
+        return losses

@@ -48,8 +48,14 @@ class CheckTargetsHook(Hook):
 def check_contents(store: TargetStore, model: Mapping[str, Any]) -> None:
     """Raise TargetStoreError unless a store has what the student of this config learns from."""
     wanted = PAPERS if model.get("teacher") else Contents.for_student(model)
-    if wanted.top_k and not Contents.of_store(store).top_k:
+    found = Contents.of_store(store)
+    if lacking := [name for name in wanted.outputs if name not in found.outputs]:
         raise TargetStoreError(
-            f"{store.folder} holds no probabilities, which model.loss_distillation learns from: generate targets with "
-            f"--top-k {TOP_K} into another folder"
+            f"{store.folder} holds no {' and no '.join(lacking)}, which model.uncertainty_head.outputs ask for: "
+            f"generate targets with --outputs {' '.join(wanted.outputs)} into another folder"
+        )
+    if wanted.top_k and not found.top_k:
+        raise TargetStoreError(
+            f"{store.folder} holds no probabilities, which model.loss_distillation and the output error learn from: "
+            f"generate targets with --top-k {TOP_K} into another folder"
         )

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,34 +29,45 @@ CODEC = {"version": 1, "dtype": "uint16", "largest": LARGEST_STD}
 
 def encode_std(std: Tensor) -> Tensor:
     """Standard deviations of probabilities (...) as 16-bit numbers (...); ValueError for what cannot be one."""
-    outside = ~((std >= 0) & (std <= LARGEST_STD + 1e-6))  # NaN is outside; the margin is for rounding in float32
-    if outside.any():
-        raise ValueError(
-            f"a standard deviation of probabilities lies in [0, {LARGEST_STD:.4f}], got {std[outside][0].item()}"
-        )
-    codes = (std.double() * (_LARGEST_CODE / LARGEST_STD)).round().clamp(max=_LARGEST_CODE)
-    return codes.to(torch.uint16)
+    return _encode(std, LARGEST_STD, "a standard deviation of probabilities")
 
 
 def decode_std(codes: Tensor) -> Tensor:
     """What `encode_std` was given (...), as float32, within 5.4e-6."""
-    return codes.float() * (LARGEST_STD / _LARGEST_CODE)
+    return _decode(codes, LARGEST_STD)
+
+
+def _encode(values: Tensor, largest: float, what: str) -> Tensor:
+    outside = ~((values >= 0) & (values <= largest + 1e-6))  # NaN is outside; the margin is for rounding in float32
+    if outside.any():
+        raise ValueError(f"{what} lies in [0, {largest:.4f}], got {values[outside][0].item()}")
+    return (values.double() * (_LARGEST_CODE / largest)).round().clamp(max=_LARGEST_CODE).to(torch.uint16)
+
+
+def _decode(codes: Tensor, largest: float) -> Tensor:
+    return codes.float() * (largest / _LARGEST_CODE)
 
 
 def encode_target(
-    std: Tensor, image_path: str | os.PathLike, probabilities: Tensor | None = None, top_k: int = 0
+    std: Tensor,
+    image_path: str | os.PathLike,
+    others: Mapping[str, Tensor] = MappingProxyType({}),
+    probabilities: Tensor | None = None,
+    top_k: int = 0,
 ) -> dict[str, Tensor]:
     """What the store holds for an image.
 
     Args:
         std: its uncertainty (H, W), or (C, H, W) class by class.
         image_path: its file.
+        others: further uncertainties by name, in [0, 1], (H, W) each.
         probabilities: mean ones (C, H, W), of which the `top_k` largest are kept; None for none.
         top_k: how many.
     """
     target = {"image_bytes": torch.tensor(os.path.getsize(image_path))}
     try:
         target["uncertainty"] = encode_std(std)
+        target |= {name: _encode(values, 1, name) for name, values in others.items()}
         if probabilities is not None:
             target["probabilities"] = encode_top_k(probabilities[None], top_k)[0]
     except ValueError as error:
@@ -86,7 +98,8 @@ def read_maps(path: str, store: TargetStore) -> dict[str, Tensor]:
     """All that the store has of the image at `path`; TargetStoreError unless it was made from this file.
 
     Returns:
-        "uncertainty" as `read_target`; where the store has them, "probabilities" (k, H, W) uint16, as they are coded.
+        "uncertainty" as `read_target`; where the store has them, others (H, W), and "probabilities" (k, H, W) uint16,
+        as they are coded.
     """
     check_codec(store)
     target = store[image_id(path, store)]
@@ -95,7 +108,9 @@ def read_maps(path: str, store: TargetStore) -> dict[str, Tensor]:
             f"the target for {path} in {store.folder} is stale: it was made from another file of that name, "
             "generate the targets again"
         )
-    return target | {"uncertainty": decode_std(target["uncertainty"])}
+    largest = {"uncertainty": LARGEST_STD}
+    maps = {name: _decode(codes, largest.get(name, 1)) for name, codes in target.items() if name != "probabilities"}
+    return target | maps
 
 
 def check_codec(store: TargetStore) -> None:

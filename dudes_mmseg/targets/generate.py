@@ -21,7 +21,7 @@ from uncertainty_core.targets.top_k import MOST_CLASSES
 from ..cli import ConfigError, check_data
 from ..models.calibration import KEYS
 from ..models.checkpoint import read_checkpoint
-from ..models.consensus import both_classes, probabilities_of
+from ..models.consensus import FIELDS, both_classes, probabilities_of
 from ..models.teacher import TeacherSegmentor
 from .check import base_datasets, image_paths
 from .codec import CODEC, digest, encode_target, images_digest
@@ -29,7 +29,7 @@ from .contents import PAPERS, Contents
 
 # Keys of a teacher's config that do not change what it predicts: where weights are, and what only a training needs.
 _INDECISIVE = {
-    *("checkpoint", "checkpoints", "resident", "class_wise", "ddof"),
+    *("checkpoint", "checkpoints", "resident", "class_wise", "outputs", "ddof"),
     *("auxiliary_head", "init_cfg", "loss_decode", "pretrained", "train_cfg"),
 }
 
@@ -57,6 +57,7 @@ def generate_targets(
     check_data(loader)
     cfg = cfg.copy()
     cfg.model = {key: value for key, value in cfg.model.items() if key not in KEYS}
+    cfg.model["outputs"] = contents.outputs
     teacher = build_teacher(cfg, contents.class_wise)
     _check_top_k(contents, teacher)
     pipeline = inference_pipeline(cfg)
@@ -69,8 +70,9 @@ def generate_targets(
         for id_, data in zip(ids, inputs, strict=True):
             [sample] = teacher.test_step(pseudo_collate([data]))
             std = sample.pred_class_uncertainty.data if contents.class_wise else sample.pred_uncertainty.data[0]
+            others = {name: sample.get(f"pred_{FIELDS[name]}").data[0].cpu() for name in contents.outputs[1:]}
             mean = both_classes(probabilities_of(sample))[0].cpu() if contents.top_k else None
-            yield encode_target(std.cpu(), images.paths[id_], mean, contents.top_k)
+            yield encode_target(std.cpu(), images.paths[id_], others, mean, contents.top_k)
 
     write_targets(
         store,

@@ -1,7 +1,7 @@
 """A teacher's targets in mmsegmentation's pipelines: loaded, moved with their image, and packed.
 
-`gt_uncertainty`, `gt_probabilities` and `real_pixels` travel among the `seg_fields`, so mmsegmentation's own transforms
-do to them what they do to labels: nearest neighbour, and 255 wherever an image is padded.
+`gt_uncertainty`, its kin, `gt_probabilities` and `real_pixels` travel among the `seg_fields`, so mmsegmentation's own
+transforms do to them what they do to labels: nearest neighbour, and 255 wherever an image is padded.
 
 Shapes: H rows, W columns, C classes, k entries of a coded distribution.
 """
@@ -20,10 +20,11 @@ from mmseg.registry import TRANSFORMS
 from uncertainty_core import TargetStore, TargetStoreError
 from uncertainty_core.errors import UserError
 
+from ..models.consensus import FIELDS as UNCERTAINTIES
 from ..models.maps import PADDING
 from .codec import read_maps
 
-FIELDS = ("gt_uncertainty", "gt_probabilities", "real_pixels")
+FIELDS = (*(f"gt_{field}" for field in UNCERTAINTIES.values()), "gt_probabilities", "real_pixels")
 
 
 def _add_field(results: dict[str, Any], name: str, values: np.ndarray) -> None:
@@ -36,8 +37,9 @@ def _add_field(results: dict[str, Any], name: str, values: np.ndarray) -> None:
 class LoadUncertaintyTarget(BaseTransform):
     """Adds the stored target of an image as `gt_uncertainty`, (H, W) or, class by class, (H, W, C), float32.
 
-    Where the store has the teacher's probabilities, too, they are `gt_probabilities`, (H, W, k), uint16, as
-    `encode_top_k` has them. It stands after the loading of the image and before anything that changes its geometry.
+    So are other uncertainties that the store has: `gt_entropy`, `gt_mutual_information` (H, W). The teacher's
+    probabilities are `gt_probabilities`, (H, W, k), uint16, as `encode_top_k` has them.
+    It stands after the loading of the image and before anything that changes its geometry.
 
     Args:
         store: folder that `tools/generate_targets.py --task segmentation` wrote; opened by each process on first use.
@@ -104,7 +106,7 @@ class Pad(mmcv.transforms.Pad):
 class PackUncertaintyInputs(PackSegInputs):
     """`PackSegInputs` that also packs the fields of this package as `PixelData`, channels first.
 
-    `gt_uncertainty` (1 or C, H, W) is float32: a standard deviation in [0, 1], or 255 at a padded pixel.
+    `gt_uncertainty` (1 or C, H, W) and its kin are float32: in [0, 1], or 255 at a padded pixel.
     `gt_probabilities` (k, H, W) is int32: codes of at least 256, or 255 at a padded pixel.
     `real_pixels` (1, H, W) is uint8: 0, or 255 at a padded pixel.
     """

@@ -108,6 +108,25 @@ def kd_loss(
     return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student_logits, labels)
 
 
+def soft_bce(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of -z log q - (1 - z) log(1 - q), least at q = z: binary cross-entropy with soft targets.
+
+    Args:
+        student_uncertainty: q in [0, 1] (...).
+        teacher_uncertainty: z in [0, 1] (...).
+        mask: bool (...), True for pixels that count; None for all.
+    """
+    check_same_shape("student_uncertainty", student_uncertainty, "teacher_uncertainty", teacher_uncertainty)
+    if mask is not None:
+        check_mask(mask)
+        check_same_shape("student_uncertainty", student_uncertainty, "mask", mask)
+        student_uncertainty, teacher_uncertainty = student_uncertainty[mask], teacher_uncertainty[mask]
+    student, teacher = at_least_float32(student_uncertainty), at_least_float32(teacher_uncertainty.detach())
+    smallest = torch.finfo(student.dtype).eps  # of no infinite loss; and torch's own does without mixed precision
+    likelihood = teacher * student.clamp(min=smallest).log() + (1 - teacher) * (1 - student).clamp(min=smallest).log()
+    return _mean(-likelihood, likelihood.numel())
+
+
 def rmsle(student_uncertainty: Tensor, teacher_uncertainty: Tensor, mask: Tensor | None = None) -> Tensor:
     """Root mean squared logarithmic error (DUDES eq. 2): per image, then the mean over images.
 

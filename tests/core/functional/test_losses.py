@@ -17,6 +17,7 @@ from uncertainty_core.functional.losses import (
     kd_loss,
     kl_distillation,
     rmsle,
+    soft_bce,
     squared_distance,
 )
 from uncertainty_core.sampling.frozen import Frozen
@@ -160,6 +161,18 @@ def test_kl_of_masked_pixels_is_that_of_the_others_alone():
     loss.backward()
     assert torch.equal(student.grad.abs().sum(1) > 0, mask)
     assert kl_distillation(student, teacher, mask & False).item() == 0
+
+
+def test_soft_bce_by_hand():
+    # -1/2 log 1/4 - 1/2 log 3/4 and -log 3/4; the third is left out
+    student, teacher = double([0.25, 0.25, 0.9]).requires_grad_(), double([0.5, 0, NAN])
+    loss = soft_bce(student, teacher, torch.tensor([True, True, False]))
+    assert loss.item() == pytest.approx((0.5 * math.log(16 / 3) + math.log(4 / 3)) / 2)
+    loss.backward()
+    # (q - z) / (q (1 - q)) over 2
+    assert student.grad.tolist() == pytest.approx([-0.25 / 0.1875 / 2, 0.25 / 0.1875 / 2, 0])
+    assert soft_bce(student, teacher, student < 0).item() == 0
+    assert soft_bce(double([0.0, 1.0]), double([1.0, 0.0])).isfinite()
 
 
 # --- kd_loss -----------------------------------------------------------------------------------------------------

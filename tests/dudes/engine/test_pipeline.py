@@ -26,6 +26,7 @@ def command(tmp_path):
     with config.open("a") as file:  # README's, which leave out the rival that is in the table all the same
         names = ("IoUMetric", "SegCalibrationMetric", "UncertaintyMetric", "SparsificationMetric")
         file.write(f"test_evaluator = {[{'type': name} for name in names]}\n")
+        file.write("model = dict(uncertainty_head=dict(outputs=['std', 'entropy', 'error']))\n")
     flags = ["--member-config", member, "--members", 2, "--work-dir", "out", "--calibrators", "temperature"]
     return [config, *flags, "--cfg-options", *small_street_options(2)]
 
@@ -43,7 +44,8 @@ def test_compares_all_rows(command, tmp_path):
 
     rows = tmp_path / "out" / "rows"
     records = {path.parent.relative_to(rows).as_posix(): RunRecord.read(path.parent) for path in rows.rglob("run.json")}
-    passes = {"baseline": 1, "teacher": 2, "teacher/rival_0": 2, "student": 1, "student/rival_0": 1}
+    passes = {"baseline": 1, "teacher": 2, "teacher/rival_0": 2, "teacher/rival_1": 2}
+    passes |= dict.fromkeys(("student", "student/rival_0", "student/rival_1", "student/rival_2"), 1)
     passes |= {
         name.replace("/", "+temperature/") if "/" in name else f"{name}+temperature": n for name, n in passes.items()
     }
@@ -54,8 +56,14 @@ def test_compares_all_rows(command, tmp_path):
         assert calibrated.name == f"{plain.name} + temperature"
         assert calibrated.metrics["mIoU"] == plain.metrics["mIoU"]
         assert calibrated.metrics["ece"] != plain.metrics["ece"]
+    described = {"rival_0": "entropy of its softmax", "rival_1": "output entropy", "rival_2": "output error"}
+    for name, record in records.items():
+        who, _, rival = name.replace("student", "student (student)", 1).replace("+", " + ").partition("/")
+        assert record.name == (f"{who}, {described[rival]}" if rival else who)
+    # the entropy of a teacher's mean is that of its softmax
+    outputs = [records[f"teacher/rival_{number}"].metrics for number in range(2)]
+    assert outputs[0]["ause"] == pytest.approx(outputs[1]["ause"], abs=1e-3)
     student, rival = records["student"], records["student/rival_0"]
-    assert (student.name, rival.name) == ("student (student)", "student (student), entropy of its softmax")
     assert student.metrics["mIoU"] == pytest.approx(rival.metrics["mIoU"], abs=0.01)
     assert "mUnc" in student.metrics and "mUnc" not in rival.metrics
     # after two steps a student may say the same of all pixels, but two members differ
@@ -76,9 +84,10 @@ def test_compares_all_rows(command, tmp_path):
     assert (tmp_path / "out" / "sparsification.png").stat().st_size > 5_000
     free = ", entropy of its softmax"
     names = ["baseline", "baseline + temperature"]
-    for name in ("student", "teacher"):
-        calibrated = f"{name} + temperature"
-        names += [name, f"{name}{free}", calibrated, f"{calibrated}{free}"]
+    for name, outputs in (("student", ["entropy", "error"]), ("teacher", ["entropy"])):
+        calibrated, more = f"{name} + temperature", [f", output {output}" for output in outputs]
+        # of a predictor in the order of their names
+        names += [f"{name}{end}" for end in ("", free, *more)] + [f"{calibrated}{end}" for end in ("", free, *more)]
     assert re.findall(r"^\| (.*?) +\| \d ", done.out, re.MULTILINE) == names
     assert "\nstudent against baseline, both one pass: ECE " in done.out
     # what made the weights, and what measured them
@@ -87,7 +96,7 @@ def test_compares_all_rows(command, tmp_path):
     assert all(record.training.command == student.training.command for record in records.values())
     assert "| road " in done.out
     assert done.out.startswith(
-        f"{COMPUTES}\n[1/13] member_0: trained before\n[2/13] member_1: 2 iterations\n[3/13] targets: "
+        f"{COMPUTES}\n[1/13] member_0: trained before\n[2/13] member_1: 2 iterations\n[3/13] targets-entropy-top3: "
     )
     assert done.out.count("[12/13] calibrators of student: temperature, fitted to 3 val images\n") == 1
     assert done.out.count("[13/13] measure student + temperature on the test images\n") == 1
@@ -120,7 +129,7 @@ def test_compares_all_rows(command, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
     for words, folder, message in (
         (["optim_wrapper.optimizer.lr=0.5"], "members/member_0", "optim_wrapper.optimizer.lr (there "),
-        (["--members", 3], "targets", "members (there 2, now 3)"),
+        (["--members", 3], "targets-entropy-top3", "members (there 2, now 3)"),
     ):
         refused = again(*words)
         assert refused.code == 2
@@ -136,6 +145,7 @@ def test_compares_all_rows(command, tmp_path):
         ({"type": "UncertaintyMetric"}, True),
         ({"type": "SparsificationMetric"}, True),
         ({"type": "SparsificationMetric", "uncertainty": "predicted"}, True),
+        ({"type": "SparsificationMetric", "uncertainty": "predicted_error"}, True),
         ({"type": "SparsificationMetric", "uncertainty": "entropy"}, False),
         ({"type": "IoUMetric"}, False),
     ],
@@ -149,3 +159,6 @@ def test_the_entropy_of_the_softmax_is_measured_unasked():
     assert with_rival([ranking]) == with_rival(ranking) == [ranking, rival]
     assert with_rival([rival, ranking]) == [rival, ranking]
     assert with_rival({"type": "IoUMetric"}) == {"type": "IoUMetric"}
+    other = {"type": "SparsificationMetric", "uncertainty": "predicted_entropy"}
+    assert with_rival([ranking], ["entropy"]) == [ranking, rival, other]
+    assert with_rival([other, ranking], ["entropy"]) == [other, ranking, rival]

@@ -32,6 +32,8 @@ from uncertainty_core.errors import UserError
 from uncertainty_core.targets.top_k import encode_top_k
 
 KL = {"type": "MeanProbabilityLoss", "loss_weight": 3.0}
+OUTPUTS = ("std", "entropy", "mutual_information", "error")
+FOUR = {"uncertainty_head": {"outputs": OUTPUTS}}
 CLASS_WISE = {"uncertainty_head": {"num_outputs": NUM_CLASSES}}
 # as a pipeline leaves them: flipped, and padded by the data preprocessor to the network's size
 MOVED = {"flip": True, "flip_direction": "horizontal", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}
@@ -483,3 +485,149 @@ def test_a_teacher_of_other_classes_is_refused(teacher):
     decode_head = head("FCNHead", num_classes=3)
     with pytest.raises(UserError, match="teacher has 4 outputs for 3 of the student"):
         MODELS.build(student_config(teacher=teacher, decode_head=decode_head))
+
+
+# --- several outputs
+
+
+def fields(sample):
+    return {name: sample.get(f"pred_{'uncertainty' if name == 'std' else name}").data for name in OUTPUTS}
+
+
+@pytest.mark.parametrize("test_cfg", [{"mode": "whole"}, SLIDE])
+def test_each_output_is_the_map_of_a_head_that_has_it_alone(test_cfg):
+    student = build(student_config(test_cfg=test_cfg, **FOUR))
+    assert sum(p.numel() for p in student.uncertainty_head.parameters()) == 4 * (student.decode_head.channels + 1)
+    one, conv = build(student_config(test_cfg=test_cfg)), student.uncertainty_head.conv
+    for number, name in enumerate(OUTPUTS):
+        with torch.no_grad():
+            one.uncertainty_head.conv.weight.copy_(conv.weight[number : number + 1])
+            one.uncertainty_head.conv.bias.copy_(conv.bias[number : number + 1])
+        said = zip(student.predict(images(), samples(**MOVED)), one.predict(images(), samples(**MOVED)), strict=True)
+        for sample, alone in said:
+            torch.testing.assert_close(fields(sample)[name], alone.pred_uncertainty.data, atol=1e-6, rtol=0)
+            assert torch.equal(sample.seg_logits.data, alone.seg_logits.data)
+
+
+def test_other_outputs_beside_a_deviation_of_each_class():
+    head_config = {"num_outputs": NUM_CLASSES, "outputs": ("std", "entropy")}
+    said = build(student_config(uncertainty_head=head_config)).predict(images(), samples())[0]
+    assert said.pred_class_uncertainty.data.shape == (NUM_CLASSES, HEIGHT, WIDTH)
+    assert said.pred_uncertainty.data.shape == said.pred_entropy.data.shape == (1, HEIGHT, WIDTH)
+
+
+def test_flips_average_every_output():
+    student = build(student_config(data_preprocessor={"type": "SegDataPreProcessor"}, **FOUR))
+    inputs, flipped = images(1), {"flip": True, "flip_direction": "horizontal"}
+    data = {"inputs": [[inputs[0]], [inputs[0].flip(2)]], "data_samples": [samples(1), samples(1, **flipped)]}
+    with torch.no_grad():
+        (merged,) = MODELS.build({"type": "DUDESTTAModel", "module": student}).test_step(data)
+        views = [student.predict(inputs, samples(1))[0], student.predict(inputs.flip(3), samples(1, **flipped))[0]]
+    for name, values in fields(merged).items():
+        torch.testing.assert_close(values, sum(fields(view)[name] for view in views) / 2)
+
+
+def with_stored(batch, teacher, k=NUM_CLASSES):
+    """The batch with what a store would give: maps, and coded probabilities."""
+    prediction, maps = MODELS.build(teacher).judge(images(), batch, outputs=OUTPUTS[:3])
+    codes = encode_top_k(prediction.probabilities, k).int()
+    for number, sample in enumerate(batch):
+        sample.gt_probabilities = PixelData(data=codes[number])
+        for name, values in maps.items():
+            field = "gt_uncertainty" if name == "std" else f"gt_{name}"
+            sample.set_data({field: PixelData(data=values[number])})
+    return batch
+
+
+def test_losses_of_four_outputs(teacher):
+    """Void counts but for the error, padding nowhere; targets from a store teach what those of a teacher at hand do."""
+    student = build(student_config(teacher=teacher, **FOUR))
+    batch = samples(target=0, padding_size=(0, 8, 0, 6))
+    losses = student.loss(images(), batch)
+    said = [fields(sample) for sample in student.predict(images(), samples())]
+    prediction, maps = student.teacher.module.judge(images(), batch, outputs=OUTPUTS[:3])
+    real = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    real[:-6, :-8] = True
+    for name in OUTPUTS[:3]:
+        per_image = []
+        for number, found in enumerate(said):
+            squares = (torch.log1p(found[name][0]) - torch.log1p(maps[name][number, 0])) ** 2
+            per_image.append(squares[real].mean().sqrt())
+        field = "uncertainty" if name == "std" else name
+        torch.testing.assert_close(losses[f"{field}.loss_rmsle"], torch.stack(per_image).mean())
+    terms = []
+    for number, found in enumerate(said):
+        label, p = batch[number].gt_sem_seg.data[0], prediction.probabilities[number]
+        for k in range(NUM_CLASSES):
+            z, q = (1 - p[k])[real & (label == k)], found["error"][0][real & (label == k)]
+            terms.append(-(z * q.log() + (1 - z) * (1 - q).log()))
+    torch.testing.assert_close(losses["error.loss_bce"], torch.cat(terms).mean())
+
+    stored = with_stored(samples(target=0), teacher)
+    for sample in stored:
+        for field in ("gt_uncertainty", "gt_entropy", "gt_mutual_information", "gt_probabilities"):
+            values = sample.get(field).data
+            values[:, -6:] = values[:, :, -8:] = 255
+    from_store = build(student_config(**FOUR)).loss(images(), stored)
+    for name, value in losses.items():
+        torch.testing.assert_close(from_store[name], value, atol=1e-3, rtol=0)
+
+
+def test_each_output_has_its_loss_and_a_gradient_of_its_own(teacher):
+    choice = {"outputs": OUTPUTS, "loss": {"entropy": {"type": "SoftBCELoss", "loss_weight": 2.0}}}
+    student = build(student_config(teacher=teacher, uncertainty_head=choice))
+    losses = student.loss(images(), samples(target=0))
+    names = ("uncertainty.loss_rmsle", "entropy.loss_bce", "mutual_information.loss_rmsle", "error.loss_bce")
+    assert {name for name in losses if "decode" not in name} == set(names)
+    for number, name in enumerate(names):
+        student.zero_grad()
+        losses[name].backward(retain_graph=True)
+        trained = student.uncertainty_head.conv.weight.grad.flatten(1).any(1)
+        assert trained.tolist() == [row == number for row in range(4)]
+        assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
+
+
+def test_an_image_that_is_all_void_has_no_error_to_learn(teacher):
+    void = samples(target=0)
+    for sample in void:
+        sample.gt_sem_seg.data = torch.full_like(sample.gt_sem_seg.data, 255)
+    student = build(student_config(teacher=teacher, **FOUR)).train()
+    losses = student.loss(images(), void)
+    student.parse_losses(losses)[0].backward()
+    assert losses["error.loss_bce"] == 0 < losses["entropy.loss_rmsle"]
+    assert all(p.grad.isfinite().all() for p in student.parameters())
+
+
+def test_error_of_a_sigmoid(tmp_path):
+    teacher = {"type": "DeepEnsembleSegmentor", "segmentor": segmentor_config(**BINARY)}
+    teacher["checkpoints"] = write_members(tmp_path, 2, **BINARY)
+    student = build(student_config(teacher=teacher, uncertainty_head={"outputs": ("std", "error")}, **BINARY))
+    batch = samples(target=0, num_classes=2)
+    second = student.teacher.module.judge(images(), batch).prediction.probabilities
+    labels = torch.stack([sample.gt_sem_seg.data for sample in batch])
+    targets = student._targets(images(), batch)
+    counts = targets.masks["error"]
+    assert torch.equal(counts, labels[:, 0] != 255) and targets.masks["std"].all()
+    expected = torch.where(labels == 1, 1 - second, second)
+    torch.testing.assert_close(targets.maps["error"][:, 0][counts], expected[:, 0][counts])
+
+
+def test_outputs_under_mixed_precision(teacher):
+    student = build(student_config(teacher=teacher, loss_distillation=KL, **FOUR)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = student.loss(images(), samples(target=0))
+    assert all(values.dtype == torch.float32 for name, values in losses.items() if "decode" not in name)
+    student.parse_losses(losses)[0].backward()
+    assert all(values.grad.isfinite().all() and values.grad.any() for values in student.parameters())
+
+
+@pytest.mark.parametrize("outputs", [("entropy", "std"), ("std", "std"), ("std", "doubt")])
+def test_outputs_that_make_no_sense(outputs):
+    with pytest.raises(UserError, match='outputs must begin with "std", and may go on with entropy, '):
+        MODELS.build(student_config(uncertainty_head={"outputs": outputs}))
+
+
+def test_outputs_whose_targets_are_not_there():
+    head_config = {"outputs": ("std", "entropy")}
+    with pytest.raises(UserError, match=r"0.png has no target of entropy: generate the targets with --outputs "):
+        build(student_config(uncertainty_head=head_config)).loss(images(), samples())

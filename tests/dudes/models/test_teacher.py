@@ -1,5 +1,6 @@
 """Teachers: what several predictors say together, and how little memory and work it takes."""
 
+import math
 import weakref
 
 import numpy as np
@@ -25,6 +26,7 @@ from tiny_segmentors import (
     write_members,
 )
 
+from dudes_mmseg.models.consensus import probabilities
 from dudes_mmseg.models.teacher import _features_from
 from uncertainty_core import derive_seed
 from uncertainty_core.errors import UserError
@@ -93,6 +95,42 @@ def test_targets_at_the_size_of_the_input(paths):
     torch.testing.assert_close(teacher.targets(inputs, moved), of_predicted, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(teacher.targets(inputs, moved, class_wise=True), class_std, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(teacher(inputs).softmax(1), members.mean(0))
+
+
+OUTPUTS = ["std", "entropy", "mutual_information"]
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "dropout", "binary"])
+def test_entropy_and_mutual_information_against_stacked_members(paths, tmp_path, kind):
+    options = BINARY if kind == "binary" else {}
+    paths = write_members(tmp_path / "binary", 3, **BINARY) if options else paths
+    given = {"segmentor": segmentor_config(**options), "outputs": OUTPUTS}
+    teacher = dropout(paths[0], rate=0.5, **given) if kind == "dropout" else ensemble(paths, **given)
+    metainfo = [dict(sample.metainfo) for sample in samples()]
+    members = torch.stack([probabilities(logits) for logits in teacher.passes(images(), metainfo)]).detach()
+    if options:
+        members = torch.cat((1 - members, members), dim=2)
+
+    def entropy(p):
+        return -(p * p.log()).sum(-3, keepdim=True) / math.log(p.shape[-3])
+
+    expected = {"entropy": entropy(members.mean(0))}
+    expected["mutual_information"] = expected["entropy"] - entropy(members).mean(0)
+    assert expected["mutual_information"].min() > -1e-6 and expected["mutual_information"].max() > 0.01
+    prediction, maps = teacher.judge(images(), samples(), outputs=OUTPUTS)
+    assert list(maps) == OUTPUTS
+    torch.testing.assert_close(maps["std"], teacher.targets(images(), samples()), rtol=0, atol=0)
+    for number, said in enumerate(teacher.predict(images(), samples())):
+        for name, values in expected.items():
+            torch.testing.assert_close(maps[name], values, atol=2e-6, rtol=1e-4)
+            torch.testing.assert_close(said.get(f"pred_{name}").data, values[number], atol=2e-6, rtol=1e-4)
+        assert torch.equal(said.pred_sem_seg.data, prediction.classes[number])
+
+
+@pytest.mark.parametrize("outputs", [["entropy"], ["std", "std"], ["std", "variance"], ["std", "error"], []])
+def test_outputs_that_a_teacher_has_not(paths, outputs):
+    with pytest.raises(UserError, match=r'outputs must begin with "std"|leave "error" out of its outputs'):
+        ensemble(paths, outputs=outputs)
 
 
 def test_images_of_a_batch_may_differ_in_size(paths):

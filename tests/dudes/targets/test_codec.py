@@ -129,14 +129,15 @@ def test_a_target_comes_back(root, tmp_path, maps):
     torch.testing.assert_close(found, std, atol=6e-6, rtol=0)
 
 
-def test_probabilities_come_back_beside_it(root, tmp_path):
-    std, probabilities = torch.rand(4, 5) / 2, torch.rand(6, 4, 5).softmax(0)
-    target = encode_target(std, root / NAMES[0], probabilities, 3)
-    assert sum(values.nbytes for values in target.values()) == 4 * 5 * (2 + 6) + 8
+def test_entropy_and_probabilities_come_back_beside_it(root, tmp_path):
+    std, entropy, probabilities = torch.rand(4, 5) / 2, torch.rand(4, 5), torch.rand(6, 4, 5).softmax(0)
+    target = encode_target(std, root / NAMES[0], {"entropy": entropy}, probabilities, 3)
+    assert sum(values.nbytes for values in target.values()) == 4 * 5 * (2 + 2 + 6) + 8
     write_targets(tmp_path / "store", [NAMES[0]], lambda ids: [target], {"codec": CODEC}, progress=False)
     found = read_maps(str(root / NAMES[0]), TargetStore(tmp_path / "store"))
-    assert found.keys() == {"uncertainty", "probabilities"}
+    assert found.keys() == {"uncertainty", "entropy", "probabilities"}
     torch.testing.assert_close(found["uncertainty"], std, atol=6e-6, rtol=0)
+    torch.testing.assert_close(found["entropy"], entropy, atol=8e-6, rtol=0)
     assert torch.equal(found["probabilities"].int(), encode_top_k(probabilities[None], 3)[0].int())
 
 
@@ -234,6 +235,10 @@ def test_a_store_without_the_probabilities_that_a_student_learns_is_refused_befo
         run_hook(built, model=student)
     run_hook(built, model=student | {"teacher": {"type": "DeepEnsembleSegmentor"}})  # which has them at hand
     run_hook(built, model={})
+    with pytest.raises(TargetStoreError, match=r"holds no entropy, .*: generate targets with --outputs std entropy "):
+        run_hook(built, model={"uncertainty_head": {"outputs": ["std", "entropy"]}})
+    with pytest.raises(TargetStoreError, match=r"store holds no probabilities, .* the output error learn from: "):
+        run_hook(built, model={"uncertainty_head": {"outputs": ["std", "error"]}})
 
 
 def test_a_store_of_another_codec_is_refused(tmp_path):

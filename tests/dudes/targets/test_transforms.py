@@ -60,7 +60,7 @@ def image(tmp_path_factory):
     scores[y, y, x] += 3
     scores[x, y, x] += 4
     for name, std in maps.items():
-        given = (scores.softmax(0), 2) if name == "one" else ()
+        given = ({"entropy": one}, scores.softmax(0), 2) if name == "one" else ()
         codes = encode_target(std, folder / "ramp.png", *given)
         write_targets(folder / name, ["ramp.png"], lambda _, codes=codes: [codes], {"codec": CODEC}, progress=False)
     return folder
