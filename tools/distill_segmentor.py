@@ -14,7 +14,7 @@ from pathlib import Path
 
 from uncertainty_core.cli import Steps, check_at_least, echo, program
 from uncertainty_core.cli.configs import find_config
-from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
+from uncertainty_core.cli.segmentor_flags import add_folds, check_folds, check_segmentor_arguments, segmentor_parser
 from uncertainty_core.recalibration.recipes import CLASS_METHODS, class_methods
 
 CALIBRATORS = "temperature,isotonic"
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = segmentor_parser(__doc__)
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
+    add_folds(parser)
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
     parser.add_argument(
         "--calibrators",
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_args(argv)
     check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
+    check_folds(parser, args)
     with program(args):
         calibrators = class_methods(args.calibrators)
         check_segmentor_arguments(args.config, args.member_config, *args.also)
@@ -62,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if calibrators:
             check_calibrators([member, *students.values()], args.fit_on)
         step = Steps(pipeline.num_steps(students, args.members, len(calibrators)))
-        teacher, trained = pipeline.distil(member, students, args.members, output, step, args.overwrite)
+        ensemble = pipeline.Ensemble(args.members, args.folds)
+        teacher, trained = pipeline.distil(member, students, ensemble, output, step, args.overwrite)
         compared = member, teacher, students, trained, output, calibrators, args.fit_on
         runs = pipeline.compare(*compared, step, args.overwrite)
         first = next(iter(students))

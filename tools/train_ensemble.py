@@ -4,6 +4,7 @@ Segmentation (the default):
 
     distilled-uncertainty train-ensemble quick/streets_member.py --members 4
     distilled-uncertainty train-ensemble deeplabv3plus_r18_cityscapes-768x768_member.py --members 10 --gpus 0 1 2 3
+    distilled-uncertainty train-ensemble quick/streets_member.py --members 8 --folds 4
 
 Detection: of a plain config whole detectors, of a ddn_* config box heads on the trunk of MODEL.WEIGHTS, which share its
 proposals and cost little to train and to run.
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 from uncertainty_core.cli import Steps, check_at_least, echo, parse_task, program, silent
 from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
-from uncertainty_core.cli.segmentor_flags import check_segmentor_arguments, segmentor_parser
+from uncertainty_core.cli.segmentor_flags import add_folds, check_folds, check_segmentor_arguments, segmentor_parser
 from uncertainty_core.io.claims import check_claims
 from uncertainty_core.io.room import check_room
 
@@ -42,6 +43,7 @@ def build_parser(task: str = TASKS[0]) -> argparse.ArgumentParser:
 def segmentation_parser() -> argparse.ArgumentParser:
     """The flags of segmentors alone."""
     parser = segmentor_parser(__doc__)
+    add_folds(parser)
     parser.add_argument("--gpus", nargs="+", metavar="ID", help="train one member per GPU at a time")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     return parser
@@ -61,12 +63,12 @@ def train_segmentors(args: argparse.Namespace, words: Sequence[str]) -> None:
         use_mixed_precision(cfg)
     numbers = members(args)
     check_room(cfg.work_dir, len(numbers) * rehearse(cfg).checkpoint, written="*")
-    check_claims(member_claims(cfg, numbers), WAY_OUT, args.overwrite)
+    check_claims(member_claims(cfg, numbers, args.folds), WAY_OUT, args.overwrite)
     if args.gpus and args.only is None:
         others = [word for word in words if word != "--overwrite"]  # done by now
         train_members_on(args.gpus, cfg, numbers, [__file__, *others])
     else:
-        train_members(cfg, numbers, Steps(len(numbers)))
+        train_members(cfg, numbers, Steps(len(numbers)), args.folds)
 
 
 def train_detectors(args: argparse.Namespace) -> None:
@@ -97,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     parser, args = parse_task(words, TASKS, build_parser)
     check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
+    if args.task == "segmentation":
+        check_folds(parser, args)
     with program(args):
         if args.task == "segmentation":
             train_segmentors(args, words)

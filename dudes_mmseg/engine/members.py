@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -13,26 +13,48 @@ from uncertainty_core.cli import echo, progress
 from uncertainty_core.errors import UserError
 
 from .claims import training_settings
+from .folds import leave_out, write_held_out
 from .training import duration, train_once
 
 
-def member_config(cfg: Config, number: int) -> Config:
-    """The config of one member: its number is its seed, its folder `member_<number>` in the work dir."""
+class Member(NamedTuple):
+    """config: of its training; held_out: keys of the training images that it never sees, None without folds."""
+
+    config: Config
+    held_out: list[str] | None
+
+
+def make_member(cfg: Config, number: int, folds: int = 0) -> Member:
+    """One of an ensemble: its number is its seed, its folder `member_<number>` in the work dir.
+
+    Args:
+        cfg: of the ensemble.
+        number: of the member.
+        folds: of which it leaves one out; 0 for a member that sees all images.
+    """
     cfg = cfg.copy()
     cfg.work_dir = str(Path(cfg.work_dir) / f"member_{number}")
     cfg.randomness = dict(cfg.get("randomness") or {}, seed=number)
-    return cfg
+    return Member(cfg, leave_out(cfg, number % folds, folds) if folds else None)
 
 
-def member_claims(cfg: Config, numbers: Sequence[int]) -> dict[Path, dict[str, Any]]:
+def member_claims(cfg: Config, numbers: Sequence[int], folds: int = 0) -> dict[Path, dict[str, Any]]:
     """The folders of members, each with what decides its outcome; see `check_claims`."""
-    configs = [member_config(cfg, number) for number in numbers]
+    configs = [make_member(cfg, number, folds).config for number in numbers]
     return {Path(member.work_dir): training_settings(member) for member in configs}
 
 
-def train_members(cfg: Config, numbers: Sequence[int], step: Callable[[str], None] = echo) -> list[Path]:
+def train_members(
+    cfg: Config, numbers: Sequence[int], step: Callable[[str], None] = echo, folds: int = 0
+) -> list[Path]:
     """Train members one after the other, those that are not finished; returns their last checkpoints."""
-    return [train_once(member_config(cfg, number), step) for number in numbers]
+    trained = []
+    for number in numbers:
+        member = make_member(cfg, number, folds)
+        trained.append(train_once(member.config, step))
+        if member.held_out is not None:
+            write_held_out(trained[-1].parent, member.held_out)
+    return trained
 
 
 def train_members_on(gpus: Sequence[str], cfg: Config, numbers: Sequence[int], command: Sequence[str]) -> None:
@@ -71,7 +93,7 @@ def train_members_on(gpus: Sequence[str], cfg: Config, numbers: Sequence[int], c
 
 
 def _log(cfg: Config, number: int) -> Path:
-    return Path(member_config(cfg, number).work_dir) / "log.txt"
+    return Path(make_member(cfg, number).config.work_dir) / "log.txt"
 
 
 def _start(command: Sequence[str], gpu: str, log: Path) -> subprocess.Popen:

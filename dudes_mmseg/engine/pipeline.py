@@ -14,7 +14,7 @@ A step that an earlier run finished is not repeated, and one that was interrupte
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -50,12 +50,21 @@ def in_folder(cfg: Config, folder: Path) -> Config:
     return cfg
 
 
-def ensemble_config(member: Config, checkpoints: Sequence[Path]) -> Config:
+class Ensemble(NamedTuple):
+    """members: how many; folds: of which each leaves one out, 0 for members that see all images."""
+
+    members: int
+    folds: int = 0
+
+
+def ensemble_config(member: Config, checkpoints: Sequence[Path], out_of_fold: bool = False) -> Config:
     """The config of the ensemble of members that are trained already."""
     cfg = member.copy()
     cfg.model = ConfigDict(
         type="DeepEnsembleSegmentor", segmentor=member.model, checkpoints=[str(path) for path in checkpoints]
     )
+    if out_of_fold:
+        cfg.model.out_of_fold = True
     return cfg
 
 
@@ -81,39 +90,40 @@ def num_steps(students: Mapping[str, Config], num_members: int, num_calibrators:
     return num_members + len(stores) + len(students) + predictors + calibrated
 
 
-def _check(member: Config, students: Mapping[str, Config], num_members: int, output: Path, overwrite: bool) -> None:
+def _check(member: Config, students: Mapping[str, Config], ensemble: Ensemble, output: Path, overwrite: bool) -> None:
     """Refuse what cannot work, and folders that other settings have made. Arguments as `distil`."""
     stores = {}
-    needed = num_members * rehearse(member).checkpoint
+    needed = ensemble.members * rehearse(member).checkpoint
     for student in students.values():
         check_evaluators(student)
         needs = rehearse(with_store(student, store_of(student, output)))
         needed += needs.checkpoint
         stores[store_of(student, output)] = needs.targets
     check_room(output, needed + sum(stores.values()), written="*")
-    claims = member_claims(in_folder(member, output / "members"), range(num_members))
+    claims = member_claims(in_folder(member, output / "members"), range(ensemble.members), ensemble.folds)
     for name, student in students.items():
-        claims[store_of(student, output)] = _store_settings(member, num_members, student)
-        claims[output / name] = _student_settings(member, num_members, student)
+        claims[store_of(student, output)] = _store_settings(member, ensemble, student)
+        claims[output / name] = _student_settings(member, ensemble, student)
     check_claims(claims, WAY_OUT, overwrite)
 
 
-def _ensemble_settings(member: Config, num_members: int) -> dict[str, Any]:
-    return {"members": num_members, "member": training_settings(member)}
+def _ensemble_settings(member: Config, ensemble: Ensemble) -> dict[str, Any]:
+    settings = {"members": ensemble.members, "member": training_settings(member)}
+    return settings | ({"folds": ensemble.folds} if ensemble.folds else {})
 
 
-def _store_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
-    return _ensemble_settings(member, num_members) | Contents.for_student(student.model).settings
+def _store_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
+    return _ensemble_settings(member, ensemble) | Contents.for_student(student.model).settings
 
 
-def _student_settings(member: Config, num_members: int, student: Config) -> dict[str, Any]:
-    return training_settings(student) | _ensemble_settings(member, num_members)
+def _student_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
+    return training_settings(student) | _ensemble_settings(member, ensemble)
 
 
 def distil(
     member: Config,
     students: Mapping[str, Config],
-    num_members: int,
+    ensemble: Ensemble,
     output: Path,
     step: Callable[[str], None] = echo,
     overwrite: bool = False,
@@ -123,21 +133,23 @@ def distil(
     Args:
         member: config of a network of the ensemble.
         students: configs of its students by name.
-        num_members: N.
+        ensemble: how many members, and what they leave out.
         output: gets all of it.
         step: announces each step.
         overwrite: start over what other settings have made, instead of refusing it before any training.
     """
-    _check(member, students, num_members, output, overwrite)
-    teacher = ensemble_config(member, train_members(in_folder(member, output / "members"), range(num_members), step))
+    _check(member, students, ensemble, output, overwrite)
+    of_members = in_folder(member, output / "members")
+    checkpoints = train_members(of_members, range(ensemble.members), step, ensemble.folds)
+    teacher = ensemble_config(member, checkpoints, out_of_fold=ensemble.folds > 0)
     for store, student in {store_of(student, output): student for student in students.values()}.items():
         step(f"{store.name}: uncertainty of the ensemble on the training images")
-        claim(store, _store_settings(member, num_members, student))
+        claim(store, _store_settings(member, ensemble, student))
         generate_targets(teacher, str(store), contents=Contents.for_student(student.model))
     trained = {}
     for name, student in students.items():
         cfg = in_folder(with_store(student, store_of(student, output)), output / name)
-        trained[name] = train_once(cfg, step, _student_settings(member, num_members, student))
+        trained[name] = train_once(cfg, step, _student_settings(member, ensemble, student))
     return teacher, trained
 
 

@@ -83,6 +83,15 @@ class Judgement(NamedTuple):
     maps: dict[str, Tensor]
 
 
+def joined(parts: Sequence[Judgement]) -> Judgement:
+    """What was said of the images of a batch, part by part."""
+    predictions, maps = zip(*parts, strict=True)
+    return Judgement(
+        Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True))),
+        {name: torch.cat([of_part[name] for of_part in maps]) for name in maps[0]},
+    )
+
+
 def prediction(mean: Tensor, threshold: float | None) -> Prediction:
     """Of probabilities `mean` (B, C, H, W); `threshold` is that of the decode head, for C = 1."""
     if mean.shape[1] == 1:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from uncertainty_core import derive_seed, dropout_modules
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.strict_json import read_json
 from uncertainty_core.sampling import mc_dropout
 
 from .calibration import (
@@ -31,10 +32,11 @@ from .calibration import (
     read_uncertainty_calibrator,
 )
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
-from .consensus import Consensus, Judgement, checked_outputs, set_prediction, set_uncertainty
-from .maps import to_original
+from .consensus import Consensus, Judgement, checked_outputs, joined, set_prediction, set_uncertainty
+from .maps import image_key, to_original
 
 Metainfo = dict[str, Any]
+HELD_OUT = "held_out.json"  # beside a member's checkpoint: the training images that it never saw
 
 
 class TeacherSegmentor(BaseModel):
@@ -95,6 +97,10 @@ class TeacherSegmentor(BaseModel):
         """For each predictor the segmentation logits (B, C, H, W) of `inputs` (B, 3, H, W)."""
         raise NotImplementedError
 
+    def judges(self, image: Metainfo) -> Collection[int] | None:
+        """The numbers of the predictors that are asked about an image; None for all."""
+        return None
+
     @property
     def decode_head(self) -> nn.Module:
         """The (last) decode head of a member."""
@@ -142,9 +148,11 @@ class TeacherSegmentor(BaseModel):
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
         metainfo = _metainfo(inputs, data_samples)
         consensus = [self._consensus(self.outputs) for _ in samples]
-        for logits in self.passes(inputs, metainfo):
-            for of_image, image, meta in zip(consensus, logits.split(1), metainfo, strict=True):
-                of_image.update(to_original(image, meta, self.align_corners))
+        judges = [self.judges(meta) for meta in metainfo]
+        for number, logits in enumerate(self.passes(inputs, metainfo)):
+            for of_image, asked, image, meta in zip(consensus, judges, logits.split(1), metainfo, strict=True):
+                if asked is None or number in asked:
+                    of_image.update(to_original(image, meta, self.align_corners))
         for sample, of_image in zip(samples, consensus, strict=True):
             (seg_logits, classes), maps = of_image.result(self.class_wise)
             set_prediction(sample, seg_logits[0], classes[0])
@@ -177,10 +185,16 @@ class TeacherSegmentor(BaseModel):
         """The predictors' mean and their uncertainties `outputs` at the size of the inputs; arguments as `targets`."""
         size = tuple(inputs.shape[2:])
         as_seen = {"ori_shape": size, "img_shape": size, "pad_shape": size}
-        consensus = self._consensus(outputs)
-        for logits in self.passes(inputs, [meta | as_seen for meta in _metainfo(inputs, data_samples)]):
-            consensus.update(logits)
-        return consensus.result(class_wise)
+        metainfo = _metainfo(inputs, data_samples)
+        judges = [self.judges(meta) for meta in metainfo]
+        together = not any(judges)
+        parts = [(slice(None), None)] if together else [(slice(k, k + 1), asked) for k, asked in enumerate(judges)]
+        consensus = [self._consensus(outputs) for _ in parts]
+        for number, logits in enumerate(self.passes(inputs, [meta | as_seen for meta in metainfo])):
+            for of_part, (images, asked) in zip(consensus, parts, strict=True):
+                if asked is None or number in asked:
+                    of_part.update(logits[images])
+        return joined([of_part.result(class_wise) for of_part in consensus])
 
     def _consensus(self, outputs: Collection[str]) -> Consensus:
         return Consensus(self.ddof, self.decode_head.threshold, outputs)
@@ -194,6 +208,24 @@ def _metainfo(inputs: Tensor, data_samples: list[SegDataSample] | None) -> list[
     return [dict(sample.metainfo) for sample in data_samples]
 
 
+def read_held_out(checkpoints: Sequence[str]) -> dict[str, list[int]]:
+    """For each image that members were trained on, by its key, the numbers of those which never saw it.
+
+    UserError where a member has no `HELD_OUT` beside its checkpoint, or an image fewer than two who never saw it.
+    """
+    judges: dict[str, list[int]] = {}
+    for number, checkpoint in enumerate(checkpoints):
+        path = Path(checkpoint).parent / HELD_OUT
+        if not path.is_file():
+            raise UserError(f"there is no {path}, so {checkpoint} has seen all images: train members with --folds")
+        for image in read_json(path.read_bytes())["images"]:
+            judges.setdefault(image, []).append(number)
+    for image, numbers in judges.items():
+        if len(numbers) < 2:
+            raise UserError(f"only {checkpoints[numbers[0]]} has never seen {image}: two members are needed to differ")
+    return judges
+
+
 @MODELS.register_module()
 class DeepEnsembleSegmentor(TeacherSegmentor):
     """Networks of one kind, each trained from other random weights.
@@ -202,10 +234,19 @@ class DeepEnsembleSegmentor(TeacherSegmentor):
         segmentor: config of a member.
         checkpoints: of the members, a list or a pattern such as "work_dirs/member_*/iter_80000.pth".
         resident: keep all members in memory. Otherwise one is there at a time, read from its file for its turn.
+        out_of_fold: judge an image that members were trained on only by those which never saw it, as `HELD_OUT` beside
+            each checkpoint has it; any other image by all.
         kwargs: ddof, class_wise, outputs, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 
-    def __init__(self, segmentor: dict, checkpoints: str | Sequence[str], resident: bool = False, **kwargs) -> None:
+    def __init__(
+        self,
+        segmentor: dict,
+        checkpoints: str | Sequence[str],
+        resident: bool = False,
+        out_of_fold: bool = False,
+        **kwargs,
+    ) -> None:
         paths = find_checkpoints(checkpoints)
         if len(paths) < 2:
             raise UserError(
@@ -213,7 +254,12 @@ class DeepEnsembleSegmentor(TeacherSegmentor):
                 "train more members, or use MCDropoutSegmentor"
             )
         super().__init__(segmentor, paths, resident=resident, **kwargs)
+        self.held_out = read_held_out(paths) if out_of_fold else {}
         print_log(f"Ensemble of {len(paths)}: {', '.join(paths)}", "current")
+
+    def judges(self, image: Metainfo) -> Collection[int] | None:
+        """See `TeacherSegmentor`."""
+        return self.held_out.get(image_key(image))
 
     def passes(self, inputs: Tensor, metainfo: list[Metainfo]) -> Iterator[Tensor]:
         """See `TeacherSegmentor`."""

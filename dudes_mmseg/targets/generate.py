@@ -130,12 +130,16 @@ def target_fingerprint(model: ConfigDict, teacher: TeacherSegmentor, pipeline: S
         for key, value in model.items()
         if key not in _INDECISIVE
     }
-    return settings | {
-        "members": [state_dict_sha256(read_checkpoint(path).weights) for path in teacher.checkpoints],
-        "ddof": teacher.ddof,
-        "class_wise": teacher.class_wise,
-        "pipeline": digest(list(pipeline)),
-    }
+    return (
+        settings
+        | {
+            "members": [state_dict_sha256(read_checkpoint(path).weights) for path in teacher.checkpoints],
+            "ddof": teacher.ddof,
+            "class_wise": teacher.class_wise,
+            "pipeline": digest(list(pipeline)),
+        }
+        | ({"judges": digest(teacher.held_out)} if getattr(teacher, "held_out", None) else {})
+    )
 
 
 def _decisive(content: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .configs import check_config, find_config, package_folder
-from .program import add_common_flags
+from .program import add_common_flags, check_at_least
 
 CONFIG_HELP = "a config file, or the name of one in configs/dudes"
 
@@ -35,6 +35,27 @@ def segmentor_parser(description: str) -> argparse.ArgumentParser:
     # torch.distributed.launch passes it under either name
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
+
+
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """The flag for members that leave images out; see `check_folds`."""
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="K",
+        help="member n never sees fold n modulo K of the images, and the targets of an image come from members that "
+        "never saw it; needs 2K members (default: all see all)",
+    )
+
+
+def check_folds(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program with a usage error unless each fold is left out by two of the members, who can differ."""
+    if args.folds == 0:
+        return
+    check_at_least(parser, args, 2, "folds")
+    if args.members < 2 * args.folds:
+        parser.error(f"--folds {args.folds} needs --members {2 * args.folds} or more: two judges of each image")
 
 
 def _assignment(text: str) -> str:

@@ -75,7 +75,8 @@ def test_compares_all_rows(command, tmp_path):
         once = {key: value.item() for key, value in images.metrics(torch.ones(3, 1)).items()}
         assert {"mIoU", "ause", "error_auroc"} <= once.keys() and ("ece" in once) == ("rival" not in name)
         # pixels are ranked by coarser levels, which shows in the narrow range of an untrained network; T > 1 narrows it
-        if "+" not in name:
+        # and outputs that say nearly the same of all pixels so far
+        if "+" not in name and "output" not in record.name:
             expected = {key: record.metrics.get(key, once[key]) for key in once}
             assert once == pytest.approx(expected, abs=0.1, nan_ok=True)
         assert record.intervals.keys() == {key for key in once.keys() & record.metrics if not math.isnan(once[key])}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dudes_mmseg.cli import ConfigError, read_config
-from dudes_mmseg.engine.pipeline import distil
+from dudes_mmseg.engine.pipeline import Ensemble, distil
 from dudes_mmseg.engine.rehearsal import rehearse
 
 STREETS = tuple(
@@ -63,7 +63,7 @@ def test_a_mistake_in_a_student_is_found_before_its_members_are_trained(options,
     member = read_config("quick/streets_member.py", options)
     steps = []
     with pytest.raises(ConfigError, match=r"^streets_student.py: model: there is no Nope"):
-        distil(member, {"student": student(options, "model.type=Nope")}, 2, tmp_path / "out", steps.append)
+        distil(member, {"student": student(options, "model.type=Nope")}, Ensemble(2), tmp_path / "out", steps.append)
     assert steps == [] and not (tmp_path / "out").exists()
 
 

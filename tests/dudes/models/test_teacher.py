@@ -30,6 +30,7 @@ from dudes_mmseg.models.consensus import probabilities
 from dudes_mmseg.models.teacher import _features_from
 from uncertainty_core import derive_seed
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.sampling import mc_dropout
 
 MOVED = {"flip": True, "flip_direction": "vertical", "img_padding_size": (0, 8, 0, 6), "ori_shape": (25, 21)}
@@ -125,6 +126,27 @@ def test_entropy_and_mutual_information_against_stacked_members(paths, tmp_path,
             torch.testing.assert_close(maps[name], values, atol=2e-6, rtol=1e-4)
             torch.testing.assert_close(said.get(f"pred_{name}").data, values[number], atol=2e-6, rtol=1e-4)
         assert torch.equal(said.pred_sem_seg.data, prediction.classes[number])
+
+
+def test_an_image_is_judged_by_members_that_never_saw_it(tmp_path):
+    paths = write_members(tmp_path, 4)
+    for number in range(4):  # of three images the third is in no training
+        content = strict_json({"images": [f"folder/{number % 2}.png"]})
+        (tmp_path / f"member_{number}" / "held_out.json").write_text(content)
+    options = {"outputs": OUTPUTS, "resident": True}
+    teacher, everyone = ensemble(paths, out_of_fold=True, **options), ensemble(paths, **options)
+    halves = [ensemble(paths[part::2], **options) for part in range(2)]
+    judged = teacher.judge(images(3), samples(3), outputs=OUTPUTS)
+    said = teacher.predict(images(3), samples(3))
+    for image, asked in enumerate((*halves, everyone)):
+        expected = asked.judge(images(3), samples(3), outputs=OUTPUTS)
+        torch.testing.assert_close(judged.prediction.probabilities[image], expected.prediction.probabilities[image])
+        for name in OUTPUTS:
+            torch.testing.assert_close(judged.maps[name][image], expected.maps[name][image])
+        alone = asked.predict(images(3), samples(3))[image]
+        assert torch.equal(said[image].pred_sem_seg.data, alone.pred_sem_seg.data)
+        torch.testing.assert_close(said[image].pred_uncertainty.data, alone.pred_uncertainty.data)
+    assert not torch.allclose(judged.maps["std"][0], everyone.targets(images(3), samples(3))[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("outputs", [["entropy"], ["std", "std"], ["std", "variance"], ["std", "error"], []])
