@@ -16,7 +16,7 @@ from uncertainty_core.cli.configs import CONFIGS as ALL_CONFIGS
 
 CONFIGS = ALL_CONFIGS / "dudes"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
-ROLES = ("member", "baseline", "teacher", "student", "student-online", "holder", "mc_dropout")
+ROLES = ("member", "baseline", "teacher", "student", "student-online", "student-kl", "holder", "mc_dropout")
 
 
 def read(name: str) -> Config:
@@ -68,11 +68,11 @@ def test_name_says_what_it_is(name):
     kinds |= dict.fromkeys(("member", "baseline"), "EncoderDecoder")
     assert cfg.model.type == kinds.get(role, "DUDESEncoderDecoder")
     loads = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadUncertaintyTarget"]
-    assert len(loads) == (role in ("student", "holder"))
+    assert len(loads) == (role in ("student", "student-kl", "holder"))
     assert ("teacher" in cfg.model) == (role == "student-online")
-    assert bool(cfg.model.get("pretrained")) == (role in ("baseline", "student", "student-online", "holder")) * (
-        dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name
-    )
+    assert bool(cfg.model.get("pretrained")) == (
+        role in ("baseline", "student", "student-online", "student-kl", "holder")
+    ) * (dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name)
 
 
 @pytest.mark.parametrize("prefix", ["deeplabv3plus_r18_cityscapes-768x768", "deeplabv3plus_r18_voc12-512x512"])
