@@ -17,6 +17,7 @@ from uncertainty_core.roles import (
     looks,
     meaning,
     order,
+    output_name,
     passes_name,
     plain_name,
     predictor_name,
@@ -58,6 +59,8 @@ def test_a_name_comes_apart():
     assert plain_name(ranked_name(SMALL, "entropy")) == f"{SMALL}, entropy of its softmax"
     assert meaning(name, 1) == "calibrated on held-out images"
     assert meaning(ranked_name(SMALL, "entropy"), 1) == "judged by the entropy of its softmax"
+    assert predictor_name(output_name(SMALL, "error")) == SMALL
+    assert meaning(output_name(SMALL, "error"), 1) == "judged by the output error"
     assert meaning("MC-1000", 1000) == "mean of 1,000 passes with dropout"
 
 
