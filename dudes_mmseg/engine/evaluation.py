@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -74,6 +75,8 @@ def run_test(cfg: Config, checkpoint: str | None = None) -> Tested:
     cfg = cfg.copy()
     prepare_ranks(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
+    # by this name and the second mmengine finds the log of an earlier test again, whose folder may be gone
+    cfg.experiment_name = f"{cfg.get('experiment_name', 'test')}_{uuid4().hex}"
     with part(cfg, "test"):
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018 (the first access builds it)

@@ -144,7 +144,7 @@ def shipped(name):
 
 def baseline_of(name):
     """The name of the config that trains what `name` distils."""
-    return re.sub("(ddn|finetuned)_(gt_iou_)?", "baseline_", name).replace("_gt_iou", "").replace("_control", "")
+    return re.sub("_(gt_iou|control|kl)", "", re.sub("(ddn|finetuned|member)_", "baseline_", name))
 
 
 def test_there_are_configs():

@@ -67,10 +67,13 @@ def test_area_and_coverage_of_a_rectangle_by_hand():
 
 
 def winding(polygon, x, y):
-    """How often the corners (P, 2) go round each point (N,): the sum of the angles from one to the next, in turns."""
+    """How often the corners (P, 2) go round each point (N,): the sum of the angles from one to the next, in turns.
+
+    On an edge its ends are half a turn apart, in either direction: that step is left out.
+    """
     angle = np.arctan2(polygon[:, 1] - y[:, None], polygon[:, 0] - x[:, None])
-    step = np.roll(angle, -1, axis=1) - angle
-    return ((step + np.pi) % (2 * np.pi) - np.pi).sum(axis=1) / (2 * np.pi)
+    step = (np.roll(angle, -1, axis=1) - angle + np.pi) % (2 * np.pi) - np.pi
+    return np.where(abs(abs(step) - np.pi) < 1e-9, 0, step).sum(axis=1) / (2 * np.pi)
 
 
 @given(

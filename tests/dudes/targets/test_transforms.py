@@ -1,6 +1,7 @@
 """Targets in pipelines: on a ramp every pixel says where it was, so it shows where its target has gone."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -161,8 +162,7 @@ def test_padding_without_targets_is_as_ever(image):
 
 def test_packing_without_targets_is_as_ever(image):
     results = load(image)
-    for name in ("gt_uncertainty", "gt_probabilities", "real_pixels"):
-        del results[name]
+    results = {name: value for name, value in results.items() if not re.match("real_pixels|gt_(?!seg_map)", name)}
     packed, plain = (build((kind, {}))(dict(results)) for kind in ("PackUncertaintyInputs", "PackSegInputs"))
     assert torch.equal(packed["inputs"], plain["inputs"])
     assert sorted(packed["data_samples"].keys()) == sorted(plain["data_samples"].keys()) == ["gt_sem_seg"]
