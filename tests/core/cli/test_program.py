@@ -75,6 +75,7 @@ def lost():
 
 @pytest.mark.parametrize("action", [lambda: os.kill(os.getpid(), signal.SIGINT), swallowed, lost])
 def test_sigint_ends_with_one_sentence_and_130(action, capfd):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background of a script ignores
     with pytest.raises(SystemExit) as stop, program(Namespace(verbose=False)):
         action()
     assert stop.value.code == 130

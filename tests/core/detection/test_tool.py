@@ -56,7 +56,7 @@ def test_writes_the_record_that_a_page_compares(files, main, tmp_path):
     main([*files, "--output", str(tmp_path / "out" / "one"), "--iou", "0.5"])
     main([*files, "--output", str(tmp_path / "out" / "two"), "--iou", "0.5", "--name", "student", "--passes", "3"])
     one, two = find_runs([tmp_path / "out"])
-    assert (one.name, one.record.passes, two.name, two.record.passes) == ("student", 3, "dt", 1)
+    assert (one.name, one.record.passes, two.name, two.record.passes) == ("dt", 1, "student", 3)
     assert two.record.metrics["d_ece"] == 0.25 and two.record.metrics["AP"] == 100
     assert len(grouped([one, two])) == 1
     page = build_page([one, two], "detectors")
