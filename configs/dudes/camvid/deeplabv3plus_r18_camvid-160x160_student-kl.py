@@ -1,4 +1,5 @@
-# Beyond DUDES: the same student also learns the members' mean probabilities, and three more outputs. Its targets:
+# Beyond DUDES: the same student also learns the members' mean probabilities, and three more outputs. With
+# these weights it is worse than its baseline (docs/results.md). Its targets:
 #   distilled-uncertainty generate-targets --task segmentation camvid/deeplabv3plus_r18_camvid-160x160_teacher.py \
 #       --store targets/camvid-kl --outputs std entropy mutual_information --top-k 3
 _base_ = "./deeplabv3plus_r18_camvid-160x160_student.py"
