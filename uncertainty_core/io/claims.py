@@ -125,6 +125,8 @@ def _claimed(folder: Path) -> dict[str, Any]:
     found = read_json((folder / FILE).read_bytes())
     if not (_equal(found["format"], FORMAT) and isinstance(found["settings"], dict)):
         raise ValueError("of another version")
+    if not isinstance(found.get("command", ""), str):
+        raise TypeError("no command")
     return found["settings"]
 
 
