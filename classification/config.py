@@ -15,6 +15,7 @@ from uncertainty_core.cli.configs import CONFIGS, read_yaml
 from uncertainty_core.errors import UserError, did_you_mean
 from uncertainty_core.io.records import build, expect
 from uncertainty_core.io.safe_yaml import read_yaml_text
+from uncertainty_core.recalibration.recipes import CLASS_METHODS
 from uncertainty_core.report.paper_rows import PaperRow, paper_table
 from uncertainty_core.roles import short_names, student_name
 
@@ -126,7 +127,7 @@ class Evaluation:
     ood: tuple[str, ...] = ()  # data sets of other things
     corruptions: tuple[Literal["noise", "blur", "rotation"], ...] = ()  # each at five strengths
     # fitted to what each one-pass predictor has of the validation images, if there are any; each makes a row
-    calibrators: tuple[Literal["temperature", "vector", "matrix", "dirichlet", "isotonic"], ...] = ("temperature",)
+    calibrators: tuple[Literal[CLASS_METHODS], ...] = ("temperature",)
 
     def __post_init__(self) -> None:
         check_positive_int("num_bins", self.num_bins)

@@ -151,14 +151,14 @@ class Experiment:
         return model.eval()
 
     @cached_property
-    def members(self) -> list[nn.Module]:
-        """The teacher's network of each seed."""
-        return [self.trained(None, seed) for seed in self.config.teacher.seeds]
-
-    @property
     def baseline(self) -> nn.Module:
         """The teacher's network of the first seed."""
-        return self.members[0]
+        return self.trained(None, self.config.teacher.seeds[0])
+
+    @cached_property
+    def members(self) -> list[nn.Module]:
+        """The teacher's network of each seed."""
+        return [self.baseline, *(self.trained(None, seed) for seed in self.config.teacher.seeds[1:])]
 
     @cached_property
     def teacher(self) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
@@ -31,14 +31,6 @@ class Share(NamedTuple):
 WHOLE = Share()
 
 
-def check_ods(method: Method) -> None:
-    """Raise ValueError for a step `method.ods` that cannot be taken."""
-    if not 0 <= method.ods < math.inf:
-        raise ValueError(f"ods must be 0 or positive and finite, got {method.ods}")
-    if method.ods and method.from_store:
-        raise ValueError("ods moves the images in every epoch, and stored targets stay: set from_store=false")
-
-
 @dataclass(frozen=True)
 class Method(ABC):
     """How a network is trained.
@@ -50,7 +42,6 @@ class Method(ABC):
         student_dropout: whether the student's dropout is on while it is trained.
         loss_name: of what is minimised, for messages.
         initialize: what the student starts from, see `DropoutDistillation`.
-        ods: length of the step that `inputs` takes, 0 for none.
     """
 
     needs_teacher: ClassVar[bool] = True
@@ -59,15 +50,10 @@ class Method(ABC):
     student_dropout: ClassVar[bool] = True
     loss_name: ClassVar[str] = "cross-entropy"
     initialize: ClassVar[str] = "scratch"
-    ods: ClassVar[float] = 0.0
 
     def inputs(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
-        """What student and teacher see of `images` (N, ...): the same, or changed to where teachers disagree."""
-        if self.ods == 0:
-            return images
-        from .sampling import diversified
-
-        return diversified(teacher, images, keys, seed, self.ods)
+        """What student and teacher see of `images` (N, ...), whose identities are `keys`."""
+        return images
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor | None:
         """What the eval-mode `teacher` gives for `images` (N, ...), whose identities are `keys`: (N, C)."""
@@ -94,7 +80,29 @@ class Standard(Method):
 
 
 @dataclass(frozen=True)
-class DDN(Method):
+class Distillation(Method):
+    """Learning from a teacher, on images that may move to where teachers disagree."""
+
+    # root mean square of the move, in deviations of a pixel, see `diversified`; 0 for none
+    ods: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ods < math.inf:
+            raise ValueError(f"ods must be 0 or positive and finite, got {self.ods}")
+        if self.ods and self.from_store:
+            raise ValueError("ods moves the images in every epoch, and stored targets stay: set from_store=false")
+
+    def inputs(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
+        """The images, or where they move to."""
+        if self.ods == 0:
+            return images
+        from .sampling import diversified
+
+        return diversified(teacher, images, keys, seed, self.ods)
+
+
+@dataclass(frozen=True)
+class DDN(Distillation):
     """Distilled Dropout Network (Gurau 2018): an identical network learns the mean of M stochastic logits.
 
     Where little but linear layers follows the dropout, that mean is nearly the logits of one plain pass: an empty
@@ -113,11 +121,10 @@ class DDN(Method):
     precision: Precision = "float32"  # of the draws, see `mc_outputs`
     channels_last: bool = False  # likewise
     from_store: bool = True
-    ods: float = 0.0  # see `KD`
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive_int("mc_samples", self.mc_samples)
-        check_ods(self)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Mean of M stochastic logits, or centred logarithm of the mean of M stochastic probabilities.
@@ -144,7 +151,7 @@ class DDN(Method):
 
 
 @dataclass(frozen=True)
-class DropoutDistillation(Method):
+class DropoutDistillation(Distillation):
     """Dropout distillation (Rota Bulò 2016, algorithm 2): one stochastic pass of the teacher a step, KL, no labels."""
 
     teacher_dropout: ClassVar[bool] = True
@@ -154,10 +161,6 @@ class DropoutDistillation(Method):
     images: Literal["train", "perturbed", "test"] = "perturbed"  # the unlabelled set
     # layers of the teacher's shape start from its weights; or all layers, from its first filters; or none
     initialize: Literal["teacher", "subset", "scratch"] = "teacher"
-    ods: float = 0.0  # see `KD`
-
-    def __post_init__(self) -> None:
-        check_ods(self)
 
     def targets(self, teacher: nn.Module, images: Tensor, keys: Sequence[int | str], seed: int) -> Tensor:
         """Probabilities of one stochastic pass, drawn anew for each `seed`; of an `Ensemble` their mean."""
@@ -177,7 +180,7 @@ class DropoutDistillation(Method):
 
 
 @dataclass(frozen=True)
-class KD(Method):
+class KD(Distillation):
     """Uncertainty transfer by knowledge distillation (Amara 2020): soft and hard cross-entropy, averaged."""
 
     loss_name: ClassVar[str] = "soft and hard cross-entropy"
@@ -185,10 +188,9 @@ class KD(Method):
     temperature: float = 10.0
     alpha: float = 0.5  # share of the soft term
     from_store: bool = False
-    ods: float = 0.0  # how far images move to where teachers disagree, in deviations of a pixel, see `diversified`
 
     def __post_init__(self) -> None:
-        check_ods(self)
+        super().__post_init__()
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if not 0 <= self.alpha <= 1:

@@ -15,7 +15,7 @@ from uncertainty_core.report.markup import paragraph, text_table
 from ..config import Config, Run
 from ..data import ImageSet
 from ..experiment import build_network
-from ..methods import DDN, KD, METHODS, DropoutDistillation, Method
+from ..methods import DDN, KD, METHODS, Distillation, DropoutDistillation, Method
 from ..models import is_own
 
 IMAGES = {"train": "training images", "perturbed": "perturbed training images", "test": "unlabelled test images"}
@@ -78,7 +78,8 @@ def _architecture(run: Run) -> str:
 
 def describe(method: Method, members: int = 1) -> str:
     """A method in words: its name, a colon and what is particular, if there is anything; `members` of the teacher."""
-    moved = f"; images moved by {method.ods:g} to where teachers disagree" if method.ods else ""
+    ods = method.ods if isinstance(method, Distillation) else 0
+    moved = f"; images moved by {ods:g} to where teachers disagree" if ods else ""
     if isinstance(method, DDN):
         asked = f"{members} members'" if members > 1 else f"{method.mc_samples} stochastic"
         lesson = {"logits": f"mean of {asked} logits", "probs": f"logarithm of the mean of {asked} answers"}

@@ -249,6 +249,13 @@ def test_mupe_of_sampled_students_is_held_against_the_teacher_at_as_many_passes(
             assert found[row, 0].metrics["mupe"] > 1e-6
 
 
+def test_students_of_one_network_do_not_need_the_others(copied):
+    shutil.rmtree(copied / "out/tiny/teacher/seed-1")
+    shutil.rmtree(copied / "out/tiny/students/KD")
+    outcome = command("distill", "--config", copied / "tiny.yaml")
+    assert outcome.code == 0, outcome.err
+
+
 def test_students_of_an_ensemble_are_compared_with_it(copied):
     method = {"name": "kd", "ods": 0.1}
     students = {"KD": TINY["students"]["KD"] | {"method": method}, "DDN": TINY["students"]["DDN"]}
