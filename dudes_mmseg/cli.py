@@ -57,11 +57,16 @@ def build_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def unwrapped(dataset: ConfigDict) -> ConfigDict:
+    """The config of a data set inside wrappers such as RepeatDataset; of joined ones (`datasets`) that of all."""
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    return dataset
+
+
 def check_data(loader: ConfigDict | None) -> None:
     """Raise ConfigError unless the folders that a data loader's data set reads are there."""
-    dataset = (loader or {}).get("dataset") or {}
-    while "dataset" in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset["dataset"]
+    dataset = unwrapped((loader or {}).get("dataset") or {})
     root = dataset.get("data_root") or ""
     for prefix in (dataset.get("data_prefix") or {}).values():
         folder = Path(root) / (prefix or "")

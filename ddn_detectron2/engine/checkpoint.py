@@ -53,7 +53,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.strict, self.may_lack, self.notes = strict, may_lack, notes or {}
 
     def save(self, name: str, **kwargs) -> None:
-        """As `DetectionCheckpointer`, but the file is complete or absent, whatever happens meanwhile."""
+        """As `DetectionCheckpointer`, but the file is complete or absent, also after a kill or on a full disk."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: part.state_dict() for key, part in {"model": self.model, **self.checkpointables}.items()}

@@ -16,20 +16,19 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, is_main_process
 from mmengine.registry import init_default_scope
 from mmseg.models.segmentors import CascadeEncoderDecoder, EncoderDecoder
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 
 from uncertainty_core.cli import echo
 from uncertainty_core.io.claims import claim, holds
 from uncertainty_core.recalibration import PROBABILITY_METHODS, save
 from uncertainty_core.sampling.pixels import SIZE
 
-from ..cli import ConfigError
+from ..cli import ConfigError, unwrapped
 from ..metrics.pixels import of_all
 from ..models.calibration import KEYS, CalibratedMixin
 from ..models.teacher import TeacherSegmentor
-from ..targets.check import base_datasets, image_paths
 from ..targets.generate import inference_dataset
-from .claims import evaluation_settings
+from .claims import evaluation_settings, test_images
 from .evaluation import run_test
 
 _CALIBRATED = {EncoderDecoder: "CalibratedEncoderDecoder", CascadeEncoderDecoder: "CalibratedCascadeEncoderDecoder"}
@@ -77,8 +76,7 @@ def held_out(cfg: Config, split: str) -> Config:
 
 def _shown_by(pipeline: Sequence[Mapping], dataset: ConfigDict) -> ConfigDict:
     """The images of a data set, each once, through another pipeline."""
-    while "dataset" in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset.dataset
+    dataset = unwrapped(dataset)
     if "datasets" in dataset:
         return dataset | {"datasets": [_shown_by(pipeline, part) for part in dataset.datasets]}
     return dataset | {"pipeline": pipeline}
@@ -90,12 +88,6 @@ def sampling(cfg: Config, split: str, folder: Path, size: int = SIZE) -> Config:
     cfg.work_dir = str(folder)
     cfg.test_evaluator = [{"type": "PixelSampleMetric", "size": size, "seed": 0}]
     return cfg
-
-
-def _images(cfg: Config) -> set[Path]:
-    """Of the test."""
-    datasets = base_datasets(DATASETS.build(cfg.test_dataloader.dataset))
-    return {Path(path).resolve() for dataset in datasets for path in image_paths(dataset)}
 
 
 def fit_once(
@@ -122,8 +114,8 @@ def fit_once(
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
     fitted = sampling(cfg, split, folder, size)
-    images = _images(fitted)
-    halves = not images.isdisjoint(_images(cfg))
+    images, tested = ({Path(path).resolve() for path in test_images(of)} for of in (fitted, cfg))
+    halves = not images.isdisjoint(tested)
     files = {name: [folder / f"{name}{part}.json" for part in (("_0", "_1") if halves else ("",))] for name in methods}
     settings = evaluation_settings(fitted, checkpoint)
     if overwrite or not holds(folder, settings):

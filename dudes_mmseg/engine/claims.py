@@ -54,13 +54,18 @@ def training_settings(cfg: Config) -> dict[str, Any]:
     return settings
 
 
+def test_images(cfg: Config) -> list[str]:
+    """Paths of the images that a config is evaluated on, in order."""
+    return [path for part in base_datasets(DATASETS.build(cfg.test_dataloader.dataset)) for path in image_paths(part)]
+
+
 def evaluation_settings(cfg: Config, checkpoint: str | None) -> dict[str, Any]:
     """JSON values of all that decides what an evaluation of `cfg` with the weights in `checkpoint` ends with.
 
     The checkpoints of a teacher are in its config. Images count by their names and sizes.
     """
     checkpoints = cfg.model.get("checkpoints", ()) if checkpoint is None else [checkpoint]
-    paths = [path for part in base_datasets(DATASETS.build(cfg.test_dataloader.dataset)) for path in image_paths(part)]
+    paths = test_images(cfg)
     cfg = cfg.copy()
     cfg.model = by_content(cfg.model)
     return without(_flat(cfg), _OF_A_TRAINING) | {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from uncertainty_core.sampling.pixels import PixelSample
 from ..cli import ConfigError
 from ..metrics.calibration import SCORES
 from ..metrics.pixels import of_all
+from ..models.consensus import both_classes
 from .calibrators import check_calibrators, sampling
 from .evaluation import run_test
 
@@ -69,15 +69,11 @@ def fit_held_out(
             _fitted(
                 drawn.errors,
                 lambda pairs, wrong: fit(pairs[:, 1], wrong.double()),
-                lambda calibrator, pairs: _pairs(calibrator(pairs[:, 1])),
+                lambda calibrator, pairs: both_classes(calibrator(pairs[:, 1:])),
                 f"{of_uncertainty} of the uncertainty, right or wrong",
             )
         )
     return fits
-
-
-def _pairs(second: Tensor) -> Tensor:
-    return torch.stack((1 - second, second), 1)
 
 
 def _fitted(

@@ -1,7 +1,7 @@
 """The whole way, step by step: an ensemble, its targets, its student, and all of them measured.
 
 <output>/members/member_<k>/   the networks of the ensemble; the first one is also the baseline
-<output>/targets/              what the ensemble says of the training images; one for each kind of student
+<output>/targets/              the ensemble's targets for the training images; one store for each kind of student
 <output>/<student>/            a student
 <output>/fit/<name>/           calibrators of each predictor
 <output>/rows/<name>/          what each predictor was measured to be, its curves, and pictures

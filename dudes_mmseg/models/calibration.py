@@ -31,7 +31,7 @@ from uncertainty_core.recalibration import (
 from uncertainty_core.recalibration.base import PROBABILITIES, SCORES
 from uncertainty_core.streaming.dtypes import at_least_float32
 
-from .consensus import set_prediction
+from .consensus import both_classes, set_prediction
 from .maps import image_key
 
 KEYS = ("calibrator", "uncertainty_calibrator")  # of a model's config
@@ -40,7 +40,7 @@ Source = str | Path | Mapping[str, Any]  # a calibrator's file, or what such a f
 
 
 def half_of(image: str) -> int:
-    """Which half of a data set the image of this key is in, 0 or 1, whatever the other images are."""
+    """Which half of a data set the image of this key is in, 0 or 1; other images have no part in it."""
     return derive_seed("half", image) % 2
 
 
@@ -95,8 +95,7 @@ def calibrate(sample: SegDataSample, calibrators: Sequence[ProbabilityCalibrator
         calibrated = calibrator.on_logits(seg_logits[None])[0]
         classes = calibrated.argmax(0, keepdim=True)
     else:  # mmseg keeps it as a probability
-        second = at_least_float32(seg_logits)
-        calibrated = calibrator(torch.cat((1 - second, second))[None])[0, 1:]
+        calibrated = calibrator(both_classes(at_least_float32(seg_logits)[None]))[0, 1:]
         classes = calibrated > threshold
     set_prediction(sample, calibrated, classes.to(predicted.dtype))
 

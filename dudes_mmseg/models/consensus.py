@@ -1,4 +1,4 @@
-"""What is said of each pixel, the same for students, teachers and test-time augmentation.
+"""What is predicted of each pixel, the same for students, teachers and test-time augmentation.
 
 Shapes: B images, C outputs of the segmentor (classes, or 1 for the second of two), H x W pixels.
 """
@@ -74,7 +74,7 @@ class Prediction(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What several predictors say together: the prediction of their mean, and their uncertainties by name.
+    """What several predictors predict together: the prediction of their mean, and their uncertainties by name.
 
     Each is (B, 1, H, W); "std" is (B, C, H, W) if it is that of every class.
     """
@@ -84,7 +84,7 @@ class Judgement(NamedTuple):
 
 
 def joined(parts: Sequence[Judgement]) -> Judgement:
-    """What was said of the images of a batch, part by part."""
+    """The judgement of a batch from those of its parts, in their order."""
     predictions, maps = zip(*parts, strict=True)
     return Judgement(
         Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True))),
@@ -125,7 +125,7 @@ _BAND = 2**18
 
 
 class Consensus:
-    """What several predictors say together; fed one at a time, of which it keeps no more than sums.
+    """What several predictors predict together; fed one at a time, of which it keeps no more than sums.
 
     Args:
         ddof: squares of deviations are divided by the number of predictors less this.
@@ -143,10 +143,10 @@ class Consensus:
         # a GPU has more to lose by many small steps than by big temporaries
         rows = logits.shape[2] if logits.is_cuda else max(1, _BAND // logits[:, :, 0].numel())
         for number, band in enumerate(logits.split(rows, dim=2)):
-            said = probabilities(band)
-            self._bands[number].update(said)
+            values = probabilities(band)
+            self._bands[number].update(values)
             if "mutual_information" in self.outputs:
-                self._entropies[number].update(normalised_entropy(said))
+                self._entropies[number].update(normalised_entropy(values))
 
     def result(self, class_wise: bool) -> Judgement:
         """The mean's prediction, and the uncertainties in the order of their names in `outputs`.

@@ -97,7 +97,7 @@ class UncertaintyMixin:
 
     @contextmanager
     def _one_pass(self) -> Iterator[list[Pass]]:
-        """The logits of the one forward pass that happens meanwhile, as a list of one when it is over."""
+        """The logits of the one forward pass inside the context, as a list of one at its end."""
         head = self._last_decode_head
         with passes_of(head.conv_seg, self.uncertainty_head) as passes:
             yield passes

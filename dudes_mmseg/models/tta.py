@@ -20,8 +20,8 @@ class DUDESTTAModel(SegTTAModel):
 
     def _merged(self, views: list[SegDataSample]) -> SegDataSample:
         sample = views[0]
-        said = [uncertainty_of(view) for view in views]
-        uncertainty = {name: sum(maps[name] for maps in said) / len(views) for name in said[0]}
+        of_views = [uncertainty_of(view) for view in views]
+        uncertainty = {name: sum(maps[name] for maps in of_views) / len(views) for name in of_views[0]}
         mean = sum(probabilities_of(view) for view in views) / len(views)
         threshold = self.module.decode_head.threshold if mean.shape[1] == 1 else None
         seg_logits, classes = prediction(mean, threshold)

@@ -27,7 +27,7 @@ class Pass(NamedTuple):
 
 @contextmanager
 def passes_of(conv_seg: nn.Module, branch: nn.Module) -> Iterator[list[Pass]]:
-    """Gives the list of what both make of the input of `conv_seg`, each time that it is called meanwhile.
+    """Gives the list of what both make of the input of `conv_seg`, for each call inside the context.
 
     The input itself is neither computed again nor kept, and `conv_seg` notices nothing.
     """

@@ -178,18 +178,18 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
             metrics={f"{name}0": any_overlap.metrics[name] for name in _LOCALISATION_AWARE},
             per_category={f"{name}0": any_overlap.per_category[name] for name in _LOCALISATION_AWARE},
         ),
-        box_std=_of_deviations(ground_truth, matched, settings),
+        box_std=None
+        if matched.detections.box_std is None
+        else box_std.metrics(*box_errors(ground_truth, matched, 1, settings.score_threshold)),
     )
 
 
-def _of_deviations(
-    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings
-) -> dict[str, float] | None:
-    """`box_std.metrics` of the true positives at the first threshold whose score is high enough."""
-    if matched.detections.box_std is None:
-        return None
-    counts = (matched.truth[1] >= 0) & (matched.detections.score_before >= settings.score_threshold)
-    return box_std.metrics(*box_std.errors(ground_truth, matched.detections, matched.truth[1], counts))
+def box_errors(
+    ground_truth: GroundTruth, matched: MatchedDetections, at: int, score_threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`box_std.errors` of the true positives at the threshold number `at` whose score before is high enough."""
+    counts = (matched.truth[at] >= 0) & (matched.detections.score_before >= score_threshold)
+    return box_std.errors(ground_truth, matched.detections, matched.truth[at], counts)
 
 
 def at_equal_count(evaluations: Sequence[DetectionEvaluation], iou_threshold: float) -> list[CalibrationAt]:

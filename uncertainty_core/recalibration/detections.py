@@ -9,7 +9,7 @@ Shapes: D detections.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,14 @@ from torch import Tensor
 
 from ..detection import box_std
 from ..detection.coco_format import CocoFormatError, Detections, GroundTruth, check_detections, read_scores
-from ..detection.evaluation import MatchedDetections, match_images
+from ..detection.evaluation import MatchedDetections, box_errors, match_images
 from ..detection.matching import IGNORED, TRUE_POSITIVE
 from ..detection.settings import Protocol, Settings
 from .base import BOXES, SCORES, Calibrator, check_fits, register
 from .recipes import Recipe
 from .scores import ScoreCalibrator
+
+Number = TypeVar("Number", Tensor, np.ndarray, float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +105,8 @@ class ConformalBoxes(Calibrator):
     factor: float
     level: float
 
-    def __call__(self, std: Tensor) -> Tensor:
-        """Deviations (...) times the factor."""
+    def __call__(self, std: Number) -> Number:
+        """Deviations (...) times the factor: a tensor, an array or a number."""
         return std * self.factor
 
 
@@ -115,15 +117,13 @@ def fit_to_boxes(
     if detections.box_std is None:
         raise CocoFormatError("the detections hold no 'box_std': train the detector with MODEL.DDN.BOX_STD True")
     matched, at = match_at(ground_truth, detections, 0.5)
-    of = matched.detections
-    counts = (matched.truth[at] >= 0) & (of.score_before >= score_threshold)
-    error, std, _ = box_std.errors(ground_truth, of, matched.truth[at], counts)
+    error, std, _ = box_errors(ground_truth, matched, at, score_threshold)
     return ConformalBoxes(box_std.conformal_factor(error, std, level), level)
 
 
 def scale_boxes(detections: Detections, calibrator: ConformalBoxes) -> Detections:
     """The detections with scaled deviations."""
-    return replace(detections, box_std=detections.box_std * calibrator.factor)
+    return replace(detections, box_std=calibrator(detections.box_std))
 
 
 def apply_to_results(
@@ -142,7 +142,7 @@ def apply_to_results(
     """
     results, score = read_scores(source)
     if calibrator.task == BOXES:
-        return [result | {"box_std": [calibrator.factor * std for std in result["box_std"]]} for result in results]
+        return [result | {"box_std": [calibrator(std) for std in result["box_std"]]} for result in results]
     category = None
     if calibrator.num_classes is not None:
         check_fits(calibrator, SCORES, len(category_ids))
