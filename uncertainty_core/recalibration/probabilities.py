@@ -9,6 +9,7 @@ Shapes: N samples, C classes, `...` any further dimensions (pixels).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,9 @@ from .solvers import RIDGE, bounded_newton, minimize
 LEAST = 2.0**-40
 # Weights of the mean squared off-diagonal entry and of the mean squared intercept in Dirichlet calibration.
 OFF_DIAGONAL = INTERCEPT = 1e-3
+# Matrices of more entries are fitted without second derivatives (31 classes have 992).
+NEWTON_PARAMETERS = 1000
+_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -245,23 +249,67 @@ def fit_dirichlet(
     """
     logs, labels = _check_fit(probabilities, labels)
     num_samples, num_classes = logs.shape
-    eye = torch.eye(num_classes, dtype=torch.float64)
     inputs = torch.cat((logs, logs.new_ones(num_samples, 1)), 1)
-    identity = torch.cat((eye, eye.new_zeros(num_classes, 1)), 1)
-    per_entry = off_diagonal / max(num_classes * (num_classes - 1), 1)
-    evened = _evened(inputs, 2 * per_entry + RIDGE)
+    identity = torch.eye(num_classes, num_classes + 1, dtype=torch.float64)
+    penalty = 2 * off_diagonal / max(num_classes * (num_classes - 1), 1) * (1 - identity)
+    penalty[:, -1] = 2 * intercept / num_classes
+    fit = _fit_affine_directly if identity.numel() <= NEWTON_PARAMETERS else _fit_affine_stepwise
+    point = fit(inputs, labels, penalty, identity)
+    return MatrixScaling(tuple(map(tuple, point[:, :-1].tolist())), tuple(point[:, -1].tolist()))
+
+
+def _fit_affine_directly(inputs: Tensor, labels: Tensor, penalty: Tensor, identity: Tensor) -> Tensor:
+    """The matrix (C, F) with the least penalised loss: Newton's method, begun on a part of the samples.
+
+    Args:
+        inputs: log probabilities of C classes, and 1 (N, F), F = C + 1.
+        labels: true classes (N,).
+        penalty: what each squared entry costs, twice (C, F).
+        identity: where the calibrator changes nothing (C, F).
+    """
+    point, unbounded = identity.flatten(), torch.full((identity.numel(),), -math.inf, dtype=torch.float64)
+    for every in (64, 8, 1):
+        some, of_some = inputs[::every], labels[::every]
+        enough = len(some) >= 100 * len(point) and len(of_some.unique()) == len(labels.unique())
+        if enough or every == 1:
+            point = bounded_newton(partial(_affine_derivatives, some, of_some, penalty, identity), point, unbounded)
+    return point.view_as(identity)
+
+
+def _affine_derivatives(
+    inputs: Tensor, labels: Tensor, penalty: Tensor, identity: Tensor, flat: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, gradient (P,) and Hessian (P, P) at a matrix `flat` (P,), P = C · F."""
+    point, (num_classes, num_inputs) = flat.view_as(identity), identity.shape
+    loss, gradient = flat.new_zeros(()), torch.zeros_like(identity)
+    blocks, outer = flat.new_zeros(num_classes, num_inputs, num_inputs), flat.new_zeros(len(flat), len(flat))
+    for part, of_part in zip(inputs.split(_CHUNK), labels.split(_CHUNK), strict=True):
+        logs = (part @ point.T).log_softmax(1)
+        weighted = (logs.exp().unsqueeze(2) * part.unsqueeze(1)).flatten(1)
+        blocks += (weighted.T @ part).view_as(blocks)
+        outer.addmm_(weighted.T, weighted)
+        loss += torch.nn.functional.nll_loss(logs, of_part, reduction="sum")
+        gradient += (logs.exp() - torch.nn.functional.one_hot(of_part, num_classes)).T @ part
+    away = point - identity
+    value = loss / len(inputs) + (penalty * point.square()).sum() / 2 + RIDGE / 2 * away.square().sum()
+    slope = gradient / len(inputs) + penalty * point + RIDGE * away
+    curvature = (torch.block_diag(*blocks) - outer) / len(inputs) + (penalty + RIDGE).flatten().diag()
+    return value, slope.flatten(), curvature
+
+
+def _fit_affine_stepwise(inputs: Tensor, labels: Tensor, penalty: Tensor, identity: Tensor) -> Tensor:
+    """As `_fit_affine_directly`, without second derivatives, which are too large for many classes."""
+    evened = _evened(inputs, penalty.max().item() + RIDGE)
 
     def at(steps: Tensor) -> Tensor:
         return identity + evened(steps.view_as(identity))
 
     def loss(steps: Tensor) -> Tensor:
         point = at(steps)
-        penalty = per_entry * (point[:, :-1] * (1 - eye)).square().sum() + intercept * point[:, -1].square().mean()
         ridge = RIDGE / 2 * (point - identity).square().sum()
-        return torch.nn.functional.cross_entropy(inputs @ point.T, labels) + penalty + ridge
+        return torch.nn.functional.cross_entropy(inputs @ point.T, labels) + (penalty * point.square()).sum() / 2 + ridge
 
-    point = at(minimize(loss, torch.zeros_like(identity).flatten()))
-    return MatrixScaling(tuple(map(tuple, point[:, :-1].tolist())), tuple(point[:, -1].tolist()))
+    return at(minimize(loss, torch.zeros_like(identity).flatten()))
 
 
 def _evened(inputs: Tensor, penalty: float) -> Callable[[Tensor], Tensor]:

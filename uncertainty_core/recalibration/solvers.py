@@ -30,8 +30,8 @@ def bounded_newton(derivatives: Derivatives, start: Tensor, lower: Tensor, max_i
         free = (point > lower) | (gradient < 0)
         step = torch.zeros_like(point)
         slope = gradient[free]
-        # by the size of the gradient, so that no step is longer than 1 where the function is all but straight
-        damped = hessian[free][:, free] + slope.norm() * torch.eye(len(slope), dtype=slope.dtype)
+        # by the squared gradient: where the function is all but straight a step has a length, near the end it is Newton's
+        damped = hessian[free][:, free] + (slope @ slope) * torch.eye(len(slope), dtype=slope.dtype)
         step[free] = -torch.linalg.solve(damped, slope)
         if -(gradient @ step) < _NEGLIGIBLE:  # what this step gains; it squares the distance that is left
             return torch.maximum(point + step, lower)

@@ -19,6 +19,8 @@ from uncertainty_core.recalibration import (
     fit_matrix,
     from_json,
 )
+from uncertainty_core.recalibration.probabilities import _affine_derivatives
+from uncertainty_core.recalibration.solvers import RIDGE
 
 METHODS = pytest.mark.parametrize("method", PROBABILITY_METHODS)
 
@@ -94,6 +96,32 @@ def test_regularisation_pulls_to_a_diagonal_without_intercept():
 
     assert off(strong) < off(weak) / 2
     assert max(map(abs, strong.bias)) < max(map(abs, weak.bias)) / 5
+
+
+def test_both_ways_to_fit_a_matrix_agree(monkeypatch):
+    probabilities, labels = overconfident_probabilities(10_000)  # enough to begin with a part of them
+    newton = fit_dirichlet(probabilities, labels)
+    monkeypatch.setattr("uncertainty_core.recalibration.probabilities.NEWTON_PARAMETERS", 0)
+    lbfgs = fit_dirichlet(probabilities, labels)
+    assert torch.tensor(newton.weight) == pytest.approx(torch.tensor(lbfgs.weight), abs=1e-5)
+    assert newton.bias == pytest.approx(lbfgs.bias, abs=1e-5)
+
+
+def test_derivatives_of_a_matrix_are_those_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    inputs, flat = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((7, 4), (12,)))
+    labels, penalty = torch.arange(7) % 3, torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    identity = torch.eye(3, 4, dtype=torch.float64)
+
+    def loss(flat):
+        point = flat.view(3, 4)
+        penalties = (penalty * point**2).sum() / 2 + RIDGE / 2 * ((point - identity) ** 2).sum()
+        return torch.nn.functional.cross_entropy(inputs @ point.T, labels) + penalties
+
+    value, gradient, hessian = _affine_derivatives(inputs, labels, penalty, identity, flat)
+    torch.testing.assert_close(value, loss(flat))
+    torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(loss, flat))
+    torch.testing.assert_close(hessian, torch.autograd.functional.hessian(loss, flat))
 
 
 @METHODS
