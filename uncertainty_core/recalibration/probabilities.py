@@ -291,7 +291,7 @@ def _affine_derivatives(
         loss += torch.nn.functional.nll_loss(logs, of_part, reduction="sum")
         gradient += (logs.exp() - torch.nn.functional.one_hot(of_part, num_classes)).T @ part
     away = point - identity
-    value = loss / len(inputs) + (penalty * point.square()).sum() / 2 + RIDGE / 2 * away.square().sum()
+    value = loss / len(inputs) + (penalty * point.square() + RIDGE * away.square()).sum() / 2
     slope = gradient / len(inputs) + penalty * point + RIDGE * away
     curvature = (torch.block_diag(*blocks) - outer) / len(inputs) + (penalty + RIDGE).flatten().diag()
     return value, slope.flatten(), curvature
@@ -306,8 +306,8 @@ def _fit_affine_stepwise(inputs: Tensor, labels: Tensor, penalty: Tensor, identi
 
     def loss(steps: Tensor) -> Tensor:
         point = at(steps)
-        ridge = RIDGE / 2 * (point - identity).square().sum()
-        return torch.nn.functional.cross_entropy(inputs @ point.T, labels) + (penalty * point.square()).sum() / 2 + ridge
+        penalties = (penalty * point.square() + RIDGE * (point - identity).square()).sum() / 2
+        return torch.nn.functional.cross_entropy(inputs @ point.T, labels) + penalties
 
     return at(minimize(loss, torch.zeros_like(identity).flatten()))
 

@@ -30,7 +30,7 @@ def bounded_newton(derivatives: Derivatives, start: Tensor, lower: Tensor, max_i
         free = (point > lower) | (gradient < 0)
         step = torch.zeros_like(point)
         slope = gradient[free]
-        # by the squared gradient: where the function is all but straight a step has a length, near the end it is Newton's
+        # by the squared gradient: bounds steps where the function is all but straight, and vanishes towards the end
         damped = hessian[free][:, free] + (slope @ slope) * torch.eye(len(slope), dtype=slope.dtype)
         step[free] = -torch.linalg.solve(damped, slope)
         if -(gradient @ step) < _NEGLIGIBLE:  # what this step gains; it squares the distance that is left
