@@ -246,6 +246,13 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "lower",
             formula="mean of |score - IoU|; a false positive has IoU 0",
         ),
+        Metric(
+            "oce",
+            "OCE",
+            "object-level calibration error: what detections of any category tell of each ground-truth box",
+            "lower",
+            formula="mean over boxes of 2 (1 - p)², p their mean score; 2 p² for another category, 1 for none",
+        ),
         Metric("laece0", "LaECE any overlap", "LaECE where any overlap is a hit", "lower", formula="t = 0"),
         Metric("laace0", "LaACE any overlap", "LaACE where any overlap is a hit", "lower", formula="t = 0"),
         Metric(

@@ -124,6 +124,7 @@ class DetectionEvaluation:
     precision: COCO's twelve numbers, or LVIS's, by name; precision_per_category: AP and AR100, lists of length C.
     calibration: at each threshold of the settings.
     any_overlap: at threshold 0, of which laece0 and laace0 alone are of use.
+    object_error: of each ground-truth box, see `matching.object_errors` (G,); NaN for a crowd.
     box_std: whether deviations of boxes tell their errors, by name; None where they are not known.
     """
 
@@ -134,6 +135,7 @@ class DetectionEvaluation:
     precision_per_category: dict[str, list[float]]
     calibration: list[CalibrationAt]
     any_overlap: CalibrationAt
+    object_error: np.ndarray
     box_std: dict[str, float] | None = None
 
     @property
@@ -142,14 +144,25 @@ class DetectionEvaluation:
         return recall_ranks(self.ground_truth)[-1]
 
     @property
+    def oce(self) -> float:
+        """Object-level calibration error, NaN without ground truth."""
+        return _mean(self.object_error)
+
+    @property
+    def oce_per_category(self) -> list[float]:
+        """The same of each category (C,)."""
+        category = self.ground_truth.category
+        return [_mean(self.object_error[category == c]) for c in range(self.ground_truth.num_categories)]
+
+    @property
     def calibration_metrics(self) -> dict[str, float]:
-        """Over all categories, flat: "ece@50" is ece at the IoU threshold 0.5, and laece0, laace0 need none."""
-        return self._flat("metrics")
+        """Over all categories, flat: "ece@50" is ece at the IoU threshold 0.5; laece0, laace0, oce need none."""
+        return self._flat("metrics") | {"oce": self.oce}
 
     @property
     def calibration_per_category(self) -> dict[str, list[float]]:
         """The same of each category, lists of length C."""
-        return self._flat("per_category")
+        return self._flat("per_category") | {"oce": self.oce_per_category}
 
     def _flat(self, what: str) -> dict[str, Any]:
         named = {
@@ -178,10 +191,26 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
             metrics={f"{name}0": any_overlap.metrics[name] for name in _LOCALISATION_AWARE},
             per_category={f"{name}0": any_overlap.per_category[name] for name in _LOCALISATION_AWARE},
         ),
+        object_error=np.where(
+            ground_truth.crowd,
+            np.nan,
+            matching.object_errors(ground_truth, matched.detections, _counted(matched, settings)),
+        ),
         box_std=None
         if matched.detections.box_std is None
         else box_std.metrics(*box_errors(ground_truth, matched, 1, settings.score_threshold)),
     )
+
+
+def _counted(matched: MatchedDetections, settings: Settings) -> np.ndarray:
+    """Detections that take part with a score that is high enough (D,), bool."""
+    return matched.takes_part & (matched.detections.score_before >= settings.score_threshold)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are not NaN."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def box_errors(

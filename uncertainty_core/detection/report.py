@@ -11,7 +11,7 @@ from ..io.strict_json import strict_json
 from .average_precision import IOU_THRESHOLDS
 from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation, recall_ranks
-from .matching import AREA_RANGES
+from .matching import AREA_RANGES, OBJECT_THRESHOLDS
 
 IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
 
@@ -26,6 +26,8 @@ def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
         _columns(evaluation.precision, 6),
         f"Calibration: scores >= {settings.score_threshold:g}, {settings.num_bins} bins{protocol}",
         _by_threshold(evaluation),
+        f"Calibration of objects, mean over IoU {' and '.join(f'{t:g}' for t in OBJECT_THRESHOLDS)}",
+        _columns({"oce": evaluation.oce}, 6),
     ]
     if evaluation.box_std is not None:
         blocks += ["Deviations of boxes, on true positives", _columns(evaluation.box_std, 6)]
@@ -59,7 +61,8 @@ def calibration_at(evaluation: DetectionEvaluation) -> CalibrationAt:
 
 def measured(evaluation: DetectionEvaluation) -> dict[str, float]:
     """Every metric by name; AP and AR in percent, calibration in plain values."""
-    return evaluation.precision | calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
+    calibration = calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
+    return evaluation.precision | calibration | {"oce": evaluation.oce}
 
 
 def to_json(evaluation: DetectionEvaluation) -> str:
@@ -91,6 +94,12 @@ def to_json(evaluation: DetectionEvaluation) -> str:
             }
             for at in (*evaluation.calibration, evaluation.any_overlap)
         ],
+    }
+    content["objects"] = {
+        "unit": "1",
+        "settings": {"iou_thresholds": OBJECT_THRESHOLDS, "score_threshold": evaluation.settings.score_threshold},
+        "metrics": {"oce": evaluation.oce},
+        "per_category": {"oce": evaluation.oce_per_category},
     }
     if evaluation.box_std is not None:
         content["box_std"] = {"unit": "pixel", "metrics": evaluation.box_std}
@@ -139,6 +148,7 @@ def _by_threshold(evaluation: DetectionEvaluation) -> str:
 def _by_category(evaluation: DetectionEvaluation) -> str:
     """A table of average precision and what needs no threshold, and one of each IoU threshold."""
     blocks = {"": evaluation.precision_per_category | evaluation.any_overlap.per_category}
+    blocks[""] |= {"oce": evaluation.oce_per_category}
     blocks |= {f"IoU {at.iou_threshold:g}": at.per_category for at in evaluation.calibration}
     tables = []
     for title, measured in blocks.items():

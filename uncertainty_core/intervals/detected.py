@@ -33,6 +33,7 @@ from .resampling import NUM_RESAMPLES, Measure
 class DetectedImages:
     """ids: of the images (I); num_categories: C.
     truth_image, truth_category: of each box that is to be found (G,).
+    truth_error: how wrong is what detections tell of it (G,), see `matching.object_errors`.
     image, category, score: of each detection (D,), sorted by category, then by falling score.
     outcome: at COCO's thresholds, as `matching.outcome` gives it (T, D).
     iou: with the box found at the IoU threshold 0 and at `iou_threshold`, 0 for none (2, D).
@@ -46,6 +47,7 @@ class DetectedImages:
     num_categories: int
     truth_image: np.ndarray
     truth_category: np.ndarray
+    truth_error: np.ndarray
     image: np.ndarray
     category: np.ndarray
     score: np.ndarray
@@ -76,6 +78,7 @@ class DetectedImages:
             num_categories=truth.num_categories,
             truth_image=truth.image[to_find].astype(np.int32),
             truth_category=truth.category[to_find].astype(np.int32),
+            truth_error=evaluation.object_error[to_find],
             image=detections.image[kept].astype(np.int32),
             category=detections.category[kept].astype(np.int32),
             score=detections.score[kept],
@@ -109,6 +112,7 @@ class DetectedImages:
         values = at.metrics(weights, truth) | {
             f"{k}0": v for k, v in any_overlap.localisation(weights, any_overlap.categories.drawn(weights)).items()
         }
+        values["oce"] = self._truth.drawn(weights, "error").sum(1) / truth.sum(1)
         return {name: value for name, value in values.items() if self.protocol == "coco" or name[:2] != "la"}
 
     def precision(self, weights: Tensor) -> dict[str, Tensor]:
@@ -139,9 +143,8 @@ class DetectedImages:
 
     @cached_property
     def _truth(self) -> CellSums:
-        return CellSums(
-            torch.from_numpy(self.truth_image).long(), torch.from_numpy(self.truth_category).long(), self.num_categories
-        )
+        image, category = (torch.from_numpy(values).long() for values in (self.truth_image, self.truth_category))
+        return CellSums(image, category, self.num_categories, error=torch.from_numpy(self.truth_error))
 
     @cached_property
     def _counted(self) -> tuple["_Calibration", "_Calibration"]:

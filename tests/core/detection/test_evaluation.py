@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from references_detection import CATEGORIES, IMAGES, cases, detection_metrics, matched_by_coco
+from references_detection import (
+    CATEGORIES,
+    IMAGES,
+    cases,
+    detection_metrics,
+    matched_by_coco,
+    object_calibration_error,
+)
 from strict import strictly
 
 from uncertainty_core.detection import (
@@ -82,6 +89,7 @@ def test_calibration_by_the_book_on_what_pycocotools_matches(case):
         expected = detection_metrics(matched, num_ground_truth, at.iou_threshold)
         for name, number in expected.items():
             assert at.metrics[name] == pytest.approx(number, abs=1e-12, nan_ok=True), name
+    assert evaluation.oce == pytest.approx(object_calibration_error(truth, found), abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.filterwarnings("ignore:.* is NaN")
@@ -121,7 +129,11 @@ def test_by_hand():
         *(f"{name}@{t}" for t in (30, 50) for name in low.metrics),
         "laece0",
         "laace0",
+        "oce",
     ]
+    # one detection tells of both boxes of image 11: 2 · 0.1², and of another category 2 · 0.9²; the third box is missed
+    assert evaluation.oce == pytest.approx((0.02 + 1.62 + 1) / 3)
+    assert evaluation.oce_per_category == pytest.approx([1.02 / 2, math.nan, 1.62], nan_ok=True)
     assert set(low.metrics) == set(METRICS)
     assert evaluation.calibration_per_category["laace0"] == pytest.approx([0.2, math.nan, 0.2], nan_ok=True)
 
@@ -250,6 +262,7 @@ def test_report(tmp_path):
     }
     assert high["metrics"] == evaluation.calibration[1].metrics and high["num_detections"] == 3
     assert low["per_category"]["lrp"][1] == "nan"
+    assert content["objects"]["metrics"] == {"oce": evaluation.oce}
     assert any_overlap["metrics"] == {"laece0": pytest.approx(0.2), "laace0": pytest.approx(0.2)}
 
     bins = CalibrationResult.from_json(written[1].read_text())

@@ -11,6 +11,7 @@ from references_detection import IMAGES, cases, drawn_case
 
 from uncertainty_core import CalibrationMetric, GroupMean, PixelRanking, aurc, ranking
 from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
+from uncertainty_core.detection.report import measured as measured_of
 from uncertainty_core.errors import UserError
 from uncertainty_core.functional.calibration import fine_bins
 from uncertainty_core.functional.sparsification import NUM_LEVELS, PixelLevels
@@ -97,10 +98,10 @@ def check_draw(truth, found, drawn):
     weights = torch.tensor([[drawn[image_id]] for image_id in ids]).double()
     measured = images.metrics(weights)
     expected = evaluation(*copies(truth, found, drawn))
-    expected = expected.precision | expected.calibration[0].metrics | expected.any_overlap.metrics
+    expected = measured_of(expected)
     for name, value in measured.items():
         assert value.item() == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
-    assert {"AP", "AP50", "AP75", "AR100", "ece", "d_ece_box", "nll", "laece", "laace", "lrp", "laece0"} <= set(
+    assert {"AP", "AP50", "AP75", "AR100", "ece", "d_ece_box", "nll", "laece", "laace", "lrp", "laece0", "oce"} <= set(
         measured
     )
 
