@@ -32,7 +32,7 @@ from uncertainty_core.report.page import build_page
 from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_first, student_name
 
 from ..cli import ConfigError
-from ..models.consensus import FIELDS
+from ..models.consensus import FIELDS, FROM_LABELS
 from ..targets.contents import Contents, outputs_of
 from ..targets.generate import generate_targets
 from .calibrators import fit_once, with_calibrator
@@ -179,7 +179,7 @@ def compare(
     """
     evaluators = with_rival(next(iter(students.values())).test_evaluator)
     asked = {name for student in students.values() for name in outputs_of(student.model)}
-    if others := [name for name in FIELDS if name in asked and name not in ("std", "error")]:
+    if others := [name for name in FIELDS if name in asked and name not in ("std", *FROM_LABELS)]:
         teacher = teacher.copy()
         teacher.model = ConfigDict(teacher.model, outputs=["std", *others])
     # folder -> name, config and weights

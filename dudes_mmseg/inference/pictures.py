@@ -15,7 +15,7 @@ GAP = 4
 SMALLEST_SIDE = 160  # of a panel; below that its title is wider than itself
 LARGEST_SIDE = 1024  # of a panel: nobody looks at larger ones side by side
 COLOUR_LIMIT = 0.3  # where the colours of a deviation end: a mean over images is about 0.1, and few pixels reach 0.3
-COLOUR_LIMITS = {"entropy": 1, "mutual_information": 0.3, "error": 1}  # of a head's other outputs
+COLOUR_LIMITS = {"entropy": 1, "mutual_information": 0.3, "error": 1, "own_error": 1}  # of a head's other outputs
 _COLOURS = np.rint(255 * matplotlib.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
 VOID_COLOUR = (0, 0, 0)
 

@@ -22,8 +22,10 @@ from uncertainty_core.streaming.dtypes import at_least_float32
 #   std: deviation over predictors of the probability of the class that their mean predicts
 #   entropy: of the mean probabilities, divided by log C
 #   mutual_information: that less the mean of the predictors' own entropies
-#   error: 1 - the mean probability of the true class, which is known in training alone
-FIELDS = {"std": "uncertainty", **{name: name for name in ("entropy", "mutual_information", "error")}}
+#   error: 1 - the mean probability of the true class
+#   own_error: 1 - the student's own probability of it, which no other predictor has a part in
+FIELDS = {"std": "uncertainty", **{name: name for name in ("entropy", "mutual_information", "error", "own_error")}}
+FROM_LABELS = ("error", "own_error")  # known in training alone: no teacher predicts them, and no store holds them
 
 
 def checked_outputs(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from uncertainty_core.errors import UserError
 from uncertainty_core.streaming.dtypes import at_least_float32
 
 from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
-from .consensus import set_uncertainty
+from .consensus import FROM_LABELS, probabilities, set_uncertainty
 from .maps import to_original
 from .supervision import Targets, error_of, labels_of, real_pixels, stored_maps, stored_probabilities
 from .uncertainty_head import Pass, passes_of
@@ -116,35 +116,39 @@ class UncertaintyMixin:
         with self._one_pass() as passes:
             losses = super().loss(inputs, data_samples)
         branch, seg_logits = passes[0]
+        learns_own_error = "own_error" in self.uncertainty_head.outputs
+        if learns_own_error or self.loss_distillation is not None:
+            seg_logits = resize(at_least_float32(seg_logits), inputs.shape[2:], None, "bilinear", self.align_corners)
+        if learns_own_error:
+            own_error = error_of(probabilities(seg_logits.detach()), labels_of(data_samples))
+            targets = targets._replace(maps=targets.maps | {"own_error": own_error})
         losses |= self.uncertainty_head.loss(branch, targets.maps, targets.masks)
         if self.loss_distillation is not None:
-            seg_logits = resize(at_least_float32(seg_logits), inputs.shape[2:], None, "bilinear", self.align_corners)
             loss = self.loss_distillation(seg_logits, targets.probabilities, targets.real)
             losses |= add_prefix({self.loss_distillation.loss_name: loss}, "distillation")
         return losses
 
     def _targets(self, inputs: Tensor, data_samples: list[SegDataSample]) -> Targets:
+        """All but "own_error", which is known when the student has predicted."""
         size, head = inputs.shape[2:], self.uncertainty_head
         learns_error = "error" in head.outputs
         needs_probabilities = learns_error or self.loss_distillation is not None
-        probabilities = None
+        mean = None
         if self.teacher is None:
             maps = stored_maps(data_samples, head.outputs, head.num_outputs, size)
             real = ((maps["std"] >= 0) & (maps["std"] <= 1)).all(1)
             if needs_probabilities:
-                probabilities, known = stored_probabilities(data_samples, self.out_channels, size)
+                mean, known = stored_probabilities(data_samples, self.out_channels, size)
                 real &= known  # OpenCV rotates integers and floats with other roundings
         else:
-            outputs = [name for name in head.outputs if name != "error"]
+            outputs = [name for name in head.outputs if name not in FROM_LABELS]
             judged, maps = self.teacher.module.judge(inputs, data_samples, head.num_outputs > 1, outputs)
             real = real_pixels(data_samples, size).to(inputs.device)
-            probabilities = judged.probabilities if needs_probabilities else None
-        labelled = real
+            mean = judged.probabilities if needs_probabilities else None
+        labels = labels_of(data_samples)
         if learns_error:
-            labels = labels_of(data_samples)
-            maps = maps | {"error": error_of(probabilities, labels)}
-            labelled = real & (labels != self._last_decode_head.ignore_index)
-        return Targets(maps, real, labelled, probabilities)
+            maps = maps | {"error": error_of(mean, labels)}
+        return Targets(maps, real, real & (labels != self._last_decode_head.ignore_index), mean)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Segmentation logits (B, C, H, W) of whole images or of a window of them."""
@@ -159,7 +163,7 @@ class UncertaintyMixin:
         """The framework's predictions, each with `pred_uncertainty` (1, h, w) in [0, 1] of the image's own size.
 
         A head with an output for each class gives `pred_class_uncertainty` (C, h, w), too, and one with other outputs
-        `pred_entropy`, `pred_mutual_information` and `pred_error` (1, h, w).
+        `pred_entropy`, `pred_mutual_information`, `pred_error` and `pred_own_error` (1, h, w).
         """
         self._windows = []
         try:

@@ -15,7 +15,7 @@ from torch import Tensor
 from uncertainty_core.errors import UserError
 from uncertainty_core.targets.top_k import decode_top_k
 
-from .consensus import FIELDS, both_classes
+from .consensus import FIELDS, FROM_LABELS, both_classes
 from .maps import PADDING, image_name
 
 
@@ -23,7 +23,7 @@ class Targets(NamedTuple):
     """Attributes:
     maps: of each output of the uncertainty head (B, 1, H, W), or "std" of every class (B, C, H, W).
     real: which pixels are of an image, and not padding (B, H, W), bool; void pixels are.
-    labelled: those of them that are not void (B, H, W), bool: where "error" counts.
+    labelled: those of them that are not void (B, H, W), bool: where outputs `FROM_LABELS` count.
     probabilities: mean over the teacher's predictors (B, C, H, W); None where nothing is learnt from them.
     """
 
@@ -35,7 +35,7 @@ class Targets(NamedTuple):
     @property
     def masks(self) -> dict[str, Tensor]:
         """Where each of the maps counts (B, H, W), bool."""
-        return {name: self.labelled if name == "error" else self.real for name in self.maps}
+        return {name: self.labelled if name in FROM_LABELS else self.real for name in self.maps}
 
 
 def error_of(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -71,11 +71,11 @@ def stored_maps(
 
     Args:
         samples: with `gt_uncertainty` (U, h, w), and what else `outputs` ask for.
-        outputs: their names; "error" is not stored.
+        outputs: their names; those `FROM_LABELS` are not stored.
         num_outputs: U, of "std".
         size: H, W.
     """
-    maps = {name: _stacked(samples, f"gt_{FIELDS[name]}", size) for name in outputs if name != "error"}
+    maps = {name: _stacked(samples, f"gt_{FIELDS[name]}", size) for name in outputs if name not in FROM_LABELS}
     if maps["std"].shape[1] != num_outputs:
         raise UserError(
             f"{image_name(samples[0])} has a target of {maps['std'].shape[1]} maps for an uncertainty head with "

@@ -32,7 +32,7 @@ from .calibration import (
     read_uncertainty_calibrator,
 )
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
-from .consensus import Consensus, Judgement, checked_outputs, joined, set_prediction, set_uncertainty
+from .consensus import FROM_LABELS, Consensus, Judgement, checked_outputs, joined, set_prediction, set_uncertainty
 from .maps import image_key, to_original
 
 Metainfo = dict[str, Any]
@@ -73,8 +73,8 @@ class TeacherSegmentor(BaseModel):
         super().__init__(data_preprocessor or copy.deepcopy(segmentor.get("data_preprocessor")))
         self.checkpoints, self.ddof, self.class_wise = list(checkpoints), ddof, class_wise
         self.outputs = checked_outputs(outputs)
-        if "error" in self.outputs:
-            raise UserError('a teacher knows no labels of what it predicts: leave "error" out of its outputs')
+        if unknown := [name for name in self.outputs if name in FROM_LABELS]:
+            raise UserError(f'a teacher knows no labels of what it predicts: leave "{unknown[0]}" out of its outputs')
         if any(segmentor.get(key) for key in KEYS):
             raise UserError("members are averaged as they are: give calibrators to the teacher, not to its segmentor")
         # losses of auxiliary heads are for training; a teacher has no use for their weights

@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from mmengine.model import BaseModule, normal_init
+import torch
+from mmengine.model import BaseModule, kaiming_init, normal_init
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from uncertainty_core.checks import check_positive_int
+from uncertainty_core.errors import UserError
 from uncertainty_core.streaming.dtypes import at_least_float32
 
-from .consensus import FIELDS, checked_outputs
+from .consensus import FIELDS, FROM_LABELS, checked_outputs
 
 
 class Pass(NamedTuple):
@@ -39,7 +42,7 @@ def passes_of(conv_seg: nn.Module, branch: nn.Module) -> Iterator[list[Pass]]:
         handle.remove()
 
 
-_LOSSES = {name: {"type": "RMSLELoss"} for name in FIELDS} | {"error": {"type": "SoftBCELoss"}}
+_LOSSES = {name: {"type": "SoftBCELoss" if name in FROM_LABELS else "RMSLELoss"} for name in FIELDS}
 
 
 @MODELS.register_module()
@@ -50,8 +53,10 @@ class UncertaintyHead(BaseModule):
         in_channels: F.
         num_outputs: of "std"; 1 for the predicted class, or one for each class (Holder & Shafique).
         outputs: the uncertainties that are learnt, see `FIELDS`; "std" first.
+        hidden: features of a 1x1 convolution and ReLU before the last convolution, for all outputs; None for none.
+        detached: outputs whose losses train this head alone: their gradients end at its input.
         loss: config of the loss between the sigmoid's output and the target, the same for all outputs; or configs by
-            the names of outputs. Else `RMSLELoss`, and for "error" `SoftBCELoss`.
+            the names of outputs. Else `RMSLELoss`, and for outputs `FROM_LABELS` `SoftBCELoss`.
         align_corners: how maps are resized, as the decode head does.
     """
 
@@ -60,21 +65,43 @@ class UncertaintyHead(BaseModule):
         in_channels: int,
         num_outputs: int = 1,
         outputs: Sequence[str] = ("std",),
+        hidden: int | None = None,
+        detached: Sequence[str] = ("own_error",),
         loss: dict | None = None,
         align_corners: bool = False,
     ) -> None:
         super().__init__()
         self.num_outputs, self.align_corners = num_outputs, align_corners
         self.outputs = checked_outputs(outputs)
-        self.conv = nn.Conv2d(in_channels, num_outputs + len(self.outputs) - 1, kernel_size=1)
+        if unknown := set(detached) - set(FIELDS):
+            raise UserError(f"uncertainty_head.detached must hold names of outputs, got {', '.join(sorted(unknown))}")
+        self.hidden = None
+        if hidden is not None:
+            check_positive_int("uncertainty_head.hidden", hidden)
+            self.hidden = nn.Conv2d(in_channels, hidden, kernel_size=1)
+            kaiming_init(self.hidden)
+        self.conv = nn.Conv2d(hidden or in_channels, sum(self._sizes), kernel_size=1)
         normal_init(self.conv, std=0.01)  # as mmseg does its last layer, and whatever the segmentor's init_cfg says
+        self._detached = [name in detached for name, k in zip(self.outputs, self._sizes, strict=True) for _ in range(k)]
         same = loss if loss and "type" in loss else None
         configs = {name: same or (loss or {}).get(name) or _LOSSES[name] for name in self.outputs}
         self.losses = nn.ModuleDict({name: MODELS.build(config) for name, config in configs.items()})
 
     def forward(self, features: Tensor) -> Tensor:
         """Uncertainty logits (B, U, h, w) of `features` (B, F, h, w)."""
-        return self.conv(features)
+        logits = self._read_out(features)
+        if any(self._detached) and torch.is_grad_enabled():
+            detached = torch.tensor(self._detached, device=logits.device)[:, None, None]
+            logits = torch.where(detached, self._read_out(features.detach()), logits)
+        return logits
+
+    def _read_out(self, features: Tensor) -> Tensor:
+        return self.conv(features if self.hidden is None else self.hidden(features).relu())
+
+    @property
+    def _sizes(self) -> list[int]:
+        """How many channels each output has."""
+        return [self.num_outputs, *(1 for _ in self.outputs[1:])]
 
     def uncertainty(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Uncertainty (B, U, H, W) in [0, 1], in float32 also under mixed precision, of `logits` (B, U, h, w).
@@ -88,8 +115,7 @@ class UncertaintyHead(BaseModule):
 
     def by_name(self, uncertainty: Tensor, dim: int = 1) -> dict[str, Tensor]:
         """Each output's maps of `uncertainty` (..., U, ...), whose dimension `dim` has them all."""
-        sizes = [self.num_outputs, *(1 for _ in self.outputs[1:])]
-        return dict(zip(self.outputs, uncertainty.split(sizes, dim), strict=True))
+        return dict(zip(self.outputs, uncertainty.split(self._sizes, dim), strict=True))
 
     def loss(self, logits: Tensor, targets: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The loss of each output, named after it: "uncertainty.loss_rmsle", "entropy.loss_rmsle", ...

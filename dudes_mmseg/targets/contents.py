@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from uncertainty_core import TargetStore
 
+from ..models.consensus import FROM_LABELS
+
 TOP_K = 3  # probabilities, unless asked otherwise
 
 
@@ -17,7 +19,7 @@ def outputs_of(model: Mapping[str, Any]) -> tuple[str, ...]:
 class Contents(NamedTuple):
     """Attributes:
     class_wise: the deviation of every class, not only of the one that the mean predicts.
-    outputs: which uncertainties, see `FIELDS`; no "error", which follows from probabilities and labels.
+    outputs: which uncertainties, see `FIELDS`; none of `FROM_LABELS`.
     top_k: how many of the largest mean probabilities; 0 for none of them.
     """
 
@@ -35,7 +37,7 @@ class Contents(NamedTuple):
     def for_student(cls, model: Mapping[str, Any], top_k: int = TOP_K) -> "Contents":
         """What the student of this config learns from; `top_k` is for one that learns from probabilities."""
         outputs = outputs_of(model)
-        stored = tuple(name for name in outputs if name != "error")
+        stored = tuple(name for name in outputs if name not in FROM_LABELS)
         from_probabilities = "error" in outputs or model.get("loss_distillation")
         num_outputs = (model.get("uncertainty_head") or {}).get("num_outputs", 1)
         return cls(num_outputs > 1, stored, top_k if from_probabilities else 0)

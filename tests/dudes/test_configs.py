@@ -16,7 +16,8 @@ from uncertainty_core.cli.configs import CONFIGS as ALL_CONFIGS
 
 CONFIGS = ALL_CONFIGS / "dudes"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
-ROLES = ("member", "baseline", "teacher", "student", "student-online", "student-kl", "holder", "mc_dropout")
+STORED = ("student", "student-kl", "student-own-error", "holder")  # which load their targets
+ROLES = (*STORED, "member", "baseline", "teacher", "student-online", "mc_dropout")
 
 
 def read(name: str) -> Config:
@@ -68,11 +69,11 @@ def test_name_says_what_it_is(name):
     kinds |= dict.fromkeys(("member", "baseline"), "EncoderDecoder")
     assert cfg.model.type == kinds.get(role, "DUDESEncoderDecoder")
     loads = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadUncertaintyTarget"]
-    assert len(loads) == (role in ("student", "student-kl", "holder"))
+    assert len(loads) == (role in STORED)
     assert ("teacher" in cfg.model) == (role == "student-online")
-    assert bool(cfg.model.get("pretrained")) == (
-        role in ("baseline", "student", "student-online", "student-kl", "holder")
-    ) * (dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name)
+    assert bool(cfg.model.get("pretrained")) == (role in ("baseline", "student-online", *STORED)) * (
+        dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name
+    )
 
 
 @pytest.mark.parametrize("prefix", ["deeplabv3plus_r18_cityscapes-768x768", "deeplabv3plus_r18_voc12-512x512"])

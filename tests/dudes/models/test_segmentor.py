@@ -612,6 +612,74 @@ def test_error_of_a_sigmoid(tmp_path):
     torch.testing.assert_close(targets.maps["error"][:, 0][counts], expected[:, 0][counts])
 
 
+def test_own_error_is_that_of_the_student_alone():
+    """Of its own probabilities where there is a label, and without a teacher: the loss is that of a slow sum."""
+    student = build(student_config(uncertainty_head={"outputs": ("std", "own_error")}))
+    batch = samples()
+    for sample in batch:
+        sample.gt_uncertainty.data[:, -6:] = sample.gt_uncertainty.data[:, :, -8:] = 255  # padding
+    losses = student.loss(images(), batch)
+    terms = []
+    for said, truth in zip(student.predict(images(), samples()), batch, strict=True):
+        label, p, q = truth.gt_sem_seg.data[0], said.seg_logits.data.softmax(0), said.pred_own_error.data[0]
+        for k in range(NUM_CLASSES):
+            here = label[:-6, :-8] == k
+            z, of_k = 1 - p[k, :-6, :-8][here], q[:-6, :-8][here]
+            terms.append(-(z * of_k.log() + (1 - z) * (1 - of_k).log()))
+    torch.testing.assert_close(losses["own_error.loss_bce"], torch.cat(terms).mean())
+    plain = build(student_config()).loss(images(), batch)
+    assert torch.equal(losses["decode.loss_ce"], plain["decode.loss_ce"])
+
+
+def reached(student, loss):
+    """Modules with a parameter that the gradient of a loss reaches."""
+    student.zero_grad()
+    loss.backward(retain_graph=True)
+    named = student.named_parameters()
+    return {name.partition(".")[0] for name, values in named if values.grad is not None and values.grad.any()}
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+def test_own_error_changes_nothing_but_the_head(hidden):
+    choice = {"num_outputs": NUM_CLASSES, "outputs": ("std", "own_error"), "hidden": hidden}
+    student = build(student_config(uncertainty_head=choice))
+    losses = student.loss(images(), samples(target=NUM_CLASSES))
+    assert reached(student, losses["own_error.loss_bce"]) == {"uncertainty_head"}
+    of_rows = student.uncertainty_head.conv.weight.grad.flatten(1).any(1).tolist()
+    assert of_rows == [False] * NUM_CLASSES + [True]
+    assert hidden is None or student.uncertainty_head.hidden.weight.grad.any()
+    assert reached(student, losses["uncertainty.loss_rmsle"]) == {"backbone", "decode_head", "uncertainty_head"}
+    assert student.decode_head.conv_seg.weight.grad is None
+
+
+def test_own_error_that_changes_the_features():
+    """Where it is asked for; its target stays a constant, so the layer that makes the logits is never reached."""
+    student = build(student_config(uncertainty_head={"outputs": ("std", "own_error"), "detached": ()}))
+    loss = student.loss(images(), samples())["own_error.loss_bce"]
+    assert reached(student, loss) == {"backbone", "decode_head", "uncertainty_head"}
+    assert student.decode_head.conv_seg.weight.grad is None
+
+
+@torch.no_grad()
+def test_hidden_layer():
+    student = build(student_config(uncertainty_head={"outputs": ("std", "own_error"), "hidden": 6}))
+    branch = student.uncertainty_head
+    features = torch.randn(1, student.decode_head.channels, 2, 3)
+    for row, column in ((0, 0), (1, 2)):
+        hidden = (branch.hidden.weight[:, :, 0, 0] @ features[0, :, row, column] + branch.hidden.bias).clamp(min=0)
+        expected = branch.conv.weight[:, :, 0, 0] @ hidden + branch.conv.bias
+        torch.testing.assert_close(branch(features)[0, :, row, column], expected)
+    assert sum(values.numel() for values in branch.parameters()) == 6 * (8 + 1) + 2 * (6 + 1)  # of 8 features
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"), [({"detached": ["doubt"]}, "names of outputs"), ({"hidden": 0}, "hidden")]
+)
+def test_heads_that_make_no_sense(choice, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(student_config(uncertainty_head=choice))
+
+
 def test_outputs_under_mixed_precision(teacher):
     student = build(student_config(teacher=teacher, loss_distillation=KL, **FOUR)).train()
     with torch.autocast("cpu", torch.bfloat16):
