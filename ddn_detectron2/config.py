@@ -28,6 +28,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # A second output of the predictor: the standard deviation of each box delta, as `box_std` of the detections. It is
     # trained on the ground truth and reads features without changing them: boxes and scores are those without it.
     ddn.BOX_STD = False
+    # The proper score that it learns by: "beta_nll", or "crps", the energy score, which outliers move less.
+    ddn.BOX_STD_LOSS = "beta_nll"
     # What stays as it is beside the backbone and the proposal generator, which always do:
     # any of "mask_head", "keypoint_head", "box_regression".
     ddn.FREEZE = ("mask_head", "keypoint_head")
@@ -98,7 +100,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
 
 # Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
-_YOUNGER = ("MODEL.DDN.LOSS", "MODEL.DDN.FRESH_HEAD", "MODEL.DDN.BOX_STD", "MODEL.DDN.TEST.ENSEMBLE")
+_YOUNGER = tuple(f"MODEL.DDN.{key}" for key in ("LOSS", "FRESH_HEAD", "BOX_STD", "BOX_STD_LOSS", "TEST.ENSEMBLE"))
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -113,6 +115,7 @@ NEVER_DECISIVE = (
 FREEZABLE = ("mask_head", "keypoint_head", "box_regression")
 _CHOICES = {
     "LOSS": ("logits", "kl"),
+    "BOX_STD_LOSS": ("beta_nll", "crps"),
     "TARGETS.SOURCE": ("online", "store", "none"),
     "TARGETS.MATCH": ("gt_iou", "per_proposal"),
     "TARGETS.AVERAGE": ("logits", "probs"),

@@ -263,6 +263,46 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             formula="(sum over hits of (1 - IoU)/(1 - t) + false positives + misses) / (hits + both of these)",
         ),
     ),
+    "boxes": (
+        Metric(
+            "box_nll",
+            "Box NLL",
+            "negative log-likelihood of the errors of sides, Gaussians of the predicted deviations, in pixels",
+            "lower",
+            formula="mean of log std + error²/(2 std²) + log(2 pi)/2",
+        ),
+        Metric(
+            "box_crps",
+            "Box CRPS",
+            "energy score of the same Gaussians; that of a deviation of 0 is the mean absolute error",
+            "lower",
+            "px",
+            formula="mean of E|X - y| - E|X - X'|/2",
+        ),
+        *(
+            _share(
+                f"coverage{level}",
+                f"Coverage {level}",
+                f"sides within the intervals of {level} %: {level} is right",
+                None,
+            )
+            for level in (50, 90, 95)
+        ),
+        Metric(
+            "box_ence",
+            "Box ENCE",
+            "expected normalised calibration error of the deviations",
+            "lower",
+            formula="mean over ten bins of equally many sides of |RMS error - RMS std| / RMS std",
+        ),
+        Metric(
+            "box_rank",
+            "Box rank corr.",
+            "rank correlation of a box's deviation, relative to its size, with 1 - IoU",
+            "higher",
+            formula="Spearman's, over true positives",
+        ),
+    ),
     "scores": (
         Metric(
             "nll_true",

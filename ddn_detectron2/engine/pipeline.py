@@ -34,7 +34,8 @@ from uncertainty_core.detection import (
     read_detections,
     read_ground_truth,
 )
-from uncertainty_core.detection.report import IOU_THRESHOLD, calibration_at, measured, write_report
+from uncertainty_core.detection.report import calibration_at, measured, write_report
+from uncertainty_core.detection.settings import IOU_THRESHOLD
 from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, claimed, holds
 from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.records import build

@@ -12,11 +12,13 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
 from uncertainty_core import ddn_loss, kl_distillation
-from uncertainty_core.functional.losses import beta_nll
+from uncertainty_core.functional.losses import beta_nll, crps
 
 from ..boxes import of_class
 from ..config import dropout_positions
 from ..teaching.target_matching import TEACHER_LOGITS
+
+_BOX_STD_LOSSES = {"beta_nll": beta_nll, "crps": crps}
 
 
 class BoxStd(nn.Linear):
@@ -58,6 +60,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         foreground_only: bool,
         dropout_rate: float,
         box_std: bool,
+        box_std_loss: str,
         **kwargs,
     ) -> None:
         """
@@ -69,11 +72,13 @@ class DDNOutputLayers(FastRCNNOutputLayers):
                 box, since background proposals are matched with one, too, though they do not show it.
             dropout_rate: probability of dropping features; 0 for no dropout before the predictor.
             box_std: whether to predict the deviation of box deltas, too.
+            box_std_loss: what these learn by, "beta_nll" or "crps".
         """
         super().__init__(input_shape, **kwargs)
         self.loss, self.dd_weight = loss, dd_weight
         self.foreground_only = foreground_only
         self.dropout = nn.Dropout(dropout_rate) if dropout_rate else nn.Identity()
+        self.score_of_std = _BOX_STD_LOSSES[box_std_loss]
         self.box_std = BoxStd(self.bbox_pred.in_features, self.bbox_pred.out_features) if box_std else None
 
     @classmethod
@@ -88,6 +93,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             "foreground_only": ddn.TARGETS.MATCH == "gt_iou",
             "dropout_rate": ddn.DROPOUT.RATE if "predictor" in dropout_positions(cfg) else 0.0,
             "box_std": ddn.BOX_STD,
+            "box_std_loss": ddn.BOX_STD_LOSS,
         }
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | Predictions:
@@ -117,7 +123,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         return super().predict_boxes_for_gt_classes(predictions[:2], proposals)
 
     def box_std_loss(self, predictions: Predictions, proposals) -> Tensor:
-        """`beta_nll` of the deltas from foreground proposals to their ground truth: a scalar."""
+        """`MODEL.DDN.BOX_STD_LOSS` of the deltas from foreground proposals to their ground truth: a scalar."""
         if not proposals:
             return 0.0 * predictions.log_std.sum()
         labels = cat([p.gt_classes for p in proposals])
@@ -126,7 +132,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         # images without objects have no "gt_boxes", and no foreground either
         truth = cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])[foreground]
         deltas, log_std = (of_class(values[foreground], labels[foreground]) for values in predictions[1:])
-        return beta_nll(self.box2box_transform.get_deltas(boxes, truth) - deltas.detach(), log_std)
+        return self.score_of_std(self.box2box_transform.get_deltas(boxes, truth) - deltas.detach(), log_std)
 
     def distillation_loss(self, logits: Tensor, proposals) -> Tensor:
         """Distance between `logits` (R, K + 1) and the targets of those boxes that have one: a scalar.

@@ -26,7 +26,8 @@ _HARMLESS = (
     # the training of students
     *("SEED", "SOLVER", "DATALOADER", "MODEL.BACKBONE.FREEZE_AT", "TEST.PRECISE_BN"),
     *(f"INPUT.{key}" for key in ("MIN_SIZE_TRAIN", "MIN_SIZE_TRAIN_SAMPLING", "MAX_SIZE_TRAIN", "CROP", "RANDOM_FLIP")),
-    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE", "FRESH_HEAD", "BOX_STD")),
+    *(f"MODEL.DDN.{key}" for key in ("LOSS", "DD_WEIGHT", "GT_WEIGHT", "FREEZE", "FRESH_HEAD")),
+    *("MODEL.DDN.BOX_STD", "MODEL.DDN.BOX_STD_LOSS"),
     *(f"MODEL.DDN.TARGETS.{key}" for key in ("SOURCE", "MATCH", "SHARE", "MISSING")),
     *(
         f"MODEL.{part}.{key}"

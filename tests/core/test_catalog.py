@@ -26,7 +26,7 @@ def test_keys_are_declared_once():
     assert len(METRICS) == sum(map(len, SECTIONS.values()))
 
 
-@pytest.mark.parametrize("section", ["calibration", "detections", "scores", "ranking"])
+@pytest.mark.parametrize("section", ["calibration", "detections", "boxes", "scores", "ranking"])
 def test_the_page_of_metrics_has_each_with_its_direction(section):
     counts = {"n", "classes", "nll_clamped"}
     expected = {declared.key: declared.better or "neither" for declared in SECTIONS[section]}

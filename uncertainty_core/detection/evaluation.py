@@ -196,9 +196,7 @@ def evaluate(ground_truth: GroundTruth, matched: MatchedDetections, settings: Se
             np.nan,
             matching.object_errors(ground_truth, matched.detections, _counted(matched, settings)),
         ),
-        box_std=None
-        if matched.detections.box_std is None
-        else box_std.metrics(*box_errors(ground_truth, matched, 1, settings.score_threshold)),
+        box_std=_box_std_metrics(ground_truth, matched, settings),
     )
 
 
@@ -213,12 +211,23 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+def _box_std_metrics(
+    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings
+) -> dict[str, float] | None:
+    if matched.detections.box_std is None:
+        return None
+    at = settings.all_iou_thresholds.index(settings.compared_at)
+    found = box_errors(ground_truth, matched, at, settings.score_threshold)
+    return {name: value.item() for name, value in box_std.metrics(found).items()}
+
+
 def box_errors(
     ground_truth: GroundTruth, matched: MatchedDetections, at: int, score_threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`box_std.errors` of the true positives at the threshold number `at` whose score before is high enough."""
-    counts = (matched.truth[at] >= 0) & (matched.detections.score_before >= score_threshold)
-    return box_std.errors(ground_truth, matched.detections, matched.truth[at], counts)
+) -> box_std.BoxErrors:
+    """The true positives at the threshold number `at` whose score before is high enough."""
+    truth = matched.truth[at]
+    counts = (truth >= 0) & (matched.detections.score_before >= score_threshold)
+    return box_std.BoxErrors.of(ground_truth, matched.detections, truth, matched.iou[at], counts)
 
 
 def at_equal_count(evaluations: Sequence[DetectionEvaluation], iou_threshold: float) -> list[CalibrationAt]:

@@ -13,8 +13,6 @@ from .calibration import GEOMETRY_BINS, LOCALISATION_BINS
 from .evaluation import CalibrationAt, DetectionEvaluation, recall_ranks
 from .matching import AREA_RANGES, OBJECT_THRESHOLDS
 
-IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
-
 
 def tables(evaluation: DetectionEvaluation, per_category: bool = False) -> str:
     """Readable tables of all scores over all categories, and on demand of each."""
@@ -55,14 +53,14 @@ def write_report(evaluation: DetectionEvaluation, folder: str | Path) -> list[Pa
 
 def calibration_at(evaluation: DetectionEvaluation) -> CalibrationAt:
     """The calibration at the IoU threshold of comparisons; at the first one if that was not measured."""
-    wanted = [at for at in evaluation.calibration if at.iou_threshold == IOU_THRESHOLD]
-    return (wanted or evaluation.calibration)[0]
+    settings = evaluation.settings
+    return evaluation.calibration[settings.iou_thresholds.index(settings.compared_at)]
 
 
 def measured(evaluation: DetectionEvaluation) -> dict[str, float]:
-    """Every metric by name; AP and AR in percent, calibration in plain values."""
-    calibration = calibration_at(evaluation).metrics | evaluation.any_overlap.metrics
-    return evaluation.precision | calibration | {"oce": evaluation.oce}
+    """Every metric by name; AP and AR in percent, calibration in plain values, deviations of boxes in pixels."""
+    calibration = calibration_at(evaluation).metrics | evaluation.any_overlap.metrics | {"oce": evaluation.oce}
+    return evaluation.precision | calibration | (evaluation.box_std or {})
 
 
 def to_json(evaluation: DetectionEvaluation) -> str:

@@ -8,6 +8,8 @@ from ..checks import Edges, check_edges, check_positive_int
 Protocol = Literal["coco", "fiveai"]
 PROTOCOLS = get_args(Protocol)
 
+IOU_THRESHOLD = 0.5  # from which on a detection is a true positive, in all that compares detectors
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,3 +51,8 @@ class Settings:
     def all_iou_thresholds(self) -> tuple[float, ...]:
         """S: 0 for any overlap, then those asked for."""
         return (0.0, *self.iou_thresholds)
+
+    @property
+    def compared_at(self) -> float:
+        """The threshold of comparisons; the first one if that is not measured."""
+        return IOU_THRESHOLD if IOU_THRESHOLD in self.iou_thresholds else self.iou_thresholds[0]

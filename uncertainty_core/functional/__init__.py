@@ -17,7 +17,7 @@ from .calibration import (
     msce,
 )
 from .logit_scores import logit_confidence, logit_entropy
-from .losses import beta_nll, cross_entropy, ddn_loss, kd_loss, kl_distillation, rmsle, squared_distance
-from .scores import brier, entropy, mupe, nll_pred, nll_true, top_label
+from .losses import beta_nll, cross_entropy, crps, ddn_loss, kd_loss, kl_distillation, rmsle, squared_distance
+from .scores import brier, crps_gaussian, entropy, mupe, nll_pred, nll_true, top_label
 from .selective import Ranking, aupr, aurc, auroc, fpr_at_tpr, ranking, risk_coverage
 from .sparsification import PixelLevels, ause, pixel_levels, sparsification

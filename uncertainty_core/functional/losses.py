@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import check_distribution, check_label_shape, check_labels, check_mask, check_same_shape
 from ..streaming.dtypes import at_least_float32
+from .scores import crps_gaussian
 
 IGNORE_INDEX = -100
 
@@ -166,3 +167,10 @@ def beta_nll(error: Tensor, log_std: Tensor, beta: float = 0.5) -> Tensor:
     log_std, error = at_least_float32(log_std), at_least_float32(error.detach())
     losses = (error * (-log_std).exp()).square() / 2 + log_std
     return _mean(losses * (2 * beta * log_std.detach()).exp(), losses.numel())
+
+
+def crps(error: Tensor, log_std: Tensor) -> Tensor:
+    """Mean over samples of the energy score of Gaussians, `crps_gaussian`: outliers weigh linearly. As `beta_nll`."""
+    check_same_shape("error", error, "log_std", log_std)
+    losses = crps_gaussian(at_least_float32(error.detach()), at_least_float32(log_std).exp())
+    return _mean(losses, losses.numel())

@@ -1,8 +1,9 @@
-"""Scores of single predictions: one number per sample, from probabilities.
+"""Scores of single predictions: one number per sample, from probabilities; or from a Gaussian.
 
 Shapes: N samples, C classes, `...` any further dimensions (pixels).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -90,6 +91,21 @@ def mupe(teacher_confidence: Tensor, student_confidence: Tensor) -> Tensor:
     check_unit_interval("student_confidence", student_confidence)
     check_same_shape("teacher_confidence", teacher_confidence, "student_confidence", student_confidence)
     return _reduce((teacher_confidence.double() - student_confidence.double()).square(), "mean")
+
+
+def crps_gaussian(error: Tensor, std: Tensor) -> Tensor:
+    """Energy score of Gaussians for a single number, the continuous ranked probability score, in its unit (...).
+
+    E|X - y| - E|X - X'| / 2 for independent X and X' of the Gaussian, in closed form; least in the mean for the true
+    deviation.
+
+    Args:
+        error: of the means, y less mean (...).
+        std: deviations > 0 (...).
+    """
+    z = error / std
+    density = math.sqrt(2 / math.pi) * (-z.square() / 2).exp()  # twice that of the standard Gaussian
+    return std * (z * (z / math.sqrt(2)).erf() + density - 1 / math.sqrt(math.pi))
 
 
 class SampleScores(NamedTuple):

@@ -3,7 +3,7 @@
 Shapes: I images, R resamples, C categories, G ground-truth boxes, D detections, T COCO's ten IoU thresholds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import Edges
+from ..detection import box_std
 from ..detection.average_precision import IOU_THRESHOLDS, RECALL_THRESHOLDS, by_category
 from ..detection.calibration import (
     GEOMETRY_BINS,
@@ -21,7 +22,7 @@ from ..detection.calibration import (
     geometry_cell,
     lrp,
 )
-from ..detection.evaluation import DetectionEvaluation, counted_boxes
+from ..detection.evaluation import DetectionEvaluation, box_errors, counted_boxes
 from ..detection.matching import IGNORED, TRUE_POSITIVE
 from ..functional.calibration import bin_index, fine_bins
 from .bins import drawn_bin_metrics
@@ -41,6 +42,7 @@ class DetectedImages:
     place: cell of the box's place and size (D,), see `geometry_cell`.
     max_detections: of which the recall is.
     iou_threshold, num_bins, edges, protocol: as in the settings of the evaluation.
+    boxes: the fields of `box_std.BoxErrors`, empty where deviations are not known.
     """
 
     ids: list[str]
@@ -60,6 +62,7 @@ class DetectedImages:
     num_bins: int
     edges: Edges
     protocol: str
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, evaluation: DetectionEvaluation, iou_threshold: float) -> "DetectedImages":
@@ -91,6 +94,9 @@ class DetectedImages:
             num_bins=settings.num_bins,
             edges=settings.edges,
             protocol=settings.protocol,
+            boxes={}
+            if detections.box_std is None
+            else vars(box_errors(truth, matched, levels[1], settings.score_threshold)),
         )
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
@@ -98,12 +104,14 @@ class DetectedImages:
 
         Not among them: average precision and recall of boxes of one size, and what `protocol` has by other rules.
         """
-        return self.precision(weights) | self.calibration(weights)
+        deviations = self.deviations(weights) if self.boxes else {}
+        return self.precision(weights) | self.calibration(weights) | deviations
 
     @property
     def measures(self) -> dict[Measure, int]:
         """What gives metrics of drawn images, and of how many resamples: precision is costly."""
-        return {self.calibration: NUM_RESAMPLES, self.precision: NUM_RESAMPLES // 5}
+        costly = [self.precision, self.deviations] if self.boxes else [self.precision]
+        return {self.calibration: NUM_RESAMPLES} | dict.fromkeys(costly, NUM_RESAMPLES // 5)
 
     def calibration(self, weights: Tensor) -> dict[str, Tensor]:
         """Those of `metrics` that are about the scores."""
@@ -114,6 +122,11 @@ class DetectedImages:
         }
         values["oce"] = self._truth.drawn(weights, "error").sum(1) / truth.sum(1)
         return {name: value for name, value in values.items() if self.protocol == "coco" or name[:2] != "la"}
+
+    def deviations(self, weights: Tensor) -> dict[str, Tensor]:
+        """Those of `metrics` that are about the deviations of boxes."""
+        found = box_std.BoxErrors(**self.boxes)
+        return box_std.metrics(found, weights[torch.from_numpy(found.image).long()])
 
     def precision(self, weights: Tensor) -> dict[str, Tensor]:
         """AP, AP50, AP75 and AR in percent."""

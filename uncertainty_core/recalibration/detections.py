@@ -117,8 +117,8 @@ def fit_to_boxes(
     if detections.box_std is None:
         raise CocoFormatError("the detections hold no 'box_std': train the detector with MODEL.DDN.BOX_STD True")
     matched, at = match_at(ground_truth, detections, 0.5)
-    error, std, _ = box_errors(ground_truth, matched, at, score_threshold)
-    return ConformalBoxes(box_std.conformal_factor(error, std, level), level)
+    found = box_errors(ground_truth, matched, at, score_threshold)
+    return ConformalBoxes(box_std.conformal_factor(found.error, found.std, level), level)
 
 
 def scale_boxes(detections: Detections, calibrator: ConformalBoxes) -> Detections:

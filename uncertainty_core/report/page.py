@@ -24,6 +24,7 @@ def group_sections(group: Group, prefix: str) -> dict[str, str]:
     return {
         "Results": sections.summary(group),
         "Equally many detections": sections.equal_count(rows),
+        "Where boxes are uncertain": sections.boxes(group),
         "Calibration and risk": sections.charts(rows, sections.styles(rows, prefix)),
         "Classes": sections.classes(rows),
         "Pictures": sections.pictures(rows),

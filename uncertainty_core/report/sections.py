@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from html import escape
 
-from ..catalog import DETECTION, brief, curve_kind, in_order, metric
+from ..catalog import DETECTION, SECTIONS, brief, curve_kind, in_order, metric
 from ..errors import UserError
 from ..roles import drawn_at_first, is_calibrated, looks
 from .charts import SPARSE, Style, curve_chart, reliability_chart
@@ -38,6 +38,7 @@ def summary(group: Group, others: Mapping[str, PaperRow] | None = None) -> str:
     held = dict.fromkeys(key for seeds in (*ours.values(), theirs.values()) for measured in seeds for key in measured)
     if "d_ece" in held:  # the same by definition
         held.pop("ece", None)
+    held = {key: None for key in held if metric(key) not in SECTIONS["boxes"]}  # which have a table of their own
     notes = ["↑ higher is better, ↓ lower is better.", *[_OF_INTERVALS] * bool(group.measured)]
     if any(len(records) > 1 for records in ours.values()):
         notes.append("Rows of n seeds give mean ± sample standard deviation.")
@@ -66,6 +67,20 @@ def equal_count(rows: Rows) -> str:
         "row with the fewest has. What a row gains here, it does not gain by more low scores."
     )
     return content and content + paragraph(note, "note")
+
+
+def boxes(group: Group) -> str:
+    """Whether the deviations of boxes tell how far off these are, of the rows that have any."""
+    columns = SECTIONS["boxes"]
+    rows = {
+        name: [record.metrics for record in records]
+        for name, records in group.records.items()
+        if columns[0].key in records[0].metrics and not is_calibrated(name)  # calibrators change scores alone
+    }
+    if not rows:
+        return ""
+    note = "Of true positives at the IoU threshold of the comparison; each of the four sides of a box by itself."
+    return metric_table(columns, rows, "Deviations of boxes", measured=group.measured) + paragraph(note, "note")
 
 
 def styles(rows: Rows, prefix: str = "run") -> dict[str, Style]:

@@ -4,10 +4,13 @@ import json
 import math
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy.integrate import quad
 from scipy.stats import norm, spearmanr
 
 from uncertainty_core.detection import (
@@ -19,8 +22,10 @@ from uncertainty_core.detection import (
     read_detections,
     read_ground_truth,
 )
-from uncertainty_core.detection.box_std import conformal_factor, errors, metrics
+from uncertainty_core.detection.box_std import BoxErrors, conformal_factor, metrics
 from uncertainty_core.detection.coco_format import of_images
+from uncertainty_core.detection.evaluation import box_errors
+from uncertainty_core.functional import crps_gaussian
 from uncertainty_core.recalibration import CalibratorError, ConformalBoxes, check_fits, fit_to_boxes, load
 
 TOOL = Path(__file__).resolve().parents[3] / "tools" / "fit_calibrator.py"
@@ -54,13 +59,15 @@ def both(truth, results):
 
 
 def found(truth, results):
-    """Errors, deviations and sizes of true positives: each annotation has its result, in the same order."""
+    """The true positives: each annotation has its result, in the same order."""
     rows = []
     for annotation, result in zip(truth["annotations"], results[:-1], strict=True):
         (x, y, w, h), (left, top, width, height) = annotation["bbox"], result["bbox"]
         error = [x - left, y - top, x + w - left - width, y + h - top - height]
-        rows.append((error, result["box_std"], [width, height]))
-    return [np.array(column) for column in zip(*rows, strict=True)]
+        both = max(0, min(x + w, left + width) - max(x, left)) * max(0, min(y + h, top + height) - max(y, top))
+        iou = both / (w * h + width * height - both)
+        rows.append((annotation["image_id"], error, result["box_std"], [width, height], iou))
+    return BoxErrors(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 def test_every_metric_against_a_loop():
@@ -68,14 +75,23 @@ def test_every_metric_against_a_loop():
     ground_truth, detections = both(truth, results)
     settings = Settings()
     measured = evaluate(ground_truth, match_images(ground_truth, detections, settings), settings).box_std
-    error, std, size = found(truth, results)
+    of = found(truth, results)
+    error, std = of.error, of.std
     assert len(error) == 60  # the false positive has no error
     assert measured["box_nll"] == pytest.approx(-norm(0, std).logpdf(error).mean())
+    # the energy score as an integral: of (CDF less step)²
+    integrals = [
+        quad(lambda x, e=e, s=s: (norm.cdf(x, 0, s) - (x >= e)) ** 2, -50, 50, points=[e], limit=200)[0]
+        for e, s in zip(error[:5].ravel(), std[:5].ravel(), strict=True)
+    ]
+    scores = crps_gaussian(torch.from_numpy(error), torch.from_numpy(std)).numpy()
+    assert scores[:5].ravel() == pytest.approx(integrals, abs=1e-6)
+    assert measured["box_crps"] == pytest.approx(scores.mean())
     for name, level in COVERAGE.items():
         low, high = norm(0, std).interval(level)
         assert measured[name] == pytest.approx(((low <= error) & (error <= high)).mean())
-    relative = [np.abs(values) / size[:, [0, 1, 0, 1]] for values in (std, error)]
-    assert measured["box_rank"] == pytest.approx(spearmanr(*(values.mean(1) for values in relative)).statistic)
+    relative = (std / of.size[:, [0, 1, 0, 1]]).mean(1)
+    assert measured["box_rank"] == pytest.approx(spearmanr(relative, 1 - of.iou).statistic)
     gaps = []
     pairs = sorted(zip(std.ravel(), error.ravel(), strict=True))
     for k in range(0, 240, 24):
@@ -87,14 +103,14 @@ def test_every_metric_against_a_loop():
 
 
 def test_true_deviations_are_found_to_be_so():
-    measured = metrics(*found(*data(2000)))
-    assert {name: measured[name] for name in COVERAGE} == pytest.approx(COVERAGE, abs=0.01)
+    measured = metrics(found(*data(2000)))
+    assert {name: measured[name].item() for name in COVERAGE} == pytest.approx(COVERAGE, abs=0.01)
     assert measured["box_ence"] < 0.03
 
 
 def test_without_true_positives_nothing_is_known():
-    none = metrics(np.zeros((0, 4)), np.zeros((0, 4)), np.zeros((0, 2)))
-    assert len(none) == 6 and all(math.isnan(value) for value in none.values())
+    none = metrics(BoxErrors(*(np.zeros(shape) for shape in (0, (0, 4), (0, 4), (0, 2), 0))))
+    assert len(none) == 7 and all(value.isnan().all() and value.shape == (1,) for value in none.values())
     truth, results = data(1)
     ground_truth, detections = both(truth, [{k: v for k, v in one.items() if "std" not in k} for one in results])
     assert evaluate(ground_truth, match_images(ground_truth, detections, Settings()), Settings()).box_std is None
@@ -154,8 +170,8 @@ def test_ninety_percent_of_new_sides_are_covered():
         fitted, held_out = (of_images(truth, results, part) for part in (chosen, ~chosen))
         factor = fit_to_boxes(*fitted).factor
         matched = match_images(*held_out, Settings((0.5,)))
-        error, std, _ = errors(held_out[0], matched.detections, matched.truth[1], matched.truth[1] >= 0)
-        shares.append(metrics(error, std * factor, np.ones((len(error), 2)))["coverage90"])
+        of = box_errors(held_out[0], matched, 1, 0.05)
+        shares.append(metrics(replace(of, std=of.std * factor))["coverage90"].item())
     assert np.mean(shares) == pytest.approx(0.9, abs=0.01)
 
 

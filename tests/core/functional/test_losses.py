@@ -13,6 +13,7 @@ from uncertainty_core.functional.losses import (
     IGNORE_INDEX,
     beta_nll,
     cross_entropy,
+    crps,
     ddn_loss,
     kd_loss,
     kl_distillation,
@@ -640,3 +641,21 @@ def test_beta_nll_is_least_at_the_error_itself_and_teaches_no_error():
     assert error.grad is None
     torch.testing.assert_close(log_std.grad, torch.zeros(2))
     assert beta_nll(torch.zeros(0, 4), torch.zeros(0, 4)) == 0
+
+
+def test_the_energy_score_by_hand():
+    # e = 0: std · (2 phi(0) - 1 / sqrt(pi)) = 2 · 0.233695 = 0.467390. A far error counts nearly as far as it is: 10
+    # less std / sqrt(pi), which is 0.564190 for std 1.
+    log_std = torch.tensor([math.log(2), 0.0], requires_grad=True)
+    loss = crps(torch.tensor([0.0, 10.0]), log_std)
+    assert loss.item() == pytest.approx((0.467390 + 9.435810) / 2, abs=1e-5)
+    loss.backward()
+    # by log std: std · (2 phi(e / std) - 1 / sqrt(pi)), over 2 numbers
+    assert log_std.grad.tolist() == pytest.approx([0.467390 / 2, -0.564190 / 2], abs=1e-5)
+    assert crps(torch.zeros(0, 4), torch.zeros(0, 4)) == 0
+
+
+def test_the_energy_score_is_least_at_the_true_deviation():
+    error = 3 * torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    losses = [crps(error, torch.full_like(error, std).log()).item() for std in (2.5, 3, 3.5)]
+    assert losses[1] < min(losses[0], losses[2])

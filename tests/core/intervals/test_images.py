@@ -98,12 +98,12 @@ def check_draw(truth, found, drawn):
     weights = torch.tensor([[drawn[image_id]] for image_id in ids]).double()
     measured = images.metrics(weights)
     expected = evaluation(*copies(truth, found, drawn))
+    boxes = expected.box_std or {}
     expected = measured_of(expected)
     for name, value in measured.items():
         assert value.item() == pytest.approx(expected[name], abs=1e-9, nan_ok=True), name
-    assert {"AP", "AP50", "AP75", "AR100", "ece", "d_ece_box", "nll", "laece", "laace", "lrp", "laece0", "oce"} <= set(
-        measured
-    )
+    names = {"AP", "AP50", "AP75", "AR100", "ece", "d_ece_box", "nll", "laece", "laace", "lrp", "laece0", "oce"}
+    assert names | boxes.keys() <= measured.keys()
 
 
 def distinct_scores(found):
@@ -122,7 +122,9 @@ def test_detections_are_measured_as_often_as_their_images_are_drawn(case, counts
 
 def test_drawn_detections_of_more_images():
     truth, found = drawn_case(0)
-    check_draw(truth, distinct_scores(found), {image["id"]: image["id"] % 4 for image in truth["images"]})
+    random = np.random.default_rng(0)
+    found = [entry | {"box_std": random.uniform(0.1, 9, 4).tolist()} for entry in distinct_scores(found)]
+    check_draw(truth, found, {image["id"]: image["id"] % 4 for image in truth["images"]})
 
 
 def test_what_a_protocol_defines_by_itself_has_no_interval():

@@ -24,7 +24,7 @@ from uncertainty_core.report.charts import Frame, Style, curve_chart, reliabilit
 from uncertainty_core.report.find import Group, distinct
 from uncertainty_core.report.markdown import comparison
 from uncertainty_core.report.run_record import Curve, Data, PaperRow, Picture, RunRecord, Training
-from uncertainty_core.report.sections import charts, classes, equal_count, pictures, provenance, styles, summary
+from uncertainty_core.report.sections import boxes, charts, classes, equal_count, pictures, provenance, styles, summary
 from uncertainty_core.report.tables import class_table, mean_and_deviation, metric_table
 from uncertainty_core.roles import Look
 
@@ -193,6 +193,17 @@ def test_equal_count_has_a_table_for_each_n():
     cells = [[text_of(cell) for cell in row] for row in table_rows(html)]
     assert [row[1:] for row in cells[1:]] == [["187", "0.2500"], ["187", "0.1250"]]  # the short table's columns
     assert html.count("<table") == 2 and "Results on the best 54 detections" in html and "0.5000" in html
+
+
+def test_deviations_of_boxes_have_a_table_of_the_rows_that_know_them():
+    values = {"AP": 40.0, "box_crps": 0.25, "coverage90": 0.875, "box_nll": 1.5}
+    rows = rows_of(*(record(name, "detection", metrics=values) for name in ("a", "a + platt")))
+    rows |= rows_of(record("b", "detection", metrics={"AP": 41.0}))
+    (_, *cells), *others = ([text_of(cell) for cell in row] for row in table_rows(boxes(Group(rows))))
+    assert cells[:4] == ["Box NLL ↓", "Box CRPS ↓, px", "Coverage 50, %", "Coverage 90, %"]
+    assert [row[:5] for row in others] == [["a", "1.5000", "0.2500", "—", "87.50"]]
+    assert "Box" not in summary(Group(rows))
+    assert boxes(Group(rows_of(record("b", "detection")))) == ""
 
 
 def test_classes_of_which_nothing_is_learnt_are_folded():

@@ -68,17 +68,27 @@ def proposals_of(classes):
     return proposals
 
 
-def test_the_loss_by_hand():
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("beta_nll", (math.exp(-1) / 8 + 0.5) * math.exp(0.5)),
+        # with e = 0 std · (2 phi(0) - 1 / sqrt pi) = 0.385298 for each of three; std = 1.648721, z = 0.606531, and with
+        # e = 1 std · (z erf(z / sqrt 2) + 2 phi(z) - 1 / sqrt pi) = 0.620115
+        ("crps", (3 * 0.385298 + 0.620115) / 4),
+    ],
+)
+def test_the_loss_by_hand(name, expected):
     # The true delta in x is 1 / 10 · weight 10 = 1, the others are 0; all predicted ones are 0. With log std = l the
-    # mean over the four is (exp(-2 l) / 2 / 4 + l) · exp(l), of the class 2 of the first box; the second is background.
-    predictor = ddn_model("FPN", *ON).roi_heads.box_predictor
+    # mean over the four of beta-NLL is (exp(-2 l) / 2 / 4 + l) · exp(l), of the class 2 of the first box; the second is
+    # background.
+    predictor = ddn_model("FPN", *ON, "MODEL.DDN.BOX_STD_LOSS", name).roi_heads.box_predictor
     log_std = torch.zeros(2, 16)
     log_std[0, 8:12] = 0.5
     log_std.requires_grad_()
     deltas = torch.zeros(2, 16, requires_grad=True)
     loss = predictor.box_std_loss(Predictions(torch.zeros(2, 5), deltas, log_std), [proposals_of([2, NUM_CLASSES])])
     loss.backward()
-    assert loss.item() == pytest.approx((math.exp(-1) / 8 + 0.5) * math.exp(0.5))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
     assert deltas.grad is None
     assert log_std.grad.nonzero().tolist() == [[0, 8], [0, 9], [0, 10], [0, 11]]
 
