@@ -22,7 +22,8 @@ from uncertainty_core.io.files import write_png
 
 from ..data.coco_check import check_images, opened
 
-PANEL = 420  # pixels of the longer side of an image as it is drawn
+PANEL = 420  # pixels of the longer side of an image as it is drawn beside others
+LARGEST_SIDE = 1024  # of one by itself
 LINE = 20  # pixels from one line of text to the next
 GAP = 8
 
@@ -128,9 +129,11 @@ def _hits(detections: Detections, truth: Truth, iou_threshold: float) -> np.ndar
     return hit
 
 
-def _panel(image: Image.Image, boxes: np.ndarray, labels: Sequence[str], colours: Sequence[str]) -> Image.Image:
-    """The image at PANEL pixels with its boxes (N, 4), the first on top."""
-    scale = PANEL / max(image.size)
+def _panel(
+    image: Image.Image, boxes: np.ndarray, labels: Sequence[str], colours: Sequence[str], side: int = PANEL
+) -> Image.Image:
+    """The image at `side` pixels with its boxes (N, 4), the first on top."""
+    scale = side / max(image.size)
     panel = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(panel)
     font = _font(13)
@@ -191,6 +194,14 @@ def draw_strip(
     return _arrange(panels, title)
 
 
+def draw_detections(image: Image.Image, detections: Detections, category_names: Sequence[str]) -> Image.Image:
+    """The image, at most LARGEST_SIDE pixels wide and high, with its detections: blue if rather right, else orange."""
+    found = detections.take(np.argsort(-detections.score, kind="stable"))
+    labels = [f"{category_names[k]} {score:.2f}" for k, score in zip(found.category, found.score, strict=True)]
+    colours = [HIT if score >= 0.5 else MISS for score in found.score]
+    return _panel(image, found.box, labels, colours, min(max(image.size), LARGEST_SIDE))
+
+
 def _arrange(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
     width, height = next(iter(panels.values())).size
     strip = Image.new("RGB", (len(panels) * (width + GAP) + GAP, 2 * LINE + height + 2 * GAP), PAPER)
@@ -201,6 +212,14 @@ def _arrange(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
         draw.text((left, GAP + LINE), name, fill=INK, font=_font(14))
         strip.paste(panel, (left, GAP + 2 * LINE))
     return strip
+
+
+def titled(image: Image.Image, title: str) -> Image.Image:
+    """The image below a line of text."""
+    sheet = Image.new("RGB", (image.width, image.height + 2 * LINE), PAPER)
+    ImageDraw.Draw(sheet).text((GAP, GAP), title, fill=INK, font=_font(18))
+    sheet.paste(image, (0, 2 * LINE))
+    return sheet
 
 
 def contact_sheet(strips: Sequence[Image.Image], columns: int = 2) -> Image.Image:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from uncertainty_core import file_sha256, state_dict_sha256
 from uncertainty_core.cli import log_to, progress
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.images import check_apart, find_images, unreadable_error
 
 from ..cli import ConfigError
 from ..models.calibration import by_content
@@ -30,9 +31,6 @@ from ..models.teacher import TeacherSegmentor
 from ..targets.codec import digest
 from ..targets.generate import build_teacher, inference_dataset, inference_pipeline, target_fingerprint
 from .folder import KINDS, PredictionFolder, Row
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_NAMED_AT_MOST = 5  # unreadable images in a message
 
 
 def predict_images(
@@ -57,7 +55,7 @@ def predict_images(
         if not cfg.get(name):
             raise ConfigError(f"the config has no {name}, which decides {use}")
     sources = find_images(images)
-    _check_apart(images, output)
+    check_apart(images, output, KINDS)
     model, fingerprint = build_predictor(cfg, checkpoint)
     folder = PredictionFolder(output, fingerprint, palette_of(cfg, model.num_classes))
     log_to(output / "log.txt")
@@ -82,46 +80,8 @@ def predict_images(
     if rows:
         folder.write_index(list(rows.values()), level, top)
     if unreadable := [image for image in sources if image not in rows]:
-        names = ", ".join(unreadable[:_NAMED_AT_MOST]) + (", ..." if len(unreadable) > _NAMED_AT_MOST else "")
-        raise UserError(
-            f"{len(unreadable)} of {len(sources)} images cannot be read and are left out: {names}: repair or remove "
-            "them; what was predicted of the others is kept"
-        )
+        raise unreadable_error(unreadable, len(sources))
     return [rows[image] for image in sorted(rows)]
-
-
-def find_images(images: Path) -> dict[str, Path]:
-    """The files of a folder and of the folders in it whose names end as those of images do, or one file.
-
-    By their paths from there, with "/", in alphabetical order. What is hidden (".name") is passed over.
-    """
-    if images.is_file():
-        return {images.name: images}
-    if not images.is_dir():
-        raise UserError(f"there is no folder and no image {images}")
-    paths = (path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = {path.relative_to(images).as_posix(): path for path in paths}
-    found = {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
-    if not found:
-        raise UserError(f"{images} holds no image ({', '.join(SUFFIXES)})")
-    stems: dict[str, str] = {}
-    for name in found:
-        other = stems.setdefault(name.rpartition(".")[0], name)
-        if other != name:
-            raise UserError(f"{images} holds {other} and {name}, whose results would have one name: rename one of them")
-    return found
-
-
-def _check_apart(images: Path, output: Path) -> None:
-    """Raise UserError if what is written would be taken for images, or written over them."""
-    shown, root = images.resolve(), output.resolve()
-    if images.is_file():
-        mixed = root == shown.parent
-    else:
-        written = [root / kind for kind in KINDS]
-        mixed = any(shown == path or shown in path.parents or path in shown.parents for path in written)
-    if mixed:
-        raise UserError(f"results in {output} and the images of {images} would mix: choose another folder")
 
 
 def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dict[str, Any]]:

@@ -18,8 +18,9 @@ from PIL import Image
 from tiny_segmentors import build, segmentor_config, student_config
 
 from dudes_mmseg.inference.folder import Row, encode_unit_interval
-from dudes_mmseg.inference.predict import find_images, predict_images
+from dudes_mmseg.inference.predict import predict_images
 from uncertainty_core.errors import UserError
+from uncertainty_core.io.images import find_images
 
 NAMES = ("a.jpg", "b.PNG", "deep/c.png", "deep/er/d.bmp")
 SIZES = ((40, 30), (64, 56), (30, 50), (2100, 90))  # width, height

@@ -1,0 +1,58 @@
+"""Folders of images without labels: which files are images, and where results may go."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import UserError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_NAMED_AT_MOST = 5  # unreadable images in a message
+
+
+def find_images(images: Path) -> dict[str, Path]:
+    """The files of a folder and of the folders in it whose names end as those of images do, or one file.
+
+    By their paths from there, with "/", in alphabetical order. What is hidden (".name") is passed over.
+    """
+    if images.is_file():
+        return {images.name: images}
+    if not images.is_dir():
+        raise UserError(f"there is no folder and no image {images}")
+    paths = (path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = {path.relative_to(images).as_posix(): path for path in paths}
+    found = {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
+    if not found:
+        raise UserError(f"{images} holds no image ({', '.join(SUFFIXES)})")
+    stems: dict[str, str] = {}
+    for name in found:
+        other = stems.setdefault(name.rpartition(".")[0], name)
+        if other != name:
+            raise UserError(f"{images} holds {other} and {name}, whose results would have one name: rename one of them")
+    return found
+
+
+def check_apart(images: Path, output: Path, kinds: Iterable[str]) -> None:
+    """Raise UserError if what is written would be taken for images, or written over them.
+
+    Args:
+        images: a folder, or one file.
+        output: folder of the results.
+        kinds: folders in it that hold pictures.
+    """
+    shown, root = images.resolve(), output.resolve()
+    if images.is_file():
+        mixed = root == shown.parent
+    else:
+        written = [root / kind for kind in kinds]
+        mixed = any(shown == path or shown in path.parents or path in shown.parents for path in written)
+    if mixed:
+        raise UserError(f"results in {output} and the images of {images} would mix: choose another folder")
+
+
+def unreadable_error(unreadable: Sequence[str], total: int) -> UserError:
+    """For the end of a run that left these images out, of `total`."""
+    names = ", ".join(unreadable[:_NAMED_AT_MOST]) + (", ..." if len(unreadable) > _NAMED_AT_MOST else "")
+    return UserError(
+        f"{len(unreadable)} of {total} images cannot be read and are left out: {names}: repair or remove them; "
+        "what was predicted of the others is kept"
+    )
