@@ -22,7 +22,14 @@ from uncertainty_core.io.claims import flatten
 
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .convert import is_ddn, to_ddn
-from .data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
+from .data import (
+    check_num_classes,
+    check_on_disk,
+    check_same_categories,
+    register_coco_format,
+    register_scenes,
+    register_unlabelled,
+)
 from .schedule import set_fine_tuning
 
 
@@ -71,6 +78,9 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         if json_file is not None:
             register_coco_format(f"{OWN}{split}", json_file, images)
             cfg.DATASETS[key] = (f"{OWN}{split}",)
+    if getattr(args, "unlabelled_images", None) is not None:
+        register_unlabelled(f"{OWN}unlabelled", args.unlabelled_images, args.unlabelled_json)
+        cfg.MODEL.DDN.UNLABELLED = (f"{OWN}unlabelled",)
     try:
         cfg.merge_from_list(args.opts)
         if fine_tunes:
@@ -103,8 +113,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_config(args)
     if is_ddn(cfg):
         check_ddn_config(cfg)
+    elif cfg.MODEL.DDN.UNLABELLED:
+        raise ConfigError("images without labels teach students alone: add --ddn, or take one of the ddn_* configs")
     names = cfg.DATASETS.TEST if getattr(args, "eval_only", False) else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     check_datasets(cfg, names)
+    check_on_disk(cfg.MODEL.DDN.UNLABELLED)
     check_proposals(cfg)
     cfg.freeze()
     log_to(Path(cfg.OUTPUT_DIR) / "log.txt")

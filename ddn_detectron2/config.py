@@ -73,6 +73,10 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # An image that the store lacks: "error", or "ground_truth" to train on its labels alone.
     ddn.TARGETS.MISSING = "error"
 
+    # Data sets of which students learn from the teacher alone, whatever labels they have: see `register_unlabelled`,
+    # and --unlabelled-images of the tools. With the online teacher, "per_proposal".
+    ddn.UNLABELLED = ()
+
     ddn.TEACHER = CfgNode()
     # (): Monte-Carlo dropout of the network in MODEL.WEIGHTS. Otherwise the checkpoints of a deep ensemble.
     ddn.TEACHER.WEIGHTS = ()
@@ -100,7 +104,9 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
 
 # Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
-_YOUNGER = tuple(f"MODEL.DDN.{key}" for key in ("LOSS", "FRESH_HEAD", "BOX_STD", "BOX_STD_LOSS", "TEST.ENSEMBLE"))
+_YOUNGER = tuple(
+    f"MODEL.DDN.{key}" for key in ("LOSS", "FRESH_HEAD", "BOX_STD", "BOX_STD_LOSS", "UNLABELLED", "TEST.ENSEMBLE")
+)
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
 # Keys, or whole sections, that change neither a teacher's targets nor the weights that a training ends with.
@@ -217,6 +223,8 @@ def check_ddn_config(cfg: CfgNode) -> None:
             "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "
             "its logits without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
         )
+    if ddn.UNLABELLED:
+        _check_unlabelled(cfg)
     if ddn.LOSS == "kl" and ddn.TARGETS.AVERAGE != "probs":
         raise ConfigError("MODEL.DDN.LOSS 'kl' learns mean probabilities: set MODEL.DDN.TARGETS.AVERAGE to 'probs'")
     if ddn.TARGETS.SOURCE == "store":
@@ -227,3 +235,19 @@ def check_ddn_config(cfg: CfgNode) -> None:
                 "MODEL.DDN.TARGETS.SOURCE 'store' goes with MATCH 'gt_iou': proposals are sampled anew in each step, "
                 "so targets per proposal have to come from the online teacher"
             )
+
+
+def _check_unlabelled(cfg: CfgNode) -> None:
+    targets = cfg.MODEL.DDN.TARGETS
+    if (targets.SOURCE, targets.MATCH) != ("online", "per_proposal"):
+        raise ConfigError(
+            "MODEL.DDN.UNLABELLED needs MODEL.DDN.TARGETS.SOURCE 'online' and MATCH 'per_proposal': other targets are "
+            "of ground-truth boxes, which unlabelled images lack"
+        )
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN!r} draws images by their labels, which those of "
+            "MODEL.DDN.UNLABELLED lack: set it to 'TrainingSampler'"
+        )
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise ConfigError("MODEL.DDN.UNLABELLED needs a detector that proposes boxes itself: no file has its proposals")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uncertainty_core.cli import Steps, check_at_least, echo, program, silent
-from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.cli.flags import add_unlabelled, check_detector_arguments, detector_parser
 from uncertainty_core.recalibration.recipes import Recipe
 
 CALIBRATORS = "temperature,class-wise-isotonic-iou"
@@ -23,6 +23,7 @@ CALIBRATORS = "temperature,class-wise-isotonic-iou"
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = detector_parser(__doc__)
+    add_unlabelled(parser)
     parser.add_argument(
         "--baseline-config",
         metavar="FILE",

@@ -12,13 +12,14 @@ import argparse
 from collections.abc import Sequence
 
 from uncertainty_core.cli import echo, program
-from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.cli.flags import add_unlabelled, check_detector_arguments, detector_parser
 from uncertainty_core.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = detector_parser(__doc__)
+    add_unlabelled(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, train nothing")
     return parser

@@ -87,11 +87,15 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise DatasetError(f"{path} cannot be decoded ({error}): get it again") from None
 
 
-def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path) -> None:
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture as Detectron2 turns it, read from its header."""
     with opened(path) as picture:
         width, height = picture.size
-        if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE:
-            width, height = height, width
+        return (height, width) if picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE else (width, height)
+
+
+def _check_size(json_file: str | os.PathLike, image: dict[str, Any], path: Path) -> None:
+    width, height = image_size(path)
     declared = image.get("width", width), image.get("height", height)
     if declared != (width, height):
         raise DatasetError(

@@ -54,13 +54,7 @@ def _register(
 ) -> None:
     """As Detectron2's register_coco_instances; the same again is no error, and `prepare` may make the files."""
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
-    if name in DatasetCatalog:
-        known = MetadataCatalog.get(name)
-        if (known.get("json_file"), known.get("image_root")) != (json_file, image_root):
-            raise DatasetError(
-                f"the name {name} is taken by {known.get('json_file', 'another data set')}: "
-                f"give {json_file} another name"
-            )
+    if is_registered(name, json_file, image_root):
         return
 
     def load() -> list[dict[str, Any]]:
@@ -79,12 +73,28 @@ def _register(
     )
 
 
-def _thing_classes(dataset_name: str) -> list[str]:
-    """The classes of a registered data set, which is loaded if its metadata do not name them."""
+def is_registered(name: str, json_file: str | None, image_root: str) -> bool:
+    """Whether these very files, given by absolute paths, are known under the name; DatasetError if others are."""
+    if name not in DatasetCatalog:
+        return False
+    known = MetadataCatalog.get(name)
+    if (known.get("json_file"), known.get("image_root")) != (json_file, image_root):
+        taken_by = known.get("json_file") or known.get("image_root") or "another data set"
+        raise DatasetError(f"the name {name} is taken by {taken_by}: give {json_file or image_root} another name")
+    return True
+
+
+def _check_registered(dataset_name: str) -> None:
+    """Raise DatasetError if Detectron2 knows no data set of this name."""
     if dataset_name not in DatasetCatalog:
         near = difflib.get_close_matches(dataset_name, DatasetCatalog, n=1)
         hint = f"did you mean {near[0]}" if near else f"known are {', '.join(sorted(DatasetCatalog))}"
         raise DatasetError(f"{dataset_name} is not registered; {hint}; register your own with register_coco_format")
+
+
+def _thing_classes(dataset_name: str) -> list[str]:
+    """The classes of a registered data set, which is loaded if its metadata do not name them."""
+    _check_registered(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("thing_classes") is None:
         DatasetCatalog.get(dataset_name)
@@ -99,6 +109,7 @@ def _thing_classes(dataset_name: str) -> list[str]:
 def check_on_disk(dataset_names: Sequence[str]) -> None:
     """Raise DatasetError where files of a data set are not there, but for those that are made when first loaded."""
     for dataset_name in dataset_names:
+        _check_registered(dataset_name)
         metadata = MetadataCatalog.get(dataset_name)
         for key in ("json_file", "image_root"):
             path = metadata.get(key)

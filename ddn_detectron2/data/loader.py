@@ -53,11 +53,16 @@ class KeyedTrainLoader:
         self._images = _KeyedImages(images, derive_seed("images", seed, comm.get_rank()))
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, mapper: Callable[[dict], Any] | None = None) -> "KeyedTrainLoader":
-        """What `build_detection_train_loader` builds of the config; a seed below 0 is drawn, for all ranks alike."""
+    def from_config(
+        cls, cfg: CfgNode, dicts: list[dict], mapper: Callable[[dict], Any] | None = None
+    ) -> "KeyedTrainLoader":
+        """What `build_detection_train_loader` builds of the config and `dicts` of images.
+
+        A seed below 0 is drawn, for all ranks alike.
+        """
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         with seeded(derive_seed("order", seed)):  # from which samplers without a seed take theirs
-            parts = _train_loader_from_config(cfg, mapper)
+            parts = _train_loader_from_config(cfg, mapper, dataset=dicts)
         return cls(
             parts["dataset"],
             parts["sampler"],

@@ -11,6 +11,7 @@ from uncertainty_core import file_sha256
 from uncertainty_core.io.claims import without
 
 from ..config import NEVER_DECISIVE, OF_A_PROGRAM, all_settings
+from ..data.unlabelled import images_fingerprint
 
 WAY_OUT = "choose another OUTPUT_DIR, or start over with --overwrite"
 
@@ -46,12 +47,13 @@ def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
 
 def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of the files that a config names. Arguments as `training_settings`."""
-    members = cfg.MODEL.DDN.TEACHER.WEIGHTS if "DDN" in cfg.MODEL else ()
-    return {
+    members, unlabelled = (cfg.MODEL.DDN.TEACHER.WEIGHTS, cfg.MODEL.DDN.UNLABELLED) if "DDN" in cfg.MODEL else ((), ())
+    files = {
         "annotations": {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TRAIN},
         "start": _content(cfg.MODEL.WEIGHTS) if origin is None else dict(origin),
         "members": [_content(path) for path in members],
     }
+    return files | ({"unlabelled": [images_fingerprint(name) for name in unlabelled]} if unlabelled else {})
 
 
 def _content(path: str | None) -> str | None:

@@ -24,7 +24,8 @@ def member_config(cfg: CfgNode, number: int) -> CfgNode:
     """
     own = {"SEED": number, "OUTPUT_DIR": str(Path(cfg.OUTPUT_DIR) / f"member_{number}")}
     if is_ddn(cfg):
-        own |= {"MODEL__DDN__FRESH_HEAD": True, "MODEL__DDN__TARGETS__SOURCE": "none"}
+        of_members = {"FRESH_HEAD": True, "TARGETS__SOURCE": "none", "UNLABELLED": ()}
+        own |= {f"MODEL__DDN__{key}": value for key, value in of_members.items()}
     return with_settings(cfg, **own)
 
 

@@ -20,6 +20,7 @@ from ..boxes import BOX_STD
 from ..config import ConfigError
 from ..convert import is_ddn
 from ..data.loader import KeyedTrainLoader
+from ..data.unlabelled import unlabelled_dicts
 from ..evaluation.calibration_evaluator import COCOCalibrationEvaluator
 from ..modeling.rcnn import DDNRCNN
 from ..teaching.mapper import DDNDatasetMapper
@@ -169,9 +170,10 @@ class DDNTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> KeyedTrainLoader:
-        """Images with stored targets, if there are any."""
+        """Images with stored targets, if there are any, and those without labels."""
         mapper = DDNDatasetMapper(cfg, is_train=True) if reads_store(cfg) else None
-        return KeyedTrainLoader.from_config(cfg, mapper)
+        unlabelled = unlabelled_dicts(cfg.MODEL.DDN.UNLABELLED) if is_ddn(cfg) else []
+        return KeyedTrainLoader.from_config(cfg, training_dicts(cfg) + unlabelled, mapper)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> TrackedLoader:

@@ -17,6 +17,7 @@ from uncertainty_core.functional.losses import beta_nll, crps
 from ..boxes import of_class
 from ..config import dropout_positions
 from ..teaching.target_matching import TEACHER_LOGITS
+from ..teaching.unlabelled import of_labelled
 
 _BOX_STD_LOSSES = {"beta_nll": beta_nll, "crps": crps}
 
@@ -103,8 +104,8 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         return predictions if self.box_std is None else Predictions(*predictions, self.box_std(x))
 
     def losses(self, predictions, proposals) -> dict[str, Tensor]:
-        """Those of `FastRCNNOutputLayers`, "loss_ddn", and "loss_box_std" if deviations are predicted."""
-        losses = super().losses(predictions[:2], proposals)
+        """Those of `FastRCNNOutputLayers` on labelled images; "loss_ddn"; "loss_box_std" for deviations."""
+        losses = super().losses(*of_labelled(predictions[:2], proposals))
         losses["loss_ddn"] = self.dd_weight * self.distillation_loss(predictions[0], proposals)
         if self.box_std is not None:
             losses["loss_box_std"] = self.box_std_loss(predictions, proposals)

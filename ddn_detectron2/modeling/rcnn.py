@@ -11,6 +11,7 @@ from uncertainty_core import dropout_modules
 
 from ..boxes import scaled_std
 from ..config import check_ddn_config
+from ..teaching.unlabelled import unknown_objects
 
 
 @META_ARCH_REGISTRY.register()
@@ -46,6 +47,15 @@ class DDNRCNN(GeneralizedRCNN):
         if "box_regression" in self.freeze:
             modules += [m.bbox_pred for m in self.roi_heads.modules() if hasattr(m, "bbox_pred")]
         return [module for module in modules if module is not None]
+
+    def forward(self, batched_inputs):
+        """As `GeneralizedRCNN`; in training an image without "instances" is unlabelled."""
+        if self.training:
+            batched_inputs = [
+                image if "instances" in image else image | {"instances": unknown_objects(image["image"].shape[1:])}
+                for image in batched_inputs
+            ]
+        return super().forward(batched_inputs)
 
     def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
         """As `GeneralizedRCNN`, which scales boxes to the original images; here `box_std` as well."""

@@ -25,6 +25,7 @@ from ..config import dropout_positions, proposal_share, read_calibrator
 from ..teaching.sampling import BoxBranch, SpatialMean, mean_prediction, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
 from ..teaching.teacher import Features, Teacher
+from ..teaching.unlabelled import mark_unlabelled
 from .dropout import dropout_in_blocks
 from .output_layers import DDNOutputLayers
 
@@ -117,6 +118,7 @@ class DDNHeadsMixin:
     def label_and_sample_proposals(self, proposals, targets):
         """Those of `ROIHeads`, with the teacher's logits for each in `TEACHER_LOGITS`."""
         sampled = super().label_and_sample_proposals(proposals, targets)
+        mark_unlabelled(sampled, targets)
         return self._taught(sampled, stage=0)
 
     @contextmanager
@@ -304,6 +306,7 @@ class DDNCascadeROIHeads(DDNStandardROIHeads, CascadeROIHeads):
     @torch.no_grad()
     def _match_and_label_boxes(self, proposals, stage, targets):
         proposals = super()._match_and_label_boxes(proposals, stage, targets)
+        mark_unlabelled(proposals, targets)
         for boxes, gt in zip(proposals, targets, strict=True):
             if len(gt) and gt.has(TEACHER_LOGITS):
                 matched, _ = self.proposal_matchers[stage](pairwise_iou(gt.gt_boxes, boxes.proposal_boxes))

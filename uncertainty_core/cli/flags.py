@@ -46,6 +46,18 @@ def _local_url() -> str:
     return f"tcp://127.0.0.1:{2**15 + 2**14 + user % 2**14}"
 
 
+def add_unlabelled(parser: argparse.ArgumentParser) -> None:
+    """Flags of a data set without labels."""
+    parser.add_argument(
+        "--unlabelled-images",
+        metavar="DIR",
+        help=f"images without labels, of which students learn from the teacher alone; known as {OWN}unlabelled",
+    )
+    parser.add_argument(
+        "--unlabelled-json", metavar="FILE", help="take only those that this COCO file names; its labels are not read"
+    )
+
+
 def check_detectron2() -> Path:
     """The folder of Detectron2; UserError without it."""
     folder = package_folder("detectron2")
@@ -79,6 +91,11 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
             _check_json(Path(annotations))
             if not Path(images).is_dir():
                 raise UserError(f"--{split}-images: there is no folder {images}")
+    unlabelled = getattr(args, "unlabelled_images", None)
+    if unlabelled is None and getattr(args, "unlabelled_json", None) is not None:
+        raise UserError("--unlabelled-json needs --unlabelled-images, the folder of the images that it names")
+    if unlabelled is not None and not Path(unlabelled).is_dir():
+        raise UserError(f"--unlabelled-images: there is no folder {unlabelled}")
     misplaced = [word for word in args.opts if word.startswith("--")]
     if misplaced:
         raise UserError(f"{misplaced[0]} must stand before the values of the config, which begin with {args.opts[0]}")

@@ -9,20 +9,26 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _NAMED_AT_MOST = 5  # unreadable images in a message
 
 
-def find_images(images: Path) -> dict[str, Path]:
-    """The files of a folder and of the folders in it whose names end as those of images do, or one file.
+def images_in(folder: Path) -> dict[str, Path]:
+    """The files of a folder and of the folders in it whose names end as those of images do.
 
     By their paths from there, with "/", in alphabetical order. What is hidden (".name") is passed over.
     """
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    found = {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
+    if not found:
+        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+    return found
+
+
+def find_images(images: Path) -> dict[str, Path]:
+    """`images_in` a folder whose results are to have their names, or one file."""
     if images.is_file():
         return {images.name: images}
     if not images.is_dir():
         raise UserError(f"there is no folder and no image {images}")
-    paths = (path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = {path.relative_to(images).as_posix(): path for path in paths}
-    found = {name: names[name] for name in sorted(names) if not any(part.startswith(".") for part in name.split("/"))}
-    if not found:
-        raise UserError(f"{images} holds no image ({', '.join(SUFFIXES)})")
+    found = images_in(images)
     stems: dict[str, str] = {}
     for name in found:
         other = stems.setdefault(name.rpartition(".")[0], name)

@@ -166,6 +166,32 @@ def test_ddn_on_the_command_line_is_the_ddn_config(trained, small, tmp_path):
     assert all(torch.equal(value, its[key]) for key, value in mine.items())
 
 
+def test_labels_of_no_weight_train_as_none_do(small, tmp_path):
+    # the labels decide neither losses nor which proposals are sampled
+    settings = {
+        "MODEL.DDN.TARGETS.MATCH": "per_proposal",
+        "MODEL.DDN.TARGETS.AVERAGE": "probs",
+        "MODEL.DDN.GT_WEIGHT": 0.0,
+        "MODEL.DDN.FREEZE": ("box_regression",),
+        "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
+        "MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.999],
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
+        "SEED": 0,
+    }
+    options = [word for pair in settings.items() for word in pair]
+    flags = ["--unlabelled-images", small.folder / "scenes" / "train", "--unlabelled-json", small.data[1]]
+    weights = []
+    for number, (sets, given) in enumerate(((("tiny_train", "tiny_train"), []), (("tiny_train",), flags))):
+        words = arguments(small, tmp_path / str(number), *NO_EVALUATION, "DATASETS.TRAIN", sets, *options)
+        done = run_tool("train_net", *flagged(words, *given), folder=tmp_path)
+        assert done.code == 0, done.err
+        weights.append(checkpoint(tmp_path / str(number))["model"])
+    start = torch.load(small.weights)["model"]
+    labelled, unlabelled = weights
+    assert all(torch.equal(labelled[key], unlabelled[key]) for key in labelled)
+    assert any(not torch.equal(labelled[key], start[key]) for key in start)
+
+
 def test_stored_targets_train_without_a_teacher(trained, trained_on_store):
     last = metrics(trained_on_store)
     assert last.keys() == {
@@ -375,6 +401,21 @@ def test_what_ddn_complains_of_can_be_mended_on_the_same_command_line(small, tmp
     outcome = run_tool("train_net", *words, "MODEL.DDN.TARGETS.AVERAGE", "probs", folder=tmp_path)
     assert outcome.code == 0, outcome.err
     assert "\nschedule: 1 iterations, learning rate 0.001, warm-up 0, checkpoint every 1, gradients" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "sentence"),
+    [
+        ("baseline", ["--unlabelled-images", "."], "images without labels teach students alone: add --ddn"),
+        ("ddn", ["--unlabelled-images", "."], "needs MODEL.DDN.TARGETS.SOURCE 'online' and MATCH 'per_proposal'"),
+        ("ddn", ["--unlabelled-images", "nowhere"], "--unlabelled-images: there is no folder nowhere"),
+        ("ddn", ["--unlabelled-json", "a.json"], "--unlabelled-json needs --unlabelled-images"),
+    ],
+)
+def test_unlabelled_images_that_cannot_teach(small, tmp_path, kind, flags, sentence):
+    (tmp_path / "a.png").touch()
+    done = run_tool("train_net", *flagged(arguments(small, tmp_path, kind=kind), *flags), folder=tmp_path)
+    assert done.code == 2 and sentence in done.err
 
 
 @pytest.mark.parametrize("missing", ["--train-json", "--val-images"])
