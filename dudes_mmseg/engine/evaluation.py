@@ -19,6 +19,7 @@ from ..cli import ConfigError, check_data
 from ..hooks.progress import ProgressHook
 from ..metrics.sparsification import PREDICTED
 from ..metrics.streaming import StreamingMetric
+from ..models.consensus import check_gives_logits
 from ..targets.check import base_datasets, image_paths
 from ..targets.codec import images_digest
 from ..targets.contents import outputs_of
@@ -78,6 +79,7 @@ def run_test(cfg: Config, checkpoint: str | None = None) -> Tested:
     # by this name and the second mmengine finds the log of an earlier test again, whose folder may be gone
     cfg.experiment_name = f"{cfg.get('experiment_name', 'test')}_{uuid4().hex}"
     with part(cfg, "test"):
+        check_gives_logits(cfg.model.get("module", cfg.model))
         runner = Runner.from_cfg(cfg)
         runner.test_loop  # noqa: B018 (the first access builds it)
     runner.register_hook(ProgressHook())

@@ -21,6 +21,7 @@ from torch import nn
 from uncertainty_core.errors import UserError
 
 from ..cli import ConfigError, check_data
+from ..models.consensus import check_gives_logits
 from ..models.segmentor import UncertaintyMixin
 from ..targets.check import base_datasets
 from ..targets.contents import Contents
@@ -49,6 +50,7 @@ def rehearse(cfg: Config) -> Needs:
     """
     init_default_scope(cfg.get("default_scope") or "mmseg")
     with part(cfg, "model"):
+        check_gives_logits(cfg.model)
         model = MODELS.build(cfg.model)
     images = []
     for split in SPLITS:

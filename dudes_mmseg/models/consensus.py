@@ -6,10 +6,12 @@ Shapes: B images, C outputs of the segmentor (classes, or 1 for the second of tw
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.structures import PixelData
+from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, SideAdapterCLIPHead, VPDDepthHead
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -26,6 +28,31 @@ from uncertainty_core.streaming.dtypes import at_least_float32
 #   own_error: 1 - the student's own probability of it, which no other predictor has a part in
 FIELDS = {"std": "uncertainty", **{name: name for name in ("entropy", "mutual_information", "error", "own_error")}}
 FROM_LABELS = ("error", "own_error")  # known in training alone: no teacher predicts them, and no store holds them
+
+SUITED_HEADS = "choose a decode head that ends in cls_seg, such as FCNHead, ASPPHead, UPerHead or SegformerHead"
+# What `seg_logits` are of the decode heads whose softmax is no probability.
+_OTHER_OUTPUTS = {
+    MaskFormerHead: "sums of masks",
+    Mask2FormerHead: "sums of masks",
+    SideAdapterCLIPHead: "sums of masks",
+    VPDDepthHead: "depths",
+}
+
+
+def check_gives_logits(segmentor: Mapping[str, Any]) -> None:
+    """Raise UserError if a segmentor, by its config, has a (last) decode head that gives no logits of classes.
+
+    Nothing is built: some of these heads need packages that may be absent.
+    """
+    head = segmentor.get("decode_head") or {}
+    kind = (head[-1] if isinstance(head, Sequence) else head).get("type")
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    for other, outputs in _OTHER_OUTPUTS.items():
+        if isinstance(kind, type) and issubclass(kind, other):
+            raise UserError(
+                f"{kind.__name__} gives {outputs}, not the logits of classes that probabilities are computed from: "
+                f"{SUITED_HEADS}"
+            )
 
 
 def checked_outputs(outputs: Sequence[str]) -> tuple[str, ...]:

@@ -22,12 +22,10 @@ from uncertainty_core.errors import UserError
 from uncertainty_core.streaming.dtypes import at_least_float32
 
 from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
-from .consensus import FROM_LABELS, probabilities, set_uncertainty
+from .consensus import FROM_LABELS, SUITED_HEADS, check_gives_logits, probabilities, set_uncertainty
 from .maps import to_original
 from .supervision import Targets, error_of, labels_of, real_pixels, stored_maps, stored_probabilities
 from .uncertainty_head import Pass, passes_of
-
-_SUITED = "choose a decode head that ends in cls_seg, such as FCNHead, ASPPHead, UPerHead or SegformerHead"
 
 
 def _say_that_branch_is_fresh(segmentor: nn.Module, incompatible_keys: Any) -> None:
@@ -66,11 +64,12 @@ class UncertaintyMixin:
             loss_distillation: config of a loss between the student's segmentation logits and the teacher's mean
                 probabilities, such as `MeanProbabilityLoss`; None for the labels alone, as in the paper.
         """
+        check_gives_logits(kwargs)
         super().__init__(*args, **kwargs)
         head = self._last_decode_head
         if not isinstance(getattr(head, "conv_seg", None), nn.Conv2d):
             raise UserError(
-                f"{type(head).__name__} has no conv_seg whose features an uncertainty head could share: {_SUITED}"
+                f"{type(head).__name__} has no conv_seg whose features an uncertainty head could share: {SUITED_HEADS}"
             )
         branch = {"type": "UncertaintyHead", "in_channels": head.conv_seg.in_channels}
         branch |= {"align_corners": self.align_corners, **(uncertainty_head or {})}
@@ -104,7 +103,7 @@ class UncertaintyMixin:
         if len(passes) != 1:
             raise UserError(
                 f"{type(head).__name__} called its conv_seg {len(passes)} times in one pass, the uncertainty head "
-                f"needs it to be once: {_SUITED}"
+                f"needs it to be once: {SUITED_HEADS}"
             )
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:

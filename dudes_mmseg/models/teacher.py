@@ -32,7 +32,16 @@ from .calibration import (
     read_uncertainty_calibrator,
 )
 from .checkpoint import check_fits, check_same_classes, find_checkpoints, load_weights, read_checkpoint
-from .consensus import FROM_LABELS, Consensus, Judgement, checked_outputs, joined, set_prediction, set_uncertainty
+from .consensus import (
+    FROM_LABELS,
+    Consensus,
+    Judgement,
+    check_gives_logits,
+    checked_outputs,
+    joined,
+    set_prediction,
+    set_uncertainty,
+)
 from .maps import image_key, to_original
 
 Metainfo = dict[str, Any]
@@ -70,6 +79,7 @@ class TeacherSegmentor(BaseModel):
         calibrator: Source | Sequence[Source] | None = None,
         uncertainty_calibrator: Source | None = None,
     ) -> None:
+        check_gives_logits(segmentor)
         super().__init__(data_preprocessor or copy.deepcopy(segmentor.get("data_preprocessor")))
         self.checkpoints, self.ddof, self.class_wise = list(checkpoints), ddof, class_wise
         self.outputs = checked_outputs(outputs)

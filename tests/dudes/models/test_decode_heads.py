@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmseg.models import FCNHead
 from mmseg.registry import MODELS
 from tiny_segmentors import HEADS, HEIGHT, WIDTH, build, head, images, samples, segmentor_config, student_config
 from torch import nn
 from torch.nn import functional as F
 
+from dudes_mmseg.engine.evaluation import run_test
+from dudes_mmseg.engine.rehearsal import rehearse
 from dudes_mmseg.models.uncertainty_head import UncertaintyHead
 from uncertainty_core.errors import UserError
 
@@ -106,6 +109,30 @@ REFUSED = {
 def test_a_head_that_does_not_end_in_cls_seg_is_refused_when_it_is_built(kind):
     with pytest.raises(UserError, match=f"^{kind} has no conv_seg .*: choose .* such as FCNHead, ASPPHead, UPerH"):
         MODELS.build(student_config(decode_head=REFUSED[kind]))
+
+
+# none of them can be built here: they need mmdet, CLIP's weights, or a diffusion model
+NO_LOGITS = {
+    "MaskFormerHead": ("EncoderDecoder", "sums of masks"),
+    "Mask2FormerHead": ("EncoderDecoder", "sums of masks"),
+    "SideAdapterCLIPHead": ("MultimodalEncoderDecoder", "sums of masks"),
+    "VPDDepthHead": ("DepthEstimator", "depths"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LOGITS)
+def test_a_head_that_gives_no_logits_is_refused_before_it_is_built(kind):
+    segmentor, outputs = NO_LOGITS[kind]
+    plain = segmentor_config(type=segmentor, decode_head={"type": kind}, text_encoder={"type": "CLIPTextEncoder"})
+    teacher = {"type": "DeepEnsembleSegmentor", "segmentor": plain, "checkpoints": ["a.pth", "b.pth"]}
+    student = plain | {"type": "DUDESEncoderDecoder"}
+    message = f"{kind} gives {outputs}, not the logits .*: choose a decode head .* such as FCNHead, ASPPHead"
+    for config in (student, teacher):
+        with pytest.raises(UserError, match=f"^{message}"):
+            MODELS.build(config)
+    for run in (rehearse, run_test):  # of train-seg, train-ensemble and distill-segmentor, and of test-seg
+        with pytest.raises(UserError, match=f"^the config: (model|test): {message}"):
+            run(Config({"model": plain, "test_dataloader": None}))
 
 
 @MODELS.register_module()
