@@ -8,11 +8,13 @@ damages each format 2000 times; the suite does so a few times. A failure names w
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
 import struct
 import warnings
+import zipfile
 from ast import literal_eval
 from random import Random
 
@@ -30,6 +32,12 @@ from uncertainty_core import TargetStore, write_targets
 from uncertainty_core.cli.configs import check_config
 from uncertainty_core.detection import Settings, evaluate, match_images, read_detections, read_ground_truth
 from uncertainty_core.errors import UserError
+from uncertainty_core.functional.sparsification import pixel_levels
+from uncertainty_core.intervals import FILE as IMAGES
+from uncertainty_core.intervals.classified import ClassifiedImages
+from uncertainty_core.intervals.detected import DetectedImages
+from uncertainty_core.intervals.segmented import SegmentedImages, ranking_row
+from uncertainty_core.intervals.storage import read_images, read_resamples, write_images
 from uncertainty_core.io.claims import check_claim, claim
 from uncertainty_core.recalibration import ClassWise, OperatingPoints, Platt, load, save
 from uncertainty_core.report.find import find_runs
@@ -38,11 +46,15 @@ from uncertainty_core.report.page import build_page
 COUNT, SEED = int(os.environ.get("FUZZ_COUNT", 40)), int(os.environ.get("FUZZ_SEED", 0))
 
 
-def fuzz(name, content, damages, read):
-    """Damage `content` and `read` it, which must end in a UserError of one line, or well."""
-    print(f"{name}: {COUNT} mutations, seed {SEED}")
+def fuzz(name, content, damages, read, parts=1):
+    """Damage `content` and `read` it, which must end in a UserError of one line, or well.
+
+    It is one of so many `parts` of a format, which share the mutations.
+    """
+    count = -(-COUNT // parts)
+    print(f"{name}: {count} mutations, seed {SEED}")
     refused = 0
-    for k in range(COUNT):
+    for k in range(count):
         random = Random(f"{name} {SEED} {k}")
         bad = random.choice(damages)(content, random)
         try:
@@ -54,8 +66,8 @@ def fuzz(name, content, damages, read):
             assert "\n" not in str(error) and len(str(error)) < 10_000, f"{name}, seed {SEED}, mutation {k}: {error}"
         except Exception as error:
             raise AssertionError(f"{name}, seed {SEED}, mutation {k}: {bad[:2000]!r}") from error
-    assert 0 < refused <= COUNT
-    print(f"{name}: {refused} refused, {COUNT - refused} read alike")
+    assert 0 < refused <= count
+    print(f"{name}: {refused} refused, {count - refused} read alike")
 
 
 def same(ours, theirs):
@@ -411,3 +423,109 @@ def test_target_stores(tmp_path):
     fuzz("manifest of a store", whole[names[0]], (forged, forged, damaged_json, damaged_bytes), read_file(names[0]))
     (tmp_path / names[0]).write_bytes(whole[names[0]])
     fuzz("shard of a store", whole[names[1]], (damaged_header, damaged_bytes), read_file(names[1]))
+
+
+# --- what is kept of images ---------------------------------------------------------------------------------------
+
+
+def arrays_in(content):
+    """What an npz file holds, each array read as its specification has it."""
+    found = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for name in file.namelist():
+            array = file.read(name)
+            assert array[:8] == b"\x93NUMPY\x01\x00"
+            (length,) = struct.unpack("<H", array[8:10])
+            header = literal_eval(array[10 : 10 + length].decode("latin1"))
+            values = np.frombuffer(array, header["descr"], math.prod(header["shape"]), offset=10 + length)
+            found[name.removesuffix(".npy")] = values.reshape(header["shape"], order="FC"[not header["fortran_order"]])
+    return found
+
+
+def odd_array(array, random):
+    """Like `array`, but of another type, shape or content."""
+    kinds = ("f2", "f4", "f8", ">f8", "i1", "i8", "u8", "?", "c8", "O", "U3", "M8[s]", "V4")
+    value = random.choice((np.nan, np.inf, -np.inf, -1, 2, 1e30, 255))
+    with np.errstate(all="ignore"):
+        return random.choice(
+            (
+                lambda: np.zeros(array.shape, random.choice(kinds)),
+                lambda: array.astype(random.choice(("f4", "f8", "i4", "i8", "u4", "?"))),
+                lambda: array[..., : random.randrange(3)],
+                lambda: array[: random.randrange(3)],
+                lambda: array[..., None],
+                lambda: array[::-1],
+                lambda: np.concatenate((array, array)),
+                lambda: np.where(np.arange(array.size).reshape(array.shape) == random.randrange(9), value, array),
+                lambda: np.where(array == array, value, array).astype(array.dtype),
+            )
+        )()
+
+
+def damaged_arrays(content, random):
+    """An npz file with an array that is odd, absent, another's, or damaged inside, and of a checksum that fits."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = random.choice(sorted(members))
+    change = random.choice(("odd", "odd", "odd", "remove", "swap", "bytes", "json"))
+    if change == "odd":
+        odd = io.BytesIO()
+        np.save(odd, odd_array(np.load(io.BytesIO(members[name])), random))
+        members[name] = odd.getvalue()
+    elif change == "remove":
+        del members[name]
+    elif change == "swap":
+        members[name] = members[random.choice(sorted(members))]
+    elif change == "bytes":
+        members[name] = damaged_bytes(members[name], random)
+    else:
+        text = damaged_json(np.load(io.BytesIO(members["plain.npy"])).tobytes(), random)
+        odd = io.BytesIO()
+        np.save(odd, np.frombuffer(text, np.uint8))
+        members["plain.npy"] = odd.getvalue()
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        for name, member in members.items():
+            file.writestr(name, member)
+    return made.getvalue()
+
+
+def three_kinds():
+    """Images of every task, small."""
+    truth, settings = read_ground_truth(TRUTH), Settings((0.5,))
+    found = [each | {"box_std": [1, 2, 1, 2]} for each in FOUND]
+    found = evaluate(truth, match_images(truth, read_detections(found, truth), settings), settings)
+    ids, score = ["a", "b"], np.float64([0.3, np.inf])
+    yield ClassifiedImages(ids, np.float32([0.9, 0.6]), np.array([True, False]), {"nll_true": score})
+    yield DetectedImages.of(found, 0.5)
+    levels = pixel_levels(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]), torch.tensor([0.1, 0.0, 0.7]), 2)
+    rows = [{**ranking_row(levels), "class_count": np.int64([2, 1]), "class_sums": {"mUnc": np.ones(2)}}] * 2
+    cells = {"count": np.ones((2, 1035), np.uint32), "excess": np.zeros((2, 1035), np.float32)}
+    images = SegmentedImages.of_rows(ids, rows, removed=(0.0, 0.5))
+    yield dataclasses.replace(images, **cells, scores={"brier": np.ones(2)})
+
+
+def test_images_of_a_row(tmp_path):
+    def read(content):
+        (tmp_path / IMAGES).write_bytes(content)
+        images, resamples = read_images(tmp_path), read_resamples(tmp_path)
+        theirs = arrays_in(content)
+        kept = json.loads(theirs.pop("plain").tobytes())
+        kept.pop("kind")
+        for name, value in kept.items():
+            ours = getattr(images, name)
+            same(plain(list(ours) if isinstance(ours, tuple) else ours), plain(value))
+        for name, values in theirs.items():
+            whole, _, part = name.partition(".")
+            if whole == "resamples":
+                assert resamples[part].numpy().tobytes() == values.astype("f8").tobytes()
+            else:
+                ours = getattr(images, whole)[part] if part else getattr(images, whole)
+                assert (ours.dtype, ours.shape, ours.tobytes()) == (values.dtype, values.shape, values.tobytes())
+        for name, value in images.metrics(torch.ones(len(images.ids), 2)).items():
+            assert value.shape == (2,), name
+
+    for images in three_kinds():
+        write_images(tmp_path, images, {"ece": torch.tensor([0.1, 0.2])})
+        content = (tmp_path / IMAGES).read_bytes()
+        fuzz(f"images.npz, {type(images).__name__}", content, (damaged_arrays, damaged_arrays, damaged_bytes), read, 3)

@@ -4,9 +4,11 @@ YAML: tests/core/cli/test_configs.py. Pickles in Detectron2's checkpoints: tests
 """
 
 import os
+import resource
 import struct
 import zlib
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,8 @@ from report_runs import record
 
 from classification.data import DataError, load
 from uncertainty_core.errors import UserError
+from uncertainty_core.intervals import FILE as IMAGES
+from uncertainty_core.intervals.storage import read_images, read_resamples
 from uncertainty_core.report.run_record import Picture, RunRecord
 
 
@@ -50,6 +54,19 @@ def test_a_picture_bomb_to_draw_on(tmp_path, never_decoded):
         visualizer._read_image(tmp_path / "bomb.png")
 
 
+def test_a_picture_bomb_for_a_segmentor(tmp_path):
+    predict = pytest.importorskip("dudes_mmseg.inference.predict")
+    from mmcv.transforms import LoadImageFromFile
+
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of(33_000, 33_000))  # more than 2**30 pixels, 3 GB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert predict._Images({"bomb.png": path}, [])[0] == ("bomb.png", None)  # which a message will name
+    with pytest.raises(predict.cv2.error, match="CV_IO_MAX_IMAGE_PIXELS"):
+        LoadImageFromFile()({"img_path": str(path)})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # kilobytes
+
+
 class Payload:
     """Its unpickling makes a folder."""
 
@@ -65,6 +82,14 @@ def test_a_pickle_in_a_checkpoint_of_a_segmentor(tmp_path):
     torch.save({"state_dict": {"weight": torch.zeros(1)}, "meta": Payload(tmp_path / "ran")}, tmp_path / "member.pth")
     with pytest.raises(UserError, match="is not a checkpoint of weights alone"):
         checkpoint.read_checkpoint(str(tmp_path / "member.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_among_what_is_kept_of_images(tmp_path):
+    np.savez(tmp_path / IMAGES, **{"resamples.ece": np.array([Payload(tmp_path / "ran")], dtype=object)})
+    for read in (read_images, read_resamples):
+        with pytest.raises(UserError, match=r"images.npz is damaged \(.*\): evaluate the predictor again"):
+            read(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 

@@ -26,8 +26,8 @@ _WHAT = {
 }
 
 
-class CodeError(UserError):
-    """A YAML file holds a tag that would run code."""
+class TrustError(UserError):
+    """A YAML file wants what only a trusted one may: to run code, or to be built on a download."""
 
 
 def package_folder(name: str) -> Path | None:
@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = " ".join(str(error).split())
         if "python/" not in text:
             raise UserError(f"{path} is not YAML: {text}") from None
-        raise CodeError(f"{path} wants to run code, which no config may unasked: {text}") from None
+        raise TrustError(f"{path} wants to run code, which no config may unasked: {text}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, dates and numbers that are none
@@ -100,7 +100,7 @@ def _check_bases(path: Path, heirs: tuple[Path, ...]) -> None:
         if not isinstance(base, str) or not base or "\0" in base:
             raise UserError(f"{path}: _BASE_ must name a file, got {base!r}")
         if "://" in base:
-            continue
+            raise TrustError(f"{path} is built on {base}, which would be downloaded: get it, and name the file")
         parent = path.parent / Path(base).expanduser()
         if parent.resolve() in heirs:
             raise UserError(f"{path} is a base of itself, through _BASE_: {base}")

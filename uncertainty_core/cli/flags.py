@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import UserError
-from .configs import CodeError, check_config, find_config, package_folder
+from .configs import TrustError, check_config, find_config, package_folder
 from .program import add_common_flags
 
 # Data sets of one's own, and the key that each replaces; the test set, if there is one, is evaluated instead of val.
@@ -24,7 +24,9 @@ def detector_parser(description: str, *, processes: bool = True) -> argparse.Arg
     parser.add_argument(
         "--ddn", action="store_true", help="turn the config into its distilled form, with a schedule of fine-tuning"
     )
-    parser.add_argument("--trust-config", action="store_true", help="let the tags of YAML configs run code")
+    parser.add_argument(
+        "--trust-config", action="store_true", help="let YAML configs run code and be built on downloads"
+    )
     for split in SPLITS:
         parser.add_argument(f"--{split}-json", metavar="FILE", help=f"{split} set: annotations in COCO's format")
         parser.add_argument(f"--{split}-images", metavar="DIR", help=f"folder of its images; known as {OWN}{split}")
@@ -80,7 +82,7 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
         if path.suffix == ".py" or detectron2 not in path.parents:
             try:
                 check_config(path, "ddn")
-            except CodeError as error:
+            except TrustError as error:
                 if not args.trust_config:
                     raise UserError(f"{error}; --trust-config lets it") from None
     for split in SPLITS:

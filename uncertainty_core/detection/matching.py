@@ -23,7 +23,7 @@ AREA_RANGES = {"all": (0, 1e5**2), "small": (0, 32**2), "medium": (32**2, 96**2)
 
 OBJECT_THRESHOLDS = (0.5, 0.75)  # from which IoU on a detection tells of a box
 
-FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
+OUTCOMES = FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, 2
 
 # Pairs of boxes looked at in one go: enough to amortise the calls, few enough for little memory.
 _BLOCK = 2**18

@@ -13,9 +13,16 @@ from torch import Tensor
 from ..checks import Edges
 from ..functional.calibration import bin_index, fine_bins
 from ..functional.selective import Ranking, aurc, detection_areas
+from .arrays import Layout, check_arrays, check_count, check_within
 from .bins import drawn_bin_metrics
 from .cells import CellSums, drawn_sum
 from .resampling import NUM_RESAMPLES, Measure
+
+_LAYOUTS = {
+    "confidence": Layout("floats", "I"),
+    "success": Layout("true or false", "I"),
+    "scores": Layout("floats", "I"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +39,11 @@ class ClassifiedImages:
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     num_bins: int = 15
     edges: Edges = "right"
+
+    def __post_init__(self) -> None:
+        check_arrays(self, _LAYOUTS, I=len(self.ids))
+        check_within(self, 0, 1, "confidence")
+        check_count(self, "num_bins")
 
     @property
     def measures(self) -> dict[Measure, int]:

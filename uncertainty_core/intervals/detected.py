@@ -23,11 +23,31 @@ from ..detection.calibration import (
     lrp,
 )
 from ..detection.evaluation import DetectionEvaluation, box_errors, counted_boxes
-from ..detection.matching import IGNORED, TRUE_POSITIVE
+from ..detection.matching import IGNORED, OUTCOMES, TRUE_POSITIVE
+from ..detection.settings import Protocol
 from ..functional.calibration import bin_index, fine_bins
+from .arrays import Layout, check_arrays, check_count, check_within
 from .bins import drawn_bin_metrics
 from .cells import CellSums
 from .resampling import NUM_RESAMPLES, Measure
+
+_LAYOUTS = {
+    "truth_image": Layout("whole numbers", "G"),
+    "truth_category": Layout("whole numbers", "G"),
+    "truth_error": Layout("floats", "G"),
+    "image": Layout("whole numbers", "D"),
+    "category": Layout("whole numbers", "D"),
+    "score": Layout("floats", "D"),
+    "outcome": Layout("whole numbers", "TD"),
+    "iou": Layout("floats", "2D"),
+    "counted": Layout("true or false", "2D"),
+    "place": Layout("whole numbers", "D"),
+    "boxes.image": Layout("whole numbers", "N"),
+    "boxes.error": Layout("floats", "N4"),
+    "boxes.std": Layout("floats", "N4"),
+    "boxes.size": Layout("floats", "N2"),
+    "boxes.iou": Layout("floats", "N"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +81,24 @@ class DetectedImages:
     iou_threshold: float
     num_bins: int
     edges: Edges
-    protocol: str
+    protocol: Protocol
     boxes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.boxes:
+            box_std.BoxErrors(**self.boxes)  # has these fields and no others
+        check_arrays(self, _LAYOUTS, T=len(IOU_THRESHOLDS), **{"2": 2, "4": 4})
+        check_count(self, "num_categories", "num_bins")
+        check_within(self, 0, len(self.ids) - 1, "image", "truth_image", "boxes.image")
+        check_within(self, 0, self.num_categories - 1, "category", "truth_category")
+        check_within(self, 0, 1, "score", "iou")
+        check_within(self, 0, GEOMETRY_BINS**4 - 1, "place")
+        check_within(self, min(OUTCOMES), max(OUTCOMES), "outcome")
+        if not 0 < self.iou_threshold < 1:
+            raise ValueError(f"iou_threshold must lie in (0, 1), got {self.iou_threshold}")
+        order = np.lexsort((-self.score, self.category))
+        if not np.array_equal(order, np.arange(len(order))):
+            raise ValueError("score must fall within each category, and categories must rise")
 
     @classmethod
     def of(cls, evaluation: DetectionEvaluation, iou_threshold: float) -> "DetectedImages":

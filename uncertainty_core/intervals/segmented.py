@@ -12,21 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..functional.calibration import BinStatistics
+from ..functional.calibration import BinStatistics, fine_bins
 from ..functional.selective import Ranking, aurc, detection_areas
-from ..functional.sparsification import PixelLevels, ause, sparsification
+from ..functional.sparsification import NUM_LEVELS, PixelLevels, ause, check_removed, sparsification
 from ..streaming.exact_sums import from_limbs
+from .arrays import Layout, check_arrays, check_count
 from .bins import metrics_of_excess
 from .cells import drawn_sum
 from .resampling import NUM_RESAMPLES, Measure
 
 MERGED = 4  # levels of uncertainty; each is then narrower than a 32nd of its value
+_NUM_MERGED = (NUM_LEVELS - 2) // MERGED + 2  # the two ends stay alone
+
+_LAYOUTS = {
+    "count": Layout("numbers", "IF"),
+    "excess": Layout("numbers", "IF"),
+    "scores": Layout("numbers", "I"),
+    "right": Layout("numbers", "ITC"),
+    "wrong": Layout("numbers", "ITC"),
+    "void": Layout("numbers", "IT"),
+    "class_count": Layout("numbers", "IC"),
+    "class_sums": Layout("numbers", "IC"),
+}
+_TOGETHER = (("count", "excess"), ("right", "wrong", "void"))  # are measured, or none of them is
 
 
 def _coarse(counts: Tensor) -> Tensor:
-    """Counts (T, ...) of pixels from those at each `uncertainty_level` (NUM_LEVELS, ...); the two ends stay alone."""
+    """Counts (T, ...) of pixels from those at each `uncertainty_level` (NUM_LEVELS, ...)."""
     level = (torch.arange(len(counts), device=counts.device) + MERGED - 1) // MERGED
-    return counts.new_zeros(int(level[-1]) + 1, *counts.shape[1:]).index_add_(0, level, counts)
+    return counts.new_zeros(_NUM_MERGED, *counts.shape[1:]).index_add_(0, level, counts)
 
 
 def calibration_row(bin_sums: Tensor, score_sums: Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -85,6 +99,14 @@ class SegmentedImages:
     class_sums: dict[str, np.ndarray] = field(default_factory=dict)
     num_bins: int = 15
     removed: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_count(self, "num_bins")
+        check_arrays(self, _LAYOUTS, I=len(self.ids), F=fine_bins(self.num_bins), T=_NUM_MERGED)
+        for names in _TOGETHER:
+            if len({getattr(self, name) is None for name in names}) == 2:
+                raise ValueError(f"{names[0]} goes with {' and '.join(names[1:])}")
+        check_removed(self.removed)
 
     @classmethod
     def of_rows(cls, ids: list[str], rows: Sequence[Mapping[str, Any]], **settings: Any) -> "SegmentedImages":

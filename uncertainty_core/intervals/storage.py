@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..io.files import write_atomically
+from ..io.records import build, expect
+from ..io.strict_json import read_json
 from . import FILE
 from .classified import ClassifiedImages
 from .detected import DetectedImages
@@ -51,24 +53,36 @@ def read_images(folder: Path) -> Images | None:
     """The images that `write_images` wrote into `folder`, None for nothing; raises UserError where it is damaged."""
 
     def read(file: np.lib.npyio.NpzFile) -> Images:
-        values: dict[str, Any] = json.loads(file["plain"].tobytes())
+        values: dict[str, Any] = read_json(file["plain"].tobytes())
+        kind = values.pop("kind")
         for name in file.files:
             whole, _, part = name.partition(".")
             if part and whole != _RESAMPLES:
                 values.setdefault(whole, {})[part] = file[name]
             elif not part and name != "plain":
                 values[name] = file[name]
-        return _KINDS[values.pop("kind")](**values)
+        return build(_KINDS[kind], values, readers={np.ndarray: _array})
 
     return _read(Path(folder) / FILE, read)
+
+
+def _array(value: Any, place: str) -> np.ndarray:
+    expect(isinstance(value, np.ndarray), "an array", value, place)
+    return value
 
 
 def read_resamples(folder: Path) -> dict[str, Tensor]:
     """The metrics (R,) on resamples that `write_images` wrote into `folder`; raises UserError where it is damaged."""
 
     def read(file: np.lib.npyio.NpzFile) -> dict[str, Tensor]:
-        names = [name for name in file.files if name.startswith(f"{_RESAMPLES}.")]
-        return {name.partition(".")[2]: torch.from_numpy(file[name]).double() for name in names}
+        found = {}
+        for name in file.files:
+            if name.startswith(f"{_RESAMPLES}."):
+                values = file[name]
+                if values.dtype != np.float32 or values.ndim != 1:
+                    raise ValueError(f"{name} must be float32 (R,), got {values.dtype} {values.shape}")
+                found[name.partition(".")[2]] = torch.from_numpy(values).double()
+        return found
 
     return _read(Path(folder) / FILE, read) or {}
 
@@ -77,7 +91,7 @@ def _read(path: Path, read: Callable[[np.lib.npyio.NpzFile], T]) -> T | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return read(file)
-    except Exception as error:  # of zip files, JSON and missing entries
-        raise UserError(f"{path} is damaged ({error}): evaluate the predictor again") from None
+    except Exception as error:  # of zip files, arrays, JSON and missing entries
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): evaluate the predictor again") from None

@@ -16,6 +16,8 @@ from .run_record import FILE, Data, RunRecord
 if TYPE_CHECKING:
     from ..intervals.findings import MeasuredRow
 
+_AGAIN = "evaluate the predictor again"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -80,8 +82,17 @@ class Group:
 
         def resampled(run: Run) -> Resampled:
             resamples = read_resamples(run.folder)
+            for key, values in resamples.items():
+                if key not in run.record.metrics:
+                    raise UserError(f"{run.folder / IMAGES} has {key}, which the record beside it lacks: {_AGAIN}")
+                if len(values) != counts.setdefault(key, len(values)):
+                    raise UserError(
+                        f"{run.folder / IMAGES} has {len(values)} resamples of {key}, and others that it is compared "
+                        f"with have {counts[key]}: {_AGAIN}"
+                    )
             return Resampled({key: run.record.metrics[key] for key in resamples}, resamples)
 
+        counts: dict[str, int] = {}  # of resamples, which are paired
         seeds = {name: list(map(resampled, runs)) for name, runs in self.rows.items()}
         if not all(run.values for runs in seeds.values() for run in runs):
             return {}

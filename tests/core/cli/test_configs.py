@@ -50,12 +50,14 @@ def test_packages_are_found_without_importing_them():
         ("- MODEL", "must hold keys and values, not a list"),
         ("_BASE_: gone.yaml", "No such file"),
         ("_BASE_: it.yaml", "is a base of itself, through _BASE_: it.yaml"),
+        ("_BASE_: [ok.yaml, 'http://127.0.0.1:9/a.yaml']", "is built on http.*, which would be downloaded: get it"),
         ("data: {name: digits}", "is an experiment with classifiers"),
     ],
 )
 def test_damaged_configs(tmp_path, content, sentence):
     path = tmp_path / "it.yaml"
     path.write_text(content)
+    (tmp_path / "ok.yaml").write_text("VERSION: 2")
     with pytest.raises((UserError, OSError), match=sentence):
         check_config(path, "ddn")
 

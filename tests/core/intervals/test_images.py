@@ -1,6 +1,7 @@
 """Metrics of drawn images: those of a data set that holds each image as often as it was drawn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,37 @@ def test_reading_nothing_and_what_is_damaged(tmp_path):
     (tmp_path / FILE).write_text(json.dumps({}))
     with pytest.raises(UserError, match="is damaged"):
         read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"success": np.zeros(9)}, "success must hold true or false, got float64"),
+        ({"success": np.zeros(8, bool)}, r"success must have the shape \(9,\), got \(8,\)"),
+        ({"confidence": np.full(9, np.nan)}, r"confidence must lie in \[0, 1\], got nan"),
+        ({"scores": {"brier": np.zeros((9, 2))}}, r"scores.brier must have the shape \(9,\), got \(9, 2\)"),
+        ({"num_bins": 0}, r"num_bins must lie in \[1, "),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other(changes, message):
+    images = classified(torch.full((9, 3), 1 / 3), torch.zeros(9, dtype=torch.int64))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        replace(images, **changes)
+
+
+def test_detections_of_no_image_or_in_no_order():
+    images = DetectedImages.of(evaluation(*drawn_case(0)), 0.5)
+    for field in ("image", "truth_image", "category", "truth_category", "place"):
+        with pytest.raises(ValueError, match=f"^{field} must lie in"):
+            replace(images, **{field: getattr(images, field) + 1000})
+    with pytest.raises(ValueError, match=r"^score must fall within each category"):
+        replace(images, category=images.category[::-1].copy())
+
+
+def test_levels_go_with_each_other():
+    levels = np.ones((2, 770, 3), np.uint32)  # 24 * 128 / 4 levels and both ends
+    images = SegmentedImages(list("ab"), right=levels, wrong=levels, void=levels[..., 0])
+    with pytest.raises(ValueError, match=r"^right goes with wrong and void"):
+        replace(images, void=None)
+    with pytest.raises(ValueError, match=r"^void must have the shape \(2, 770\), got \(2, 769\)"):
+        replace(images, void=images.void[:, 1:])

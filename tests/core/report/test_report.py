@@ -18,6 +18,7 @@ from uncertainty_core.catalog import CURVES, METRICS, Metric, metric
 from uncertainty_core.colours import COLOURS
 from uncertainty_core.errors import UserError
 from uncertainty_core.intervals.classified import ClassifiedImages
+from uncertainty_core.intervals.storage import write_images
 from uncertainty_core.report import Run, build_page, find_runs
 from uncertainty_core.report.__main__ import main
 from uncertainty_core.report.charts import Frame, Style, curve_chart, reliability_chart, ticks
@@ -496,6 +497,11 @@ def test_a_page_of_kept_images_has_intervals_and_says_what_was_found(tmp_path):
     assert headings_and_paragraphs(page)[:2][1].startswith(first)
     assert comparison(find_runs([tmp_path])).startswith(first)
     assert "where the interval of its difference to the next one excludes 0" in page
+    # resamples are paired, and of what the record has
+    for resamples, message in (({"ece": torch.ones(3)}, "has 3 resamples of ece"), ({"no": torch.ones(3)}, "has no,")):
+        write_images(tmp_path / "student", images, resamples)
+        with pytest.raises(UserError, match=f"images.npz {message}.*: evaluate the predictor again"):
+            build_page(find_runs([tmp_path]), "two")
     # one without images has no intervals, and a comparison with it has none
     record("other").write(tmp_path / "other")
     assert "student against" not in build_page(find_runs([tmp_path]), "three")
