@@ -54,7 +54,7 @@ bench: $(STAMP)  ## speed and memory as ratios against the usual libraries
 lock: $(STAMP)  ## resolve requirements/lock.in and setup.py into requirements/lock.txt
 	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-		--extra detection --extra segmentation --extra dev -o requirements/lock.txt setup.py requirements/lock.in
+		--extra detection --extra segmentation --extra export --extra dev -o requirements/lock.txt setup.py requirements/lock.in
 
 clean:  ## remove everything that set-up, demo and tests made (only the default environment, never your own)
 	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

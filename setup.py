@@ -104,6 +104,8 @@ setup(
             "ftfy",
             "regex",
         ],
+        # distilled-uncertainty export; torch 2.5 is the first that chooses between its two exporters
+        "export": ["onnx>=1.16", "onnxruntime>=1.18", "torch>=2.5"],
         "dev": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "netcal>=1.3.5"],
     },
 )

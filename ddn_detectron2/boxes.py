@@ -3,7 +3,6 @@
 Shapes: R boxes, K foreground classes, N detections.
 """
 
-import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Instances
 from torch import Tensor
@@ -21,7 +20,7 @@ def of_class(values: Tensor, classes: Tensor) -> Tensor:
     """Those four of `values` (N, 4K) or (N, 4) that are of `classes` (N,): (N, 4)."""
     if values.shape[1] == 4:
         return values
-    return values.view(len(values), values.shape[1] // 4, 4)[torch.arange(len(values), device=values.device), classes]
+    return values.unflatten(1, (-1, 4)).gather(1, classes[:, None, None].expand(-1, 1, 4)).squeeze(1)
 
 
 def corner_std(delta_std: Tensor, boxes: Tensor, proposals: Tensor, transform: Box2BoxTransform) -> Tensor:
@@ -40,7 +39,8 @@ def corner_std(delta_std: Tensor, boxes: Tensor, proposals: Tensor, transform: B
     weights = std.new_tensor(transform.weights)
     of_centre = (proposals[:, None, 2:] - proposals[:, None, :2]) * std[..., :2] / weights[:2]
     of_half = (boxes[..., 2:] - boxes[..., :2]) / 2 * std[..., 2:] / weights[2:]
-    return torch.hypot(of_centre, of_half).repeat(1, 1, 2).flatten(1)
+    # not torch.hypot, which ONNX lacks
+    return (of_centre.square() + of_half.square()).sqrt().repeat(1, 1, 2).flatten(1)
 
 
 def scaled_std(detections: Instances, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ from .functional.losses import (
     rmsle as rmsle,
     squared_distance as squared_distance,
 )
+from .functional.risk import RiskThreshold as RiskThreshold, threshold_for_risk as threshold_for_risk
 from .functional.scores import (
     brier as brier,
     entropy as entropy,

@@ -99,21 +99,32 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
             "(DUDESEncoderDecoder, DUDESCascadeEncoderDecoder) or of a teacher (DeepEnsembleSegmentor, "
             "MCDropoutSegmentor)"
         )
-    if checkpoint is None:
-        raise ConfigError("a student needs its weights: name a checkpoint behind the config")
-    if not Path(checkpoint).is_file():
-        raise ConfigError(f"there is no checkpoint {checkpoint}")
-    config = {key: value for key, value in cfg.model.items() if key != "teacher"}  # of use in a training alone
-    student, weights = MODELS.build(config), read_checkpoint(checkpoint)
-    check_fits(student, weights)
-    _check_branch(student, weights)
-    load_weights(student, weights)
+    student, weights = load_student(cfg, checkpoint)
     fingerprint = {
-        "model": digest(by_content(config)),
+        "model": digest(by_content(_without_teacher(cfg))),
         "weights": state_dict_sha256(weights.weights),
         "pipeline": digest(inference_pipeline(cfg)),
     }
     return student.to(get_device()).eval(), fingerprint
+
+
+def load_student(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, Checkpoint]:
+    """The student of a config, or another segmentor of one pass, on the processor; and its weights."""
+    if checkpoint is None:
+        raise ConfigError("a student needs its weights: name a checkpoint behind the config")
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f"there is no checkpoint {checkpoint}")
+    student, weights = MODELS.build(_without_teacher(cfg)), read_checkpoint(checkpoint)
+    check_fits(student, weights)
+    if isinstance(student, UncertaintyMixin):
+        _check_branch(student, weights)
+    load_weights(student, weights)
+    return student.eval(), weights
+
+
+def _without_teacher(cfg: Config) -> dict[str, Any]:
+    """The config of a student without what is of use in a training alone."""
+    return {key: value for key, value in cfg.model.items() if key != "teacher"}
 
 
 def _check_branch(student: UncertaintyMixin, checkpoint: Checkpoint) -> None:
@@ -129,16 +140,25 @@ def _check_branch(student: UncertaintyMixin, checkpoint: Checkpoint) -> None:
 
 def palette_of(cfg: Config, num_classes: int) -> list[list[int]]:
     """The colours of the classes that the config's test set names; it need not be on disk."""
+    return [list(colour) for colour in _metainfo(cfg, "palette", num_classes)]
+
+
+def classes_of(cfg: Config, num_classes: int) -> list[str]:
+    """The names of the classes of the config's test set; it need not be on disk."""
+    return list(_metainfo(cfg, "classes", num_classes))
+
+
+def _metainfo(cfg: Config, key: str, num_classes: int) -> list[Any]:
     dataset = inference_dataset(cfg)
     # mmseg's own rules for classes and colours, without what some data sets ask of their folders
     named = type("Named", (BaseSegDataset,), {"METAINFO": getattr(DATASETS.get(dataset.type), "METAINFO", {})})
-    metainfo = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo
-    if len(metainfo["palette"]) != num_classes:
+    values = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo[key]
+    if len(values) != num_classes:
         raise ConfigError(
-            f"the data set {dataset.type} of test_dataloader names {len(metainfo['palette'])} classes, and the model "
-            f"has {num_classes}: set the data set's metainfo to the classes that it was trained on"
+            f"the data set {dataset.type} of test_dataloader names {len(values)} classes, and the model has "
+            f"{num_classes}: set the data set's metainfo to the classes that it was trained on"
         )
-    return [list(colour) for colour in metainfo["palette"]]
+    return values
 
 
 class _Loaded(NamedTuple):

@@ -31,7 +31,7 @@ from uncertainty_core.recalibration import (
 from uncertainty_core.recalibration.base import PROBABILITIES, SCORES
 from uncertainty_core.streaming.dtypes import at_least_float32
 
-from .consensus import both_classes, set_prediction
+from .consensus import Prediction, both_classes, set_prediction
 from .maps import image_key
 
 KEYS = ("calibrator", "uncertainty_calibrator")  # of a model's config
@@ -79,6 +79,21 @@ def by_content(model: Mapping[str, Any]) -> dict[str, Any]:
     return {**model, **{key: content(model[key]) for key in KEYS if key in model}}
 
 
+def calibrated_prediction(seg_logits: Tensor, calibrator: ProbabilityCalibrator, threshold: float | None) -> Prediction:
+    """What calibrated `seg_logits` (B, C, H, W) predict; if C is 1 they are probabilities, as mmseg keeps them.
+
+    Args:
+        seg_logits: of the prediction.
+        calibrator: of probabilities.
+        threshold: of the decode head, for C = 1.
+    """
+    if seg_logits.shape[1] > 1:
+        calibrated = calibrator.on_logits(seg_logits)
+        return Prediction(calibrated, calibrated.argmax(1, keepdim=True))
+    calibrated = calibrator(both_classes(at_least_float32(seg_logits)))[:, 1:]
+    return Prediction(calibrated, calibrated > threshold)
+
+
 def calibrate(sample: SegDataSample, calibrators: Sequence[ProbabilityCalibrator], threshold: float | None) -> None:
     """Calibrate the `seg_logits` of a prediction, and predict the classes anew from them.
 
@@ -90,29 +105,29 @@ def calibrate(sample: SegDataSample, calibrators: Sequence[ProbabilityCalibrator
     if not calibrators:
         return
     calibrator = calibrators[0] if len(calibrators) == 1 else calibrators[1 - half_of(image_key(sample))]
-    seg_logits, predicted = sample.seg_logits.data, sample.pred_sem_seg.data
-    if len(seg_logits) > 1:
-        calibrated = calibrator.on_logits(seg_logits[None])[0]
-        classes = calibrated.argmax(0, keepdim=True)
-    else:  # mmseg keeps it as a probability
-        calibrated = calibrator(both_classes(at_least_float32(seg_logits)[None]))[0, 1:]
-        classes = calibrated > threshold
-    set_prediction(sample, calibrated, classes.to(predicted.dtype))
+    after = calibrated_prediction(sample.seg_logits.data[None], calibrator, threshold)
+    set_prediction(sample, after.seg_logits[0], after.classes[0].to(sample.pred_sem_seg.data.dtype))
 
 
 def calibrate_uncertainty(sample: SegDataSample, calibrator: ScoreCalibrator | None) -> None:
     """Turn the uncertainty of a prediction into the probability that the predicted class is wrong."""
     if calibrator is None:
         return
-
-    def calibrated(maps: Tensor, classes: Tensor) -> PixelData:
-        return PixelData(data=calibrator(maps, classes.long().expand_as(maps)))
-
-    sample.pred_uncertainty = calibrated(sample.pred_uncertainty.data, sample.pred_sem_seg.data)
+    classes = sample.pred_sem_seg.data
+    sample.pred_uncertainty = PixelData(data=calibrated_uncertainty(sample.pred_uncertainty.data, classes, calibrator))
     if "pred_class_uncertainty" in sample:
         maps = sample.pred_class_uncertainty.data
-        every_class = torch.arange(len(maps), device=maps.device)[:, None, None]
-        sample.pred_class_uncertainty = calibrated(maps, every_class)
+        sample.pred_class_uncertainty = PixelData(data=calibrated_uncertainty(maps, every_class(maps), calibrator))
+
+
+def calibrated_uncertainty(maps: Tensor, classes: Tensor, calibrator: ScoreCalibrator) -> Tensor:
+    """The probability of an error from the uncertainty `maps` (..., U, H, W) of `classes` (..., 1 or U, H, W)."""
+    return calibrator(maps, classes.long().expand_as(maps))
+
+
+def every_class(maps: Tensor) -> Tensor:
+    """The class (C, 1, 1) of each of the maps (..., C, H, W)."""
+    return torch.arange(maps.shape[-3], device=maps.device)[:, None, None]
 
 
 class CalibratedMixin:

@@ -164,12 +164,9 @@ class UncertaintyMixin:
         A head with an output for each class gives `pred_class_uncertainty` (C, h, w), too, and one with other outputs
         `pred_entropy`, `pred_mutual_information`, `pred_error` and `pred_own_error` (1, h, w).
         """
-        self._windows = []
-        try:
+        with self._recording() as windows:
             samples = super().predict(inputs, data_samples)
-            uncertainty = self._joined(self._windows, inputs)
-        finally:
-            self._windows = None
+            uncertainty = self._joined(windows, inputs)
         for number, sample in enumerate(samples):
             maps = uncertainty[number : number + 1]
             if data_samples is not None:
@@ -178,6 +175,21 @@ class UncertaintyMixin:
             set_uncertainty(sample, self.uncertainty_head.by_name(maps, dim=0))
             calibrate_uncertainty(sample, self.uncertainty_calibrator)
         return samples
+
+    def inferred(self, inputs: Tensor, batch_img_metas: list[dict]) -> tuple[Tensor, Tensor]:
+        """Segmentation logits (B, C, H, W) and uncertainty (B, U, H, W) of `inputs` (B, 3, H, W), whole or slided."""
+        with self._recording() as windows:
+            seg_logits = self.inference(inputs, batch_img_metas)
+            return seg_logits, self._joined(windows, inputs)
+
+    @contextmanager
+    def _recording(self) -> Iterator[list[Tensor]]:
+        """The uncertainty of each window (or of the whole image) that is predicted inside the context."""
+        self._windows = []
+        try:
+            yield self._windows
+        finally:
+            self._windows = None
 
     def _joined(self, windows: list[Tensor], inputs: Tensor) -> Tensor:
         """Uncertainty (B, U, H, W): the mean over windows."""

@@ -56,9 +56,21 @@ def _on_stacked_segments(limits: Tensor, table: Tensor, score: Tensor, category:
 
 def _on_segments(limits: Tensor, table: Tensor, score: Tensor, place: Tensor) -> Tensor:
     """Values of the lines (3, K) in `table` at `score`, each on the segment between whose `limits` its `place` is."""
-    segment = torch.bucketize(place.detach().contiguous(), limits.to(score.device).contiguous())
+    place, limits = place.detach().contiguous(), limits.to(score.device).contiguous()
+    search = _searched if torch.onnx.is_in_onnx_export() else torch.bucketize
+    segment = search(place, limits)
     left, value, slope = table.to(score.device)[:, segment].unbind(0)
     return (value + slope * (score - left)).clamp(0, 1)
+
+
+def _searched(place: Tensor, limits: Tensor) -> Tensor:
+    """`torch.bucketize` in log2(K) steps that ONNX has, which else would compare each number with each limit."""
+    steps = [2**k for k in reversed(range(len(limits).bit_length()))]
+    ends = torch.nn.functional.pad(limits, (0, sum(steps) - len(limits)), value=torch.inf)
+    below = torch.zeros_like(place, dtype=torch.int64)  # limits that are known to be
+    for step in steps:
+        below = below + step * (ends[below + step - 1] < place)
+    return below
 
 
 @register

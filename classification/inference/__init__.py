@@ -1,0 +1,3 @@
+"""Trained classifiers in use."""
+
+from .export import classifier_graph

@@ -1,0 +1,151 @@
+"""An exported segmentor computes in onnxruntime, from the bytes of an image, what mmsegmentation predicts."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmseg.structures import SegDataSample
+from tiny_segmentors import BINARY, NUM_CLASSES, build, segmentor_config, student_config
+
+from dudes_mmseg.inference.export import segmentor_graph
+from dudes_mmseg.inference.pooling import AnySizePool
+from uncertainty_core.export import Description, ExportError, write_onnx, write_torchscript, write_tried
+from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling
+
+ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+SIZE, OTHER_SIZE = (56, 64), (72, 97)
+FIELDS = {"uncertainty": 0, "entropy": 0, "mutual_information": 0, "error": 0, "class_uncertainty": slice(None)}
+
+
+def inline(calibrator):
+    return ConfigDict(json.loads(calibrator.to_json()))
+
+
+MATRIX = MatrixScaling(
+    tuple(tuple(0.8 * (i == j) + 0.1 * ((i + j) % 2) for j in range(4)) for i in range(4)), (0.0, 0.1, 0.2, 0.3)
+)
+STEPS = Isotonic((0.1, 0.3, 0.5, 0.52, 0.9), (0.0, 0.1, 0.4, 0.8, 0.9))
+OF_CLASSES = ClassWise((STEPS,) * NUM_CLASSES, tuple("abcd"), (30,) * NUM_CLASSES, 20)
+TWO_WINDOWS = {"mode": "slide", "crop_size": (56, 40), "stride": (56, 24)}
+OUTPUTS = {"outputs": ("std", "entropy", "mutual_information", "error")}
+BGR = {"type": "SegDataPreProcessor", "mean": [120.0, 110.0, 100.0], "std": [60.0, 50.0, 40.0], "pad_val": 1.5}
+PADDED = BGR | {"test_cfg": {"size_divisor": 32}, "bgr_to_rgb": True}
+BOTH = {"calibrator": inline(MATRIX), "uncertainty_calibrator": inline(OF_CLASSES)}
+CONFIGS = {
+    "student": student_config("SepASPP"),
+    "calibrated cascade": student_config("OCR", uncertainty_head=OUTPUTS, **BOTH),
+    "deviation of each class": student_config(data_preprocessor=PADDED, uncertainty_head={"num_outputs": 4}, **BOTH),
+    "two classes": student_config(**BINARY, calibrator=inline(VectorScaling((0.5, 0.8), (0.0, 0.4)))),
+    "plain": segmentor_config("PSP", data_preprocessor=BGR),
+    "windows": student_config(test_cfg=TWO_WINDOWS),
+}
+
+
+@torch.no_grad()
+def build_decided(config):
+    """A segmentor with random weights that predicts several classes."""
+    model = build(config)
+    head = model.decode_head[-1] if isinstance(model.decode_head, torch.nn.ModuleList) else model.decode_head
+    logits = []
+    handle = head.conv_seg.register_forward_hook(lambda *call: logits.append(call[2]))
+    predicted(model, pictures(1, SIZE)[0])
+    handle.remove()
+    # every class is as likely as any other
+    scale = 3 / logits[0].std((0, 2, 3))
+    head.conv_seg.weight *= scale[:, None, None, None]
+    head.conv_seg.bias.copy_(scale * (head.conv_seg.bias - logits[0].mean((0, 2, 3))))
+    return model
+
+
+def pictures(count, size):
+    """Textures of several scales, of strong contrast."""
+    generator = torch.Generator().manual_seed(3)
+    scales = [torch.randn(count, 3, cells, cells, generator=generator) for cells in (2, 5, 16)]
+    texture = sum(torch.nn.functional.interpolate(scale, size) for scale in scales)
+    return (texture * 60 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def predicted(model, image):
+    """What mmsegmentation's own test step makes of the image as OpenCV reads it, by the names of outputs."""
+    bgr = image.permute(2, 0, 1).flip(0)
+    size = tuple(image.shape[:2])
+    sample = SegDataSample(metainfo={"ori_shape": size, "img_shape": size, "pad_shape": size})
+    found = model.test_step({"inputs": [bgr], "data_samples": [sample]})[0]
+    logits = found.seg_logits.data
+    probabilities = logits.softmax(0) if len(logits) > 1 else torch.cat((1 - logits, logits))
+    outputs = {"classes": found.pred_sem_seg.data[0], "probabilities": probabilities}
+    return outputs | {
+        name: found.get(f"pred_{name}").data[at] for name, at in FIELDS.items() if f"pred_{name}" in found
+    }
+
+
+def check(model, images, found):
+    for image, *values in zip(images, *found.values(), strict=True):
+        expected = predicted(model, image)
+        assert expected.keys() == found.keys()
+        for name, value in zip(found, values, strict=True):
+            assert value.shape == tuple(expected[name].shape), name
+            if name == "classes":
+                assert np.array_equal(value, expected[name].numpy())
+            else:
+                assert np.abs(value - expected[name].numpy()).max() < 1e-4, name
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_onnxruntime_computes_what_mmsegmentation_predicts(name, tmp_path):
+    model = build_decided(CONFIGS[name])
+    graph = segmentor_graph(model, tuple("abcd"), SIZE, any_size=name != "windows")
+    write_onnx(graph, tmp_path / "model.onnx")
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for images in (pictures(2, SIZE), pictures(1, SIZE if name == "windows" else OTHER_SIZE)):
+        found = dict(zip(names, session.run(None, {"image": images.numpy()}), strict=True))
+        check(model, images, found)
+        assert len(np.unique(found["classes"])) > 1
+    description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
+    assert description == graph.description
+    assert list(description.outputs) == names
+
+
+def test_torchscript_computes_the_same(tmp_path):
+    model = build(CONFIGS["calibrated cascade"])
+    graph = segmentor_graph(model, tuple("abcd"), SIZE)
+    write_torchscript(graph, tmp_path / "model.ts")
+    files = {"metadata.json": ""}
+    loaded = torch.jit.load(tmp_path / "model.ts", _extra_files=files)
+    images = pictures(2, OTHER_SIZE)
+    with torch.no_grad():
+        found = [values.numpy() for values in loaded(images)]
+    check(model, images, dict(zip(graph.description.outputs, found, strict=True)))
+    assert Description.from_metadata(json.loads(files["metadata.json"])) == graph.description
+
+
+def test_what_onnx_lacks_is_named(tmp_path):
+    # this head calls the function, for which no module can be put in place
+    with pytest.raises(ExportError, match=r"^model.decode_head.acm_modules.0 \(ACM\) cannot be exported to ONNX 17: "):
+        write_onnx(segmentor_graph(build(student_config("APC")), tuple("abcd"), SIZE), tmp_path / "model.onnx")
+
+
+def test_one_size_where_a_network_has_no_other(tmp_path):
+    # this head resizes by a number that it computes from the example's size
+    make = partial(segmentor_graph, build(student_config("FPN")), tuple("abcd"), SIZE)
+    written = write_tried(make, tmp_path / "model.onnx", OTHER_SIZE)
+    assert written.one_size == "the network fixes the size of its feature maps when it is traced"
+    assert written.graph.description.input == "uint8 (B, 56, 64, 3): RGB, resized as at test time"
+    assert max(written.difference.values()) < 1e-4
+    (image,) = ort.InferenceSession(tmp_path / "model.onnx").get_inputs()
+    assert image.shape == ["batch", 56, 64, 3]
+
+
+@pytest.mark.parametrize("size", [(7, 5), (6, 12), (3, 4)])
+def test_pooling_of_any_size_is_torch_own(size):
+    x = torch.rand(2, 3, *size)
+    for bins in ((1, 2), (3, 3), (6, 2)):
+        expected = torch.nn.functional.adaptive_avg_pool2d(x, bins)
+        assert torch.allclose(AnySizePool(bins)(x), expected, atol=1e-6)
