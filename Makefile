@@ -49,7 +49,8 @@ format: $(STAMP)  ## apply the formatting
 
 bench: $(STAMP)  ## speed and memory as ratios against the usual libraries
 	@$(RUN) tools/benchmarks/core.py && $(RUN) tools/benchmarks/detection.py && $(RUN) tools/benchmarks/detectors.py && \
-		$(RUN) tools/benchmarks/segmentors.py && $(RUN) tools/benchmarks/intervals.py --repetitions 50
+		$(RUN) tools/benchmarks/segmentors.py && $(RUN) tools/benchmarks/exported.py && \
+		$(RUN) tools/benchmarks/intervals.py --repetitions 50
 
 lock: $(STAMP)  ## resolve requirements/lock.in and setup.py into requirements/lock.txt
 	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \

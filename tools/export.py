@@ -1,5 +1,10 @@
 """Write a trained network as a file that runs without this project: ONNX, TorchScript, or the framework's own weights.
 
+Detection (the default):
+
+    distilled-uncertainty export --config-file ddn_R50.yaml --image street.jpg --output exported \\
+        MODEL.WEIGHTS model_final.pth
+
 Segmentation:
 
     distilled-uncertainty export --task segmentation my_student.py iter_80000.pth --size 512 1024 --output exported
@@ -24,22 +29,38 @@ from typing import TYPE_CHECKING
 
 from uncertainty_core.cli import add_common_flags, echo, log_to, parse_task, program
 from uncertainty_core.cli.configs import check_config, find_config
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
 from uncertainty_core.cli.segmentor_flags import CONFIG_HELP, check_segmentor_arguments, options_parser
 from uncertainty_core.errors import UserError
 
 if TYPE_CHECKING:  # a mistake on the command line is found without torch
+    from torch import Tensor
+
     from uncertainty_core.export import Graph
 
-TASKS = ("segmentation", "classification")
+TASKS = ("detection", "segmentation", "classification")
 FORMATS = ("onnx", "torchscript", "plain")
 
 
 def build_parser(task: str = TASKS[0]) -> argparse.ArgumentParser:
     """The command line for one of the tasks."""
-    parser = segmentation_parser() if task == "segmentation" else classification_parser()
-    parser.add_argument("--task", choices=TASKS, default=task, help="what the network does (default: segmentation)")
+    parser = {
+        "detection": detection_parser,
+        "segmentation": segmentation_parser,
+        "classification": classification_parser,
+    }[task]()
+    parser.add_argument("--task", choices=TASKS, default=task, help="what the network does (default: detection)")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: %(default)s")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
+    return parser
+
+
+def detection_parser() -> argparse.ArgumentParser:
+    """What the tools of detectors take."""
+    parser = detector_parser(__doc__, processes=False)
+    parser.add_argument(
+        "--image", type=Path, metavar="FILE", help="a picture that the graph is traced and tried on (default: noise)"
+    )
     return parser
 
 
@@ -80,8 +101,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         for number in args.size:
             if number < 1:
                 parser.error(f"--size must be two numbers of pixels, got {args.size}")
+    export = {"detection": export_detector, "segmentation": export_segmentor, "classification": export_classifier}
     with program(args):
-        (export_segmentor if args.task == "segmentation" else export_classifier)(args)
+        export[args.task](args)
+
+
+def export_detector(args: argparse.Namespace) -> None:
+    """Write a detector of Detectron2."""
+    check_detector_arguments(args)
+    if args.image is not None and not args.image.is_file():
+        raise UserError(f"--image: there is no file {args.image}")
+    from ddn_detectron2.cli import build_config
+
+    cfg = build_config(args)
+    cfg.MODEL.DEVICE = "cpu"
+    log_to(args.output / "log.txt")
+    if args.format == "plain":
+        from ddn_detectron2.engine.export import export_plain, foreign_modules, load_student
+
+        for path in export_plain(cfg, load_student(cfg), args.output):
+            echo(f"wrote {path}")
+        for module, name in foreign_modules(cfg).items():
+            echo(f"plain Detectron2 lacks {name}: import {module} before the model is built")
+    else:
+        from ddn_detectron2.inference.folder import categories_of
+        from ddn_detectron2.inference.graph import detector_graph, examples
+        from ddn_detectron2.inference.predictor import DDNPredictor
+
+        predictor = DDNPredictor(cfg)
+        example, other = examples(predictor, args.image)
+        make = partial(detector_graph, predictor.model, tuple(categories_of(cfg).values()), example)
+        write_graph(make, args.format, args.output, other)
 
 
 def export_segmentor(args: argparse.Namespace) -> None:
@@ -93,6 +143,7 @@ def export_segmentor(args: argparse.Namespace) -> None:
     from dudes_mmseg.compat import silence
     from dudes_mmseg.inference.export import export_plain, segmentor_graph
     from dudes_mmseg.inference.predict import classes_of, load_student
+    from uncertainty_core.export import noise
 
     silence()
     cfg = read_config(args.config, args.cfg_options)
@@ -106,7 +157,7 @@ def export_segmentor(args: argparse.Namespace) -> None:
     else:
         height, width = args.size
         make = partial(segmentor_graph, model, classes, (height, width))
-        write_graph(make, args.format, args.output, (height + 32, width + 64))
+        write_graph(make, args.format, args.output, noise(height + 32, width + 64))
 
 
 def export_classifier(args: argparse.Namespace) -> None:
@@ -138,15 +189,15 @@ def export_classifier(args: argparse.Namespace) -> None:
             echo(f"wrote {path}")
     else:
         graph = classifier_graph(model, experiment.statistics, images.images[:1], images.classes, calibrator)
-        write_graph(lambda _: graph, args.format, args.output, tuple(images.images.shape[2:]))
+        write_graph(lambda _: graph, args.format, args.output, graph.example)
 
 
-def write_graph(make: "Callable[[bool], Graph]", file_format: str, folder: Path, other_size: tuple[int, int]) -> None:
-    """Write model.onnx or model.ts, and print what it takes and gives; `make` and `other_size` as `write_tried`."""
+def write_graph(make: "Callable[[bool], Graph]", file_format: str, folder: Path, other: "Tensor") -> None:
+    """Write model.onnx or model.ts, and print what it takes and gives; `make` and `other` as `write_tried`."""
     from uncertainty_core.export import OPSET, write_torchscript, write_tried
 
     if file_format == "onnx":
-        written = write_tried(make, folder / "model.onnx", other_size)
+        written = write_tried(make, folder / "model.onnx", other)
         description = written.graph.description
         echo(f"wrote {folder / 'model.onnx'}, ONNX opset {OPSET}")
     else:

@@ -29,22 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.torchscript is not None and not args.torchscript.is_file():
             raise UserError(f"--torchscript: there is no file {args.torchscript}")
         from ddn_detectron2.cli import build_config
-        from ddn_detectron2.config import ConfigError, check_ddn_config
-        from ddn_detectron2.convert import is_ddn
-        from ddn_detectron2.engine.export import export_plain, export_torchscript, foreign_modules
-        from ddn_detectron2.engine.trainer import DISTILLED, build_network, load_weights
+        from ddn_detectron2.config import ConfigError
+        from ddn_detectron2.engine.export import export_plain, export_torchscript, foreign_modules, load_student
 
         cfg = build_config(args)
-        if not is_ddn(cfg):
-            raise ConfigError("the config describes a plain detector, which needs no export")
-        check_ddn_config(cfg)
         log_to(args.output / "log.txt")
         echo(device_text(cfg.MODEL.DEVICE))
-        model = build_network(cfg).eval()
-        if DISTILLED not in load_weights(cfg, model, cfg.MODEL.WEIGHTS):
-            raise ConfigError(
-                f"{cfg.MODEL.WEIGHTS} was not distilled: name a checkpoint that a distillation has written"
-            )
+        model = load_student(cfg)
         for path in export_plain(cfg, model, args.output):
             echo(f"wrote {path}")
         for module, name in foreign_modules(cfg).items():

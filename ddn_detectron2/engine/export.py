@@ -16,9 +16,13 @@ from detectron2.modeling import (
 from torch import nn
 
 from uncertainty_core.io.files import open_atomically, write_text
+from uncertainty_core.recalibration import save
+from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 
 from ..boxes import without_box_std
-from ..convert import to_plain
+from ..config import ConfigError, check_ddn_config, read_calibrator
+from ..convert import is_ddn, to_plain
+from .trainer import DISTILLED, build_network, load_weights
 
 _PARTS = {
     "META_ARCHITECTURE": META_ARCH_REGISTRY,
@@ -30,8 +34,19 @@ _PARTS = {
 logger = logging.getLogger(__name__)
 
 
-def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Path, Path]:
-    """Write model.pth and config.yaml into `folder`; returns their paths.
+def load_student(cfg: CfgNode) -> nn.Module:
+    """The student with the weights in `MODEL.WEIGHTS`; ConfigError for what is none, or was not distilled."""
+    if not is_ddn(cfg):
+        raise ConfigError("the config describes a plain detector, which needs no export")
+    check_ddn_config(cfg)
+    model = build_network(cfg).eval()
+    if DISTILLED not in load_weights(cfg, model, cfg.MODEL.WEIGHTS):
+        raise ConfigError(f"{cfg.MODEL.WEIGHTS} was not distilled: name a checkpoint that a distillation has written")
+    return model
+
+
+def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> list[Path]:
+    """Write model.pth and config.yaml into `folder`, and calibrator.json if there is one; returns their paths.
 
     What `MODEL.DDN.TEST` adds (Monte-Carlo passes, class probabilities, a calibrator) is not part of plain Detectron2.
     """
@@ -48,7 +63,11 @@ def export_plain(cfg: CfgNode, model: nn.Module, folder: str | Path) -> tuple[Pa
     plain = to_plain(cfg)
     plain.MODEL.WEIGHTS = str(weights)
     write_text(config, plain.dump())
-    return weights, config
+    calibrator = read_calibrator(cfg)
+    if calibrator is None:
+        return [weights, config]
+    save(calibrator, folder / CALIBRATOR)
+    return [weights, config, folder / CALIBRATOR]
 
 
 def foreign_modules(cfg: CfgNode) -> dict[str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from uncertainty_core import state_dict_sha256
 from uncertainty_core.errors import UserError
-from uncertainty_core.export import IMAGE, Description, ExportError, Graph, versions_of
+from uncertainty_core.export import IMAGE, Description, ExportError, Graph, noise, versions_of
 from uncertainty_core.io.files import open_atomically, write_text
 
 from ..models.calibration import KEYS, calibrated_prediction, calibrated_uncertainty, every_class
@@ -30,6 +30,7 @@ _MEANINGS = {
     "entropy": "of the mean probabilities of the teacher's members, divided by log C (B, H, W)",
     "mutual_information": "of the teacher's members, divided by log C (B, H, W)",
     "error": "the probability that the predicted class is wrong, as the teacher has it (B, H, W)",
+    "own_error": "the probability that the predicted class is wrong, as the student learnt it of itself (B, H, W)",
     "class_uncertainty": "deviation of the probability of each class over the teacher's members (B, C, H, W)",
 }
 _CALIBRATED = "the probability that the predicted class is wrong (B, H, W)"
@@ -156,8 +157,7 @@ def segmentor_graph(
         return {0: "batch"} | ({height: "height", height + 1: "width"} if any_size else {})
 
     of_outputs = {name: axes(2 if "(B, C, H, W)" in meaning else 1) for name, meaning in module.outputs.items()}
-    example = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    return Graph(module, example, {IMAGE: axes(1), **of_outputs}, description)
+    return Graph(module, noise(*size), {IMAGE: axes(1), **of_outputs}, description)
 
 
 def calibrators_of(model: nn.Module) -> dict[str, str]:

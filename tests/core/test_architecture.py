@@ -93,6 +93,7 @@ import torch
 rooms = (
     "cli",
     "detection",
+    "export",
     "functional",
     "intervals",
     "io",

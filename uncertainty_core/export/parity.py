@@ -26,18 +26,18 @@ class Written(NamedTuple):
     one_size: str | None
 
 
-def write_tried(make: Callable[[bool], Graph], path: Path, other_size: tuple[int, int]) -> Written:
+def write_tried(make: Callable[[bool], Graph], path: Path, other: Tensor) -> Written:
     """Write an ONNX file for images of any size; where ONNX or the network cannot have that, of one size.
 
     Args:
         make: gives the graph, for images of any size or not.
         path: of the file.
-        other_size: H, W of an image that the graph is not traced on, to try it.
+        other: an image of another size than the one that the graph is traced on, to try it.
     """
     try:
         graph = make(True)
         write_onnx(graph, path)
-        difference = onnx_difference(graph, path, _noise(graph, 1, *other_size))
+        difference = onnx_difference(graph, path, other)
         if max(difference.values()) <= TOLERANCE:
             return Written(graph, difference, None)
         reason = "the network fixes the size of its feature maps when it is traced"
@@ -45,7 +45,7 @@ def write_tried(make: Callable[[bool], Graph], path: Path, other_size: tuple[int
         reason = str(error)
     graph = make(False)
     write_onnx(graph, path)
-    difference = onnx_difference(graph, path, _noise(graph, *graph.example.shape[:3]))
+    difference = onnx_difference(graph, path, graph.example)
     if max(difference.values()) > TOLERANCE:
         path.unlink()
         raise ExportError(f"onnxruntime computes something else than torch: the outputs differ by {difference}")
@@ -75,10 +75,10 @@ def onnx_difference(graph: Graph, path: Path, image: Tensor) -> dict[str, float]
     return {name: _difference(x.numpy(), y) for name, x, y in zip(names, expected, found, strict=True)}
 
 
-def _noise(graph: Graph, *shape: int) -> Tensor:
-    channels = graph.example.shape[-1]
+def noise(height: int, width: int, channels: int = 3) -> Tensor:
+    """An image to try a graph on, uint8 (1, H, W, channels), every time the same."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (*shape, channels), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (1, height, width, channels), dtype=torch.uint8, generator=generator)
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:

@@ -48,14 +48,14 @@ def test_equals_are_accepted_together_or_not_at_all():
 
 
 def test_the_guarantee_holds():
-    # the true error rate below t is t / 2: errors at random with probability u. Missed in at most 5 % of 400 draws.
+    # the true error rate below t is t / 2: errors at random with probability u. Missed in at most 5 % of 100 draws.
     generator, missed = torch.Generator().manual_seed(0), 0
-    for _ in range(400):
+    for _ in range(100):
         uncertainty = torch.rand(300, generator=generator)
         error = torch.rand(300, generator=generator) < uncertainty
         threshold = min(threshold_for_risk(uncertainty, error, risk=0.2, num_coverages=4).threshold, 1)
         missed += threshold / 2 > 0.2
-    assert missed <= 20
+    assert missed <= 5
 
 
 @pytest.mark.parametrize(

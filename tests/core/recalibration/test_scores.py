@@ -254,3 +254,14 @@ def test_class_wise_needs_known_categories():
         calibrator(tensor(0.5))
     with pytest.raises(ValueError, match=r"category must lie in \[0, 3\), but category\[0\] is 3"):
         calibrator(tensor(0.5), torch.tensor([3]))
+
+
+@pytest.mark.parametrize("knots", [1, 2, 3, 4, 7, 8, 9, 40])
+def test_search_in_onnx_finds_what_bucketize_finds(knots, monkeypatch):
+    x = torch.linspace(0, 1, knots + 2, dtype=torch.float64)[1:-1]
+    calibrator = Isotonic(tuple(x.tolist()), tuple(x.square().tolist()))
+    score = torch.cat((x, torch.linspace(0, 1, 101, dtype=torch.float64)))  # at knots, and between
+    expected = calibrator(score)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    monkeypatch.setattr(torch, "bucketize", None)
+    assert torch.equal(calibrator(score), expected)

@@ -1,19 +1,26 @@
 """An exported segmentor computes in onnxruntime, from the bytes of an image, what mmsegmentation predicts."""
 
 import json
+import re
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from forked_tools import ROOT, run_tool
+from mmengine.config import Config, ConfigDict
+from mmseg.apis import inference_model, init_model
+from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
+from PIL import Image
 from tiny_segmentors import BINARY, NUM_CLASSES, build, segmentor_config, student_config
 
 from dudes_mmseg.inference.export import segmentor_graph
 from dudes_mmseg.inference.pooling import AnySizePool
 from uncertainty_core.export import Description, ExportError, write_onnx, write_torchscript, write_tried
-from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling
+from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling, load
 
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -135,12 +142,79 @@ def test_what_onnx_lacks_is_named(tmp_path):
 def test_one_size_where_a_network_has_no_other(tmp_path):
     # this head resizes by a number that it computes from the example's size
     make = partial(segmentor_graph, build(student_config("FPN")), tuple("abcd"), SIZE)
-    written = write_tried(make, tmp_path / "model.onnx", OTHER_SIZE)
+    written = write_tried(make, tmp_path / "model.onnx", pictures(1, OTHER_SIZE))
     assert written.one_size == "the network fixes the size of its feature maps when it is traced"
     assert written.graph.description.input == "uint8 (B, 56, 64, 3): RGB, resized as at test time"
     assert max(written.difference.values()) < 1e-4
     (image,) = ort.InferenceSession(tmp_path / "model.onnx").get_inputs()
     assert image.shape == ["batch", 56, 64, 3]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """A folder with student.py and student.pth, and the student itself."""
+    folder = tmp_path_factory.mktemp("student")
+    (folder / "photos").mkdir()
+    loader = {"type": "LoadImageFromFile"}, {"type": "PackSegInputs"}
+    model_config = student_config(data_preprocessor=PADDED, **BOTH)
+    dataset = {"type": "BaseSegDataset", "metainfo": {"classes": list("abcd")}, "pipeline": list(loader)}
+    config = {"model": model_config, "test_dataloader": {"batch_size": 1, "dataset": dataset}, "default_scope": "mmseg"}
+    Config(config).dump(str(folder / "student.py"))
+    model = build_decided(model_config)
+    torch.save({"state_dict": model.state_dict()}, folder / "student.pth")
+    Image.fromarray(pictures(1, OTHER_SIZE)[0].numpy()).save(folder / "photos/a.png")
+    return folder, model
+
+
+def export(folder, *flags):
+    """Run the tool; what it printed."""
+    words = ("--task", "segmentation", "student.py", "student.pth", "--size", *SIZE, "--output", "exported", *flags)
+    outcome = run_tool("export", *words, folder=folder)
+    assert outcome.code == 0, outcome.err
+    return outcome.out
+
+
+def test_examples_run_the_exported_file_without_torch(student):
+    folder, model = student
+    out = export(folder)
+    assert "image: uint8 (B, H, W, 3): RGB, resized as at test time" in out
+    assert float(re.search(r"differ by at most (\S+)", out)[1]) < 1e-4
+    found = predicted(model, pictures(1, OTHER_SIZE)[0])
+    without_torch = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1))"
+
+    def example(name, *words):
+        command = [
+            sys.executable,
+            "-c",
+            without_torch,
+            ROOT / f"docs/examples/{name}.py",
+            "exported/model.onnx",
+            *words,
+        ]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    doubt = 1 - found["probabilities"].max(0).values.mean().item()
+    assert example("onnx_folder", "photos", "0.1") == f"a.png: doubt {doubt:.3f}, for a person\n"
+    expected = [
+        f"{name}: {where.float().mean():.1%} of the image, uncertainty {found['uncertainty'][where].mean():.3f}"
+        for number, name in enumerate("abcd")
+        if (where := found["classes"] == number).any()
+    ]
+    assert example("onnx_image", "photos/a.png").splitlines() == expected
+
+
+def test_plain_students_are_mmsegmentations_own(student, monkeypatch):
+    folder, model = student
+    export(folder, "--format", "plain")
+    plain = init_model(str(folder / "exported/config.py"), str(folder / "exported/model.pth"), device="cpu")
+    assert type(plain) is EncoderDecoder
+    assert plain.dataset_meta["classes"] == tuple("abcd")
+    image = pictures(1, OTHER_SIZE)[0].numpy()[..., ::-1]
+    monkeypatch.setattr(model, "calibrators", ())  # which plain models lack, so they come as files
+    found = inference_model(plain, image).seg_logits.data.softmax(0)
+    assert torch.equal(found, predicted(model, pictures(1, OTHER_SIZE)[0])["probabilities"])
+    assert load(folder / "exported/calibrator.json") == MATRIX
+    assert load(folder / "exported/uncertainty_calibrator.json") == OF_CLASSES
 
 
 @pytest.mark.parametrize("size", [(7, 5), (6, 12), (3, 4)])

@@ -6,18 +6,23 @@ Shapes: N detections, K foreground classes, H x W pixels.
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import torch
+from detectron2.data.detection_utils import read_image
 from detectron2.modeling.roi_heads import fast_rcnn
 from torch import Tensor, nn
 
 from uncertainty_core import state_dict_sha256
 from uncertainty_core.errors import UserError
-from uncertainty_core.export import IMAGE, Description, Graph, versions_of
+from uncertainty_core.export import IMAGE, Description, Graph, noise, versions_of
 from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrator
 
 from ..teaching import sampling
+from .predictor import DDNPredictor
 
 _MEANINGS = {
     "boxes": "x1, y1, x2, y2 in pixels of the graph's input (N, 4)",
@@ -38,7 +43,9 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        heads = model.roi_heads
+        heads = getattr(model, "roi_heads", None)
+        if heads is None:
+            raise UserError(f"{type(model).__name__} has no ROI heads, and graphs are made of detectors that have them")
         settings = getattr(heads, "test_settings", None)
         if settings is not None and (settings.mc_samples or settings.ensemble):
             raise UserError(
@@ -104,6 +111,19 @@ def detector_graph(model: nn.Module, classes: Sequence[str], example: Tensor, an
     )
     axes = {name: {0: "detections"} for name in module.outputs}
     return Graph(module, example, {IMAGE: {1: "height", 2: "width"} if any_size else {}, **axes}, description)
+
+
+def examples(predictor: DDNPredictor, image: Path | None) -> tuple[Tensor, Tensor]:
+    """Two images of different sizes to trace and to try a graph on, uint8 (1, H, W, 3), as large as at test time.
+
+    Args:
+        predictor: knows the size.
+        image: a file; None for noise.
+    """
+    pixels = noise(480, 640)[0].numpy() if image is None else read_image(str(image), format="RGB")
+    resized = predictor.aug.get_transform(pixels).apply_image(pixels)
+    cut = resized[: -max(1, len(resized) // 5)]
+    return tuple(torch.as_tensor(np.ascontiguousarray(part)).unsqueeze(0) for part in (resized, cut))
 
 
 def _calibrators_of(model: nn.Module) -> dict[str, str]:

@@ -1,13 +1,18 @@
 """An exported detector finds in onnxruntime, from the bytes of an image, what Detectron2 finds."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from forked_tools import run_tool
+from PIL import Image
 from tiny_detectors import HEIGHT, NUM_CLASSES, WIDTH, ddn_model
 
-from ddn_detectron2.engine.graph import detector_graph
+from ddn_detectron2.inference.graph import DetectorGraph, detector_graph
 from uncertainty_core.errors import UserError
 from uncertainty_core.export import Description, write_onnx
+from uncertainty_core.io.files import write_png
 from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, save
 
 ort = pytest.importorskip("onnxruntime")
@@ -42,7 +47,6 @@ def detected(model, image):
 @pytest.mark.parametrize(
     ("name", "calibrator", "options"),
     [
-        ("FPN", None, ()),
         ("C4", None, CLASS_PROBS),
         ("Cascade", "scores", ()),
         ("MaskFPN", "probabilities", CLASS_PROBS + BOX_STD),
@@ -72,3 +76,18 @@ def test_onnxruntime_finds_what_detectron2_finds(name, calibrator, options, tmp_
 def test_many_passes_are_no_graph():
     with pytest.raises(UserError, match="set MC_SAMPLES 0"):
         detector_graph(ddn_model("FPN", "MODEL.DDN.TEST.MC_SAMPLES", 3), tuple("abcd"), picture(HEIGHT, WIDTH))
+
+
+def test_tool_traces_a_picture_and_tries_the_file(small, tmp_path):
+    write_png(tmp_path / "a.png", Image.fromarray(picture(HEIGHT, WIDTH)[0].numpy()))
+    words = ("--config-file", small.ddn, "--image", "a.png", "--output", "exported", "MODEL.WEIGHTS", small.weights)
+    outcome = run_tool("export", *words, folder=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "image: uint8 (1, H, W, 3): RGB" in outcome.out
+    assert float(re.search(r"differ by at most (\S+)", outcome.out)[1]) < 1e-4
+    assert (tmp_path / "exported/model.onnx").is_file()
+
+
+def test_detectors_without_roi_heads_are_refused():
+    with pytest.raises(UserError, match="Linear has no ROI heads"):
+        DetectorGraph(torch.nn.Linear(1, 1))

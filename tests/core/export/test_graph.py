@@ -1,0 +1,148 @@
+"""Graphs on disk: what is in the files, and what is said of networks that cannot be one."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from uncertainty_core.errors import UserError
+from uncertainty_core.export import (
+    Description,
+    ExportError,
+    Graph,
+    noise,
+    onnx_difference,
+    versions_of,
+    write_onnx,
+    write_torchscript,
+    write_tried,
+)
+
+ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+OUTPUTS = {"mean": "of the pixels (B,)", "brightest": "its number (B,)"}
+
+
+class Brightness(nn.Module):
+    """The mean brightness, and the number of the brightest pixel; `layer` comes before, on (B, 3, H, W)."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, image):
+        pixels = self.layer(image.permute(0, 3, 1, 2).float() / 255).flatten(1)
+        return pixels.mean(1), pixels.argmax(1)
+
+
+class FixedSize(nn.Module):
+    """Looks at as many rows as the example has."""
+
+    def forward(self, x):
+        return x[:, :, : int(x.shape[2])]
+
+
+class Unknown(nn.Module):
+    """Uses what ONNX has no operator for."""
+
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+class Broken(nn.Module):
+    """Does not take what it is given."""
+
+    def forward(self, x):
+        return x.view(7, -1, 11)
+
+
+def graph(layer, any_size=True):
+    """A graph that is traced on an image of 6 x 8 pixels."""
+    axes = {0: "batch"}
+    image_axes = axes | ({1: "height", 2: "width"} if any_size else {})
+    described = Description(
+        "brightness", ("a", "b"), "images", OUTPUTS, "0" * 64, versions=versions_of("torch", "none")
+    )
+    return Graph(Brightness(layer), noise(6, 8), {"image": image_axes, "mean": axes, "brightest": axes}, described)
+
+
+def test_onnx_file_computes_and_describes_itself(tmp_path):
+    made, path = graph(nn.Identity()), tmp_path / "new/model.onnx"
+    write_onnx(made, path)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = np.concatenate([noise(5, 7), noise(5, 7).flip(1)])
+    mean, brightest = session.run(list(OUTPUTS), {"image": images})
+    flat = images.transpose(0, 3, 1, 2).reshape(2, -1)
+    assert np.allclose(mean, flat.mean(1) / 255, atol=1e-6)
+    assert np.array_equal(brightest, flat.argmax(1))
+    described = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
+    assert described == made.description
+    assert list(described.versions) == ["torch"]
+    assert onnx.load(path).opset_import[0].version == 17
+    onnx.checker.check_model(onnx.load(path))
+
+
+def test_torchscript_file_does_too(tmp_path):
+    made = graph(nn.Identity())
+    write_torchscript(made, tmp_path / "model.ts")
+    files = {"metadata.json": ""}
+    loaded = torch.jit.load(tmp_path / "model.ts", _extra_files=files)
+    for one, other in zip(loaded(noise(9, 4)), made.module(noise(9, 4)), strict=True):
+        assert torch.equal(one, other)
+    assert Description.from_metadata(json.loads(files["metadata.json"])) == made.description
+
+
+def test_metadata_of_something_else_are_refused():
+    with pytest.raises(UserError, match="not those of an exported network"):
+        Description.from_metadata({})
+
+
+def test_what_differs_is_told_by_output(tmp_path):
+    path = tmp_path / "model.onnx"
+    write_onnx(graph(nn.Identity()), path)
+    image = noise(6, 8)
+    assert onnx_difference(graph(nn.Identity()), path, image) == {"mean": pytest.approx(0, abs=1e-6), "brightest": 0}
+    # half as bright; the brightest pixel of the negative is another
+    halved = onnx_difference(graph(nn.Threshold(2.0, 0.5)), path, image)
+    assert halved["mean"] == pytest.approx(abs(0.5 - image.float().mean().item() / 255), abs=1e-6)
+    assert halved["brightest"] == 1
+    assert onnx_difference(graph(nn.Identity()), path, noise(6, 8, 4)) == dict.fromkeys(OUTPUTS, float("inf"))
+
+
+def test_any_size_where_that_is_right_else_one(tmp_path):
+    path = tmp_path / "model.onnx"
+    assert write_tried(lambda any_size: graph(nn.Identity(), any_size), path, noise(9, 5)).one_size is None
+    written = write_tried(lambda any_size: graph(FixedSize(), any_size), path, noise(9, 5))
+    assert "fixes the size" in written.one_size
+    assert ort.InferenceSession(path).get_inputs()[0].shape == ["batch", 6, 8, 3]
+    with pytest.raises(ExportError, match="cannot be exported"):
+        write_tried(lambda any_size: graph(Unknown(), any_size), path, noise(9, 5))
+
+
+def test_a_file_that_computes_something_else_is_not_kept(tmp_path):
+    class Random(nn.Module):
+        def forward(self, x):
+            return x + torch.rand(x.shape)
+
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ExportError, match="onnxruntime computes something else than torch"):
+        write_tried(lambda any_size: graph(Random(), any_size), path, noise(9, 5))
+    assert not path.exists()
+
+
+def test_modules_that_stand_in_the_way_are_named(tmp_path):
+    with pytest.raises(ExportError, match=r"^layer.0 \(Unknown\) cannot be exported to ONNX 17: .*special_bessel_j0"):
+        write_onnx(graph(nn.Sequential(Unknown())), tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"^layer.1 \(Broken\) cannot be traced: shape '\[7, -1, 11\]' is invalid"):
+        write_torchscript(graph(nn.Sequential(nn.Identity(), Broken())), tmp_path / "model.ts")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match="pip install onnx onnxruntime"):
+        write_onnx(graph(nn.Identity()), tmp_path / "model.onnx")
