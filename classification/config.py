@@ -38,7 +38,7 @@ class Data:
     flip: bool = False  # mirror half of the images
     crop_padding: int = 0  # pad by so many pixels and crop at random
     bad_images: Literal["stop", "skip"] = "stop"  # what to do with an image that cannot be read
-    unlabelled: str | None = None  # folder of extra images without labels, for `ddn`
+    unlabelled: str | None = None  # folder of extra images without labels, for students
 
     def __post_init__(self) -> None:
         if self.limit is not None:

@@ -6,7 +6,7 @@ Importing this registers everything here with mmsegmentation, which is all that 
 from .compat import find_mmseg_configs  # before the others import mmsegmentation
 
 # isort: split
-from .data import CamVidDataset, StreetScenesDataset
+from .data import CamVidDataset, LoadNoAnnotations, StreetScenesDataset, WithUnlabelledImages
 from .hooks import FiniteLossHook, KeyedRandomnessHook, ProgressHook, UncertaintyVisualizationHook
 from .metrics import PixelSampleMetric, SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from .models import (

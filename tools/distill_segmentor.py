@@ -15,6 +15,7 @@ from pathlib import Path
 from uncertainty_core.cli import Steps, check_at_least, echo, program
 from uncertainty_core.cli.configs import find_config
 from uncertainty_core.cli.segmentor_flags import add_folds, check_folds, check_segmentor_arguments, segmentor_parser
+from uncertainty_core.io.images import find_images
 from uncertainty_core.recalibration.recipes import CLASS_METHODS, class_methods
 
 CALIBRATORS = "temperature,isotonic"
@@ -26,6 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--member-config", required=True, metavar="FILE", help="a network of the ensemble")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     add_folds(parser)
+    parser.add_argument(
+        "--unlabelled-images", metavar="DIR", help="a folder of images without labels, which students learn from, too"
+    )
     parser.add_argument("--also", action="append", default=[], metavar="FILE", help="another student; may be repeated")
     parser.add_argument(
         "--calibrators",
@@ -51,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with program(args):
         calibrators = class_methods(args.calibrators)
         check_segmentor_arguments(args.config, args.member_config, *args.also)
+        if args.unlabelled_images is not None:
+            find_images(Path(args.unlabelled_images))
         from dudes_mmseg.cli import build_config, read_config
+        from dudes_mmseg.data import with_unlabelled_images
         from dudes_mmseg.engine import pipeline
         from dudes_mmseg.engine.calibrators import check_calibrators
         from uncertainty_core.report.markdown import comparison
@@ -61,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         member = read_config(args.member_config, args.cfg_options)
         students = {find_config(args.config, "dudes").stem: cfg}
         students |= {find_config(name, "dudes").stem: read_config(name, args.cfg_options) for name in args.also}
+        if args.unlabelled_images is not None:
+            found = students.items()
+            students = {name: with_unlabelled_images(student, args.unlabelled_images) for name, student in found}
         if calibrators:
             check_calibrators([member, *students.values()], args.fit_on)
         step = Steps(pipeline.num_steps(students, args.members, len(calibrators)))

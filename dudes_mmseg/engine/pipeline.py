@@ -11,6 +11,7 @@
 A step that an earlier run finished is not repeated, and one that was interrupted goes on.
 """
 
+import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ from uncertainty_core.report.markdown import markdown_table
 from uncertainty_core.report.page import build_page
 from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_first, student_name
 
-from ..cli import ConfigError
+from ..cli import ConfigError, unwrapped
+from ..data.unlabelled import unlabelled_images
 from ..models.consensus import FIELDS, FROM_LABELS
 from ..targets.contents import Contents, outputs_of
 from ..targets.generate import generate_targets
@@ -71,7 +73,9 @@ def ensemble_config(member: Config, checkpoints: Sequence[Path], out_of_fold: bo
 def with_store(student: Config, store: Path) -> Config:
     """A copy of a student's config that reads its targets from `store`."""
     cfg = student.copy()
-    loads = [t for t in cfg.train_dataloader.dataset.pipeline if t["type"] == "LoadUncertaintyTarget"]
+    cfg.train_dataloader = copy.deepcopy(cfg.train_dataloader)  # which copies of a config share
+    pipeline = unwrapped(cfg.train_dataloader.dataset).get("pipeline", ())
+    loads = [transform for transform in pipeline if transform["type"] == "LoadUncertaintyTarget"]
     if len(loads) != 1:
         raise ConfigError("a student's training pipeline needs one LoadUncertaintyTarget to read stored targets")
     loads[0]["store"] = str(store)
@@ -113,7 +117,9 @@ def _ensemble_settings(member: Config, ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _store_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
-    return _ensemble_settings(member, ensemble) | Contents.for_student(student.model).settings
+    settings = _ensemble_settings(member, ensemble) | Contents.for_student(student.model).settings
+    images = unlabelled_images(student)
+    return settings if images is None else settings | {"unlabelled_images": images}
 
 
 def _student_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
@@ -145,7 +151,9 @@ def distil(
     for store, student in {store_of(student, output): student for student in students.values()}.items():
         step(f"{store.name}: uncertainty of the ensemble on the training images")
         claim(store, _store_settings(member, ensemble, student))
-        generate_targets(teacher, str(store), contents=Contents.for_student(student.model))
+        shown = teacher.copy()
+        shown.train_dataloader = student.train_dataloader  # which may have images that members do not learn from
+        generate_targets(shown, str(store), contents=Contents.for_student(student.model))
     trained = {}
     for name, student in students.items():
         cfg = in_folder(with_store(student, store_of(student, output)), output / name)

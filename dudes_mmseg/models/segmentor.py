@@ -24,7 +24,16 @@ from uncertainty_core.streaming.dtypes import at_least_float32
 from .calibration import CalibratedMixin, Source, calibrate_uncertainty, read_uncertainty_calibrator
 from .consensus import FROM_LABELS, SUITED_HEADS, check_gives_logits, probabilities, set_uncertainty
 from .maps import to_original
-from .supervision import Targets, error_of, labels_of, real_pixels, stored_maps, stored_probabilities
+from .supervision import (
+    Targets,
+    error_of,
+    has_class,
+    labelled_alone,
+    labels_of,
+    real_pixels,
+    stored_maps,
+    stored_probabilities,
+)
 from .uncertainty_head import Pass, passes_of
 
 
@@ -94,6 +103,12 @@ class UncertaintyMixin:
     def _last_decode_head(self) -> nn.Module:
         return self.decode_head[-1] if isinstance(self.decode_head, nn.ModuleList) else self.decode_head
 
+    @property
+    def _heads(self) -> list[nn.Module]:
+        """All that learn from labels."""
+        found = [self.decode_head, *([self.auxiliary_head] if self.with_auxiliary_head else [])]
+        return [head for part in found for head in (part if isinstance(part, nn.ModuleList) else [part])]
+
     @contextmanager
     def _one_pass(self) -> Iterator[list[Pass]]:
         """The logits of the one forward pass inside the context, as a list of one at its end."""
@@ -109,10 +124,11 @@ class UncertaintyMixin:
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
         """The framework's losses of `inputs` (B, 3, H, W), and those of the branch and of the distillation.
 
-        Their names begin with "uncertainty." or the name of another output, and with "distillation.".
+        Their names begin with "uncertainty." or the name of another output, and with "distillation.". Images without
+        labels have no part in the framework's.
         """
         targets = self._targets(inputs, data_samples)
-        with self._one_pass() as passes:
+        with self._one_pass() as passes, labelled_alone(self._heads, data_samples):
             losses = super().loss(inputs, data_samples)
         branch, seg_logits = passes[0]
         learns_own_error = "own_error" in self.uncertainty_head.outputs
@@ -144,10 +160,9 @@ class UncertaintyMixin:
             judged, maps = self.teacher.module.judge(inputs, data_samples, head.num_outputs > 1, outputs)
             real = real_pixels(data_samples, size).to(inputs.device)
             mean = judged.probabilities if needs_probabilities else None
-        labels = labels_of(data_samples)
         if learns_error:
-            maps = maps | {"error": error_of(mean, labels)}
-        return Targets(maps, real, real & (labels != self._last_decode_head.ignore_index), mean)
+            maps = maps | {"error": error_of(mean, labels_of(data_samples))}
+        return Targets(maps, real, real & has_class(data_samples, self._last_decode_head.ignore_index), mean)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Segmentation logits (B, C, H, W) of whole images or of a window of them."""

@@ -4,13 +4,15 @@ Shapes: B images, C outputs of the segmentor, U of the uncertainty head, H x W p
 an image before it was padded to that.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from uncertainty_core.errors import UserError
 from uncertainty_core.targets.top_k import decode_top_k
@@ -23,7 +25,7 @@ class Targets(NamedTuple):
     """Attributes:
     maps: of each output of the uncertainty head (B, 1, H, W), or "std" of every class (B, C, H, W).
     real: which pixels are of an image, and not padding (B, H, W), bool; void pixels are.
-    labelled: those of them that are not void (B, H, W), bool: where outputs `FROM_LABELS` count.
+    labelled: those of them that have a class, and are not void (B, H, W), bool: where outputs `FROM_LABELS` count.
     probabilities: mean over the teacher's predictors (B, C, H, W); None where nothing is learnt from them.
     """
 
@@ -50,6 +52,49 @@ def error_of(probabilities: Tensor, labels: Tensor) -> Tensor:
 def labels_of(samples: Sequence[SegDataSample]) -> Tensor:
     """True classes (B, H, W) of a batch, int64."""
     return torch.stack([sample.gt_sem_seg.data[0] for sample in samples]).long()
+
+
+def has_class(samples: Sequence[SegDataSample], ignore_index: int) -> Tensor:
+    """Which pixels of a batch have a true class (B, H, W), bool: of unlabelled images none."""
+    known = torch.tensor([not is_unlabelled(sample) for sample in samples])[:, None, None]
+    labels = labels_of(samples)
+    return (labels != ignore_index) & known.to(labels.device)
+
+
+def is_unlabelled(sample: SegDataSample) -> bool:
+    """Whether an image came without labels, see `LoadNoAnnotations`."""
+    return sample.metainfo.get("unlabelled", False)
+
+
+@contextmanager
+def labelled_alone(heads: Iterable[nn.Module], samples: Sequence[SegDataSample]) -> Iterator[None]:
+    """Meanwhile the losses of decode heads are those of the labelled images of this batch.
+
+    Void pixels would not do: they count in the mean, and some heads learn from them that a class is absent.
+    """
+    chosen = [number for number, sample in enumerate(samples) if not is_unlabelled(sample)]
+    heads = () if len(chosen) == len(samples) else list(heads)
+    for head in heads:
+        head.loss_by_feat = partial(_loss_of_chosen, head.loss_by_feat, chosen)
+    try:
+        yield
+    finally:
+        for head in heads:
+            del head.loss_by_feat
+
+
+def _loss_of_chosen(
+    loss_by_feat: Callable, chosen: Sequence[int], outputs: Any, samples: Sequence[SegDataSample]
+) -> dict[str, Tensor]:
+    """The losses of a decode head, whose outputs are a tensor or several, of some images of the batch.
+
+    Of none it is zero, with a gradient of zero for all weights: several processes wait for each of them.
+    """
+    parts = [outputs] if isinstance(outputs, Tensor) else outputs
+    if not chosen:
+        return {"loss_unlabelled": sum((0 * part).sum() for part in parts)}
+    rows = [part[chosen] for part in parts]
+    return loss_by_feat(rows[0] if isinstance(outputs, Tensor) else rows, [samples[number] for number in chosen])
 
 
 def _padded(maps: Tensor, sample: SegDataSample, size: tuple[int, int], name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Target stores: the uncertainty of a teacher for every image of a data set, written once."""
 
 from collections.abc import Iterator, Sequence
-from os.path import commonpath, relpath
+from os.path import abspath, commonpath, relpath
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class _Images(Dataset):
     """
 
     def __init__(self, datasets: Sequence[BaseDataset], pipeline: Sequence[dict]) -> None:
-        root = commonpath([dataset.data_prefix["img_path"] for dataset in datasets])
+        root = commonpath([abspath(dataset.data_prefix["img_path"]) for dataset in datasets])
         self._found: dict[str, tuple[BaseDataset, int]] = {}
         self.paths: dict[str, str] = {}
         for dataset in datasets:

@@ -108,12 +108,15 @@ class PackUncertaintyInputs(PackSegInputs):
 
     `gt_uncertainty` (1 or C, H, W) and its kin are float32: in [0, 1], or 255 at a padded pixel.
     `gt_probabilities` (k, H, W) is int32: codes of at least 256, or 255 at a padded pixel.
-    `real_pixels` (1, H, W) is uint8: 0, or 255 at a padded pixel.
+    `real_pixels` (1, H, W) is uint8: 0, or 255 at a padded pixel. What `LoadNoAnnotations` marks has "unlabelled" in
+    its meta information.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack."""
         packed = super().transform(results)
+        if results.get("unlabelled"):
+            packed["data_samples"].set_metainfo({"unlabelled": True})
         shape = results["img"].shape[:2]
         for name in FIELDS:
             if name not in results:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from forked_tools import COMPUTES, KILLED, die_at_call, run, run_tool, tool
 from mmengine.runner import Runner
+from PIL import Image
 from tiny_segmentors import small_street_options, write_small_streets
 
 from dudes_mmseg.engine.evaluation import with_rival
 from dudes_mmseg.engine.pipeline import needs_map
+from uncertainty_core import TargetStore
 from uncertainty_core.intervals.storage import read_images
 from uncertainty_core.recalibration import load
 from uncertainty_core.report.run_record import RunRecord
@@ -27,7 +29,10 @@ def command(tmp_path):
         names = ("IoUMetric", "SegCalibrationMetric", "UncertaintyMetric", "SparsificationMetric")
         file.write(f"test_evaluator = {[{'type': name} for name in names]}\n")
         file.write("model = dict(uncertainty_head=dict(outputs=['std', 'entropy', 'error']))\n")
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((64, 32), 50).convert("RGB").save(tmp_path / "photos" / "unlabelled.jpg")
     flags = ["--member-config", member, "--members", 2, "--work-dir", "out", "--calibrators", "temperature"]
+    flags += ["--unlabelled-images", "photos"]
     return [config, *flags, "--cfg-options", *small_street_options(2)]
 
 
@@ -41,6 +46,9 @@ def test_compares_all_rows(command, tmp_path):
     done = run_tool("distill_segmentor", *command, folder=tmp_path)
     assert done.code == 0, done.err
     assert (tmp_path / "out" / "members" / "member_0" / "iter_2.pth").stat().st_mtime_ns == finished
+
+    stored = TargetStore(tmp_path / "out" / "targets-entropy-top3")
+    assert len(stored.ids) == 4 and stored.ids[-1] == "photos/unlabelled.jpg"
 
     rows = tmp_path / "out" / "rows"
     records = {path.parent.relative_to(rows).as_posix(): RunRecord.read(path.parent) for path in rows.rglob("run.json")}
@@ -131,6 +139,7 @@ def test_compares_all_rows(command, tmp_path):
     for words, folder, message in (
         (["optim_wrapper.optimizer.lr=0.5"], "members/member_0", "optim_wrapper.optimizer.lr (there "),
         (["--members", 3], "targets-entropy-top3", "members (there 2, now 3)"),
+        (["--unlabelled-images", "."], "targets-entropy-top3", 'unlabelled_images (there "photos", now ".")'),
     ):
         refused = again(*words)
         assert refused.code == 2

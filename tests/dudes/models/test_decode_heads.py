@@ -74,6 +74,37 @@ def test_every_parameter_has_a_gradient_and_uncertainty_is_that_of_a_plain_convo
     assert without == []
 
 
+def of_labels(losses):
+    return {name: value for name, value in losses.items() if name.startswith("decode.")}
+
+
+def test_images_without_labels_have_no_part_in_the_losses_of_labels(pair):
+    _, student = pair
+    batch, alone = (samples(2, num_classes=student.num_classes) for _ in range(2))
+    batch[1].set_metainfo({"unlabelled": True})
+    batch[1].gt_sem_seg.data = torch.full_like(batch[1].gt_sem_seg.data, 255)
+    # in eval mode an image is predicted alike in any batch, but some heads give what they learn from in training alone
+    last_head(student).training = True
+    if student.with_neck:
+        student.neck.training = True
+    torch.manual_seed(0)
+    mixed = student.loss(images(), batch)
+    torch.manual_seed(0)
+    expected = student.loss(images()[:1], alone[:1])
+    assert of_labels(mixed).keys() == of_labels(expected).keys()
+    for name, value in of_labels(mixed).items():
+        torch.testing.assert_close(value, expected[name])
+
+    # of a batch without any label the branch alone is taught, though every parameter has a gradient
+    losses = student.train().loss(images(), [batch[1], batch[1].clone()])
+    assert losses["uncertainty.loss_rmsle"] > 0 and not any(of_labels(losses).values())
+    student.parse_losses(losses)[0].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters() if p.requires_grad)
+    last = last_head(student)
+    assert not last.conv_seg.weight.grad.any() and student.uncertainty_head.conv.weight.grad.any()
+    assert "loss_by_feat" not in vars(last)
+
+
 def test_a_decoder_of_256_channels_gains_257_parameters():
     options = {"decode_head": head("FCNHead", channels=256, num_convs=1)}
     counts = [
