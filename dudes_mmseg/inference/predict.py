@@ -110,6 +110,9 @@ def build_predictor(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, dic
 
 def load_student(cfg: Config, checkpoint: str | None) -> tuple[BaseModel, Checkpoint]:
     """The student of a config, or another segmentor of one pass, on the processor; and its weights."""
+    kind = MODELS.get(cfg.model.type)
+    if isinstance(kind, type) and issubclass(kind, TeacherSegmentor):
+        raise ConfigError(f"{cfg.model.type} is a teacher, which needs many passes: give the config of its student")
     if checkpoint is None:
         raise ConfigError("a student needs its weights: name a checkpoint behind the config")
     if not Path(checkpoint).is_file():

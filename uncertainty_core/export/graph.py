@@ -106,7 +106,8 @@ def _tracing(graph: Graph) -> Iterator[None]:
 def _where(graph: Graph, message: str) -> str:
     """The module that calls the operator of a message, as "decode_head.pool (AdaptiveAvgPool2d)"."""
     operator = re.search(r"operator '?(?:aten::)?(\w+)", message)
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
         nodes = torch.jit.trace(graph.module, graph.example, check_trace=False).inlined_graph.nodes()
     for node in nodes:
         if operator and node.kind().endswith(f"::{operator[1]}"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from forked_tools import run_tool
+from photographs import photographs
 from PIL import Image
 from tiny_detectors import HEIGHT, NUM_CLASSES, WIDTH, ddn_model
 
@@ -24,14 +25,6 @@ CALIBRATORS = {
     "probabilities": MatrixScaling(tuple(tuple(0.3 * (i == j) for j in range(5)) for i in range(5)), (0.1,) * 5),
 }
 CLASS_PROBS, BOX_STD = ("MODEL.DDN.TEST.CLASS_PROBS", True), ("MODEL.DDN.BOX_STD", True)
-
-
-def picture(height, width):
-    """Textures of several scales, bytes (1, H, W, 3)."""
-    generator = torch.Generator().manual_seed(7)
-    scales = [torch.rand(1, 3, cells, cells, generator=generator) for cells in (2, 5, 16)]
-    resized = (torch.nn.functional.interpolate(scale, (height, width)) for scale in scales)
-    return (sum(resized) * 85).byte().permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
@@ -57,11 +50,11 @@ def test_onnxruntime_finds_what_detectron2_finds(name, calibrator, options, tmp_
         save(CALIBRATORS[calibrator], tmp_path / "calibrator.json")
         options = (*options, "MODEL.DDN.TEST.CALIBRATOR", str(tmp_path / "calibrator.json"))
     model = ddn_model(name, *options)
-    graph = detector_graph(model, tuple("abcd"), picture(HEIGHT, WIDTH))
+    graph = detector_graph(model, tuple("abcd"), photographs(1, (HEIGHT, WIDTH)))
     write_onnx(graph, tmp_path / "model.onnx")
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    for image in (picture(HEIGHT, WIDTH), picture(112, 81)):
+    for image in (photographs(1, (HEIGHT, WIDTH)), photographs(1, (112, 81))):
         expected = detected(model, image)
         found = dict(zip(names, session.run(None, {"image": image.numpy()}), strict=True))
         assert found.keys() == expected.keys()
@@ -75,11 +68,11 @@ def test_onnxruntime_finds_what_detectron2_finds(name, calibrator, options, tmp_
 
 def test_many_passes_are_no_graph():
     with pytest.raises(UserError, match="set MC_SAMPLES 0"):
-        detector_graph(ddn_model("FPN", "MODEL.DDN.TEST.MC_SAMPLES", 3), tuple("abcd"), picture(HEIGHT, WIDTH))
+        detector_graph(ddn_model("FPN", "MODEL.DDN.TEST.MC_SAMPLES", 3), tuple("abcd"), photographs(1, (HEIGHT, WIDTH)))
 
 
 def test_tool_traces_a_picture_and_tries_the_file(small, tmp_path):
-    write_png(tmp_path / "a.png", Image.fromarray(picture(HEIGHT, WIDTH)[0].numpy()))
+    write_png(tmp_path / "a.png", Image.fromarray(photographs(1, (HEIGHT, WIDTH))[0].numpy()))
     words = ("--config-file", small.ddn, "--image", "a.png", "--output", "exported", "MODEL.WEIGHTS", small.weights)
     outcome = run_tool("export", *words, folder=tmp_path)
     assert outcome.code == 0, outcome.err

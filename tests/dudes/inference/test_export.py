@@ -14,11 +14,14 @@ from mmengine.config import Config, ConfigDict
 from mmseg.apis import inference_model, init_model
 from mmseg.models import EncoderDecoder
 from mmseg.structures import SegDataSample
+from photographs import photographs
 from PIL import Image
 from tiny_segmentors import BINARY, NUM_CLASSES, build, segmentor_config, student_config
 
+from dudes_mmseg.cli import ConfigError
 from dudes_mmseg.inference.export import segmentor_graph
 from dudes_mmseg.inference.pooling import AnySizePool
+from dudes_mmseg.inference.predict import load_student
 from uncertainty_core.export import Description, ExportError, write_onnx, write_torchscript, write_tried
 from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling, load
 
@@ -60,21 +63,13 @@ def build_decided(config):
     head = model.decode_head[-1] if isinstance(model.decode_head, torch.nn.ModuleList) else model.decode_head
     logits = []
     handle = head.conv_seg.register_forward_hook(lambda *call: logits.append(call[2]))
-    predicted(model, pictures(1, SIZE)[0])
+    predicted(model, photographs(1, SIZE)[0])
     handle.remove()
     # every class is as likely as any other
     scale = 3 / logits[0].std((0, 2, 3))
     head.conv_seg.weight *= scale[:, None, None, None]
     head.conv_seg.bias.copy_(scale * (head.conv_seg.bias - logits[0].mean((0, 2, 3))))
     return model
-
-
-def pictures(count, size):
-    """Textures of several scales, of strong contrast."""
-    generator = torch.Generator().manual_seed(3)
-    scales = [torch.randn(count, 3, cells, cells, generator=generator) for cells in (2, 5, 16)]
-    texture = sum(torch.nn.functional.interpolate(scale, size) for scale in scales)
-    return (texture * 60 + 127).clamp(0, 255).byte().permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
@@ -111,7 +106,7 @@ def test_onnxruntime_computes_what_mmsegmentation_predicts(name, tmp_path):
     write_onnx(graph, tmp_path / "model.onnx")
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    for images in (pictures(2, SIZE), pictures(1, SIZE if name == "windows" else OTHER_SIZE)):
+    for images in (photographs(2, SIZE), photographs(1, SIZE if name == "windows" else OTHER_SIZE)):
         found = dict(zip(names, session.run(None, {"image": images.numpy()}), strict=True))
         check(model, images, found)
         assert len(np.unique(found["classes"])) > 1
@@ -126,7 +121,7 @@ def test_torchscript_computes_the_same(tmp_path):
     write_torchscript(graph, tmp_path / "model.ts")
     files = {"metadata.json": ""}
     loaded = torch.jit.load(tmp_path / "model.ts", _extra_files=files)
-    images = pictures(2, OTHER_SIZE)
+    images = photographs(2, OTHER_SIZE)
     with torch.no_grad():
         found = [values.numpy() for values in loaded(images)]
     check(model, images, dict(zip(graph.description.outputs, found, strict=True)))
@@ -142,7 +137,7 @@ def test_what_onnx_lacks_is_named(tmp_path):
 def test_one_size_where_a_network_has_no_other(tmp_path):
     # this head resizes by a number that it computes from the example's size
     make = partial(segmentor_graph, build(student_config("FPN")), tuple("abcd"), SIZE)
-    written = write_tried(make, tmp_path / "model.onnx", pictures(1, OTHER_SIZE))
+    written = write_tried(make, tmp_path / "model.onnx", photographs(1, OTHER_SIZE))
     assert written.one_size == "the network fixes the size of its feature maps when it is traced"
     assert written.graph.description.input == "uint8 (B, 56, 64, 3): RGB, resized as at test time"
     assert max(written.difference.values()) < 1e-4
@@ -162,7 +157,7 @@ def student(tmp_path_factory):
     Config(config).dump(str(folder / "student.py"))
     model = build_decided(model_config)
     torch.save({"state_dict": model.state_dict()}, folder / "student.pth")
-    Image.fromarray(pictures(1, OTHER_SIZE)[0].numpy()).save(folder / "photos/a.png")
+    Image.fromarray(photographs(1, OTHER_SIZE)[0].numpy()).save(folder / "photos/a.png")
     return folder, model
 
 
@@ -179,7 +174,7 @@ def test_examples_run_the_exported_file_without_torch(student):
     out = export(folder)
     assert "image: uint8 (B, H, W, 3): RGB, resized as at test time" in out
     assert float(re.search(r"differ by at most (\S+)", out)[1]) < 1e-4
-    found = predicted(model, pictures(1, OTHER_SIZE)[0])
+    found = predicted(model, photographs(1, OTHER_SIZE)[0])
     without_torch = "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1))"
 
     def example(name, *words):
@@ -203,16 +198,21 @@ def test_examples_run_the_exported_file_without_torch(student):
     assert example("onnx_image", "photos/a.png").splitlines() == expected
 
 
+def test_teachers_are_refused():
+    with pytest.raises(ConfigError, match="DeepEnsembleSegmentor is a teacher, which needs many passes"):
+        load_student(Config({"model": {"type": "DeepEnsembleSegmentor"}}), "member.pth")
+
+
 def test_plain_students_are_mmsegmentations_own(student, monkeypatch):
     folder, model = student
     export(folder, "--format", "plain")
     plain = init_model(str(folder / "exported/config.py"), str(folder / "exported/model.pth"), device="cpu")
     assert type(plain) is EncoderDecoder
     assert plain.dataset_meta["classes"] == tuple("abcd")
-    image = pictures(1, OTHER_SIZE)[0].numpy()[..., ::-1]
+    image = photographs(1, OTHER_SIZE)[0].numpy()[..., ::-1]
     monkeypatch.setattr(model, "calibrators", ())  # which plain models lack, so they come as files
     found = inference_model(plain, image).seg_logits.data.softmax(0)
-    assert torch.equal(found, predicted(model, pictures(1, OTHER_SIZE)[0])["probabilities"])
+    assert torch.equal(found, predicted(model, photographs(1, OTHER_SIZE)[0])["probabilities"])
     assert load(folder / "exported/calibrator.json") == MATRIX
     assert load(folder / "exported/uncertainty_calibrator.json") == OF_CLASSES
 
