@@ -41,9 +41,13 @@ def save_checkpoint(
         raise
     shutil.rmtree(place, ignore_errors=True)
     os.replace(part, place)
-    for old in folder.glob("epoch-*"):
-        if old != place:
-            shutil.rmtree(old)
+    remove_older(folder)
+
+
+def remove_older(folder: Path) -> None:
+    """Remove all checkpoints but the newest."""
+    for old in sorted(folder.glob("epoch-*"))[:-1]:
+        shutil.rmtree(old)
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from uncertainty_core.functional.losses import IGNORE_INDEX
 from uncertainty_core.io.claims import clear
 from uncertainty_core.io.files import write_text
 
-from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint, save_model
+from .checkpoint import CheckpointError, load_checkpoint, remove_older, save_checkpoint, save_model
 from .config import ConfigError, Data, Run, Training
 from .data import ImageSet, drop_pixels, random_crop, random_flip, to_float
 from .distributed import my_rows, rank, share_batch_norm, sum_gradients, sum_over_ranks
@@ -171,12 +171,13 @@ def fit(
             if writer is not None:
                 for key in ("lr", "loss", "train_accuracy", "accuracy", "nll", "ece"):
                     writer.add_scalar(key, row[key], epoch + 1)
+                _write_log(folder / "log.csv", rows)  # first: whoever finds the last checkpoint writes no more rows
                 save_checkpoint(folder, epoch + 1, model, optimizer, {"identity": identity, "log": rows})
-                _write_log(folder / "log.csv", rows)
             bar.set_postfix({key: f"{row[key]:.4f}" for key in ("loss", "accuracy")})
             bar.update()
     if writer is not None:
         writer.close()
+        remove_older(folder)  # what a kill kept the last checkpoint from removing
         save_model(folder, model, {"identity": identity, "epochs": run.training.epochs})
 
 
