@@ -63,3 +63,13 @@ def check_self_contained(html):
     names = [found["id"] for _, found in page.elements if "id" in found]
     assert len(names) == len(set(names))
     assert [link["href"] for link in page.attributes("a")] == [f"#{name}" for name in names]
+
+
+def explanations(html):
+    """Captions, notes and meanings of metrics; not those of pictures, which tell these apart, nor directions."""
+    charts = re.sub(r'<div class="strip">.*?</div>', "", html, flags=re.DOTALL)
+    glossary = "".join(re.findall(r'<dl class="glossary">.*?</dl>', charts, re.DOTALL))
+    # names of classes and counts of images explain nothing
+    found = re.findall(r'<(?:figcaption|p class="note")>(?!<strong>|\d)(.*?)</', charts, re.DOTALL)
+    texts = [re.sub(r"(^|; )(higher|lower) is better$", "", text_of(text)) for text in found]
+    return list(filter(None, texts)) + [text_of(text) for text in re.findall(r"<dd>(.*?)</dd>", glossary)]

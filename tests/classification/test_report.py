@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_hex
-from pages import Page, check_self_contained, headings, table_rows, text_of
+from pages import Page, check_self_contained, explanations, headings, table_rows, text_of
 from PIL import Image
 from torch import nn
 
@@ -264,6 +264,11 @@ def test_what_is_missing_is_left_out(config, missing):
     assert not (missing | always) & set(headings(html))
     assert {"Networks", "Results", "Calibration and risk", "Training", "Configuration"} <= set(headings(html))
     assert "what the paper prints" not in html and "sample standard deviation" not in html
+
+
+def test_what_is_explained_is_explained_once(full):
+    found = explanations(full)
+    assert len(found) > 20 and [x for x in found if found.count(x) > 1] == []
 
 
 def test_no_log_no_training_section():

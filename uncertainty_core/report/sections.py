@@ -115,7 +115,10 @@ def _said(key: str | None, record: RunRecord) -> str:
 
 
 def classes(rows: Rows) -> str:
-    """A table for each metric that is known by class, of the rows without a calibrator."""
+    """A table for each metric that is known by class, of the rows without a calibrator.
+
+    What the metric is stands here, unless the `glossary` has it.
+    """
     rows = {name: runs for name, runs in rows.items() if not is_calibrated(name)}
     keys = dict.fromkeys(key for runs in rows.values() for run in runs for key in run.record.per_class)
     unlearnt = _unlearnt(rows)
@@ -133,10 +136,11 @@ def classes(rows: Rows) -> str:
         more = class_table(found, rest, held, theirs, f"{label} of which nothing is learnt") if rest else ""
         said = f"{len(rest)} {'class' if len(rest) == 1 else 'classes'} of which no predictor has learnt anything"
         unit = f'<span class="value">, {escape(found.unit)}</span>' if found.unit else ""
-        direction = f"{found.better} is better" if found.better else ""
+        explained = any(key in run.record.row for runs in rows.values() for run in runs)
+        notes = [*[found.definition] * (not explained), *[f"{found.better} is better"] * bool(found.better)]
         content += (
             f"<div>\n<h3>{escape(found.label)} {sign(found)}{unit}</h3>\n"
-            f"{paragraph('; '.join(filter(None, [found.definition, direction])), 'note')}"
+            f"{paragraph('; '.join(filter(None, notes)), 'note')}"
             f"{learnt}{folded(said, more)}</div>\n"
         )
     return content and f'<div class="tables">\n{content}</div>\n'
@@ -230,7 +234,7 @@ def glossary(records: Sequence[RunRecord]) -> str:
     keys = dict.fromkeys(
         key
         for record in records
-        for found in (record.row, record.per_class, record.paper_row.metrics if record.paper_row else {})
+        for found in (record.row, record.paper_row.metrics if record.paper_row else {})
         for key in found
     )
     terms = "".join(

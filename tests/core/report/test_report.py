@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import setuptools  # brings distutils
 import torch
-from pages import Page, check_self_contained, headings, table_rows, text_of
+from pages import Page, check_self_contained, explanations, headings, table_rows, text_of
 from report_runs import DIGITS, SCENES, STREETS, bins, record, write_runs
 
 from uncertainty_core.catalog import CURVES, METRICS, Metric, metric
@@ -417,6 +417,12 @@ def test_names_are_text(page):
     assert "All <of> them" in said and "KD <half>" in said and "streets <val>" in said
     assert "image, truth, prediction & uncertainty" in said
     assert not {"of", "half", "val"} & {tag for tag, _ in html.elements}
+
+
+@pytest.mark.parametrize("task", ["digits", "scenes", "streets"])
+def test_what_is_explained_is_explained_once(folder, task):
+    found = explanations(build_page(find_runs([folder / task]), "one"))
+    assert len(found) > 5 and len(set(found)) == len(found)
 
 
 def test_the_glossary_has_what_is_shown(page):
