@@ -594,6 +594,16 @@ def test_leftovers_of_other_settings_are_passed_over(tmp_path):
     fewer = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, mc_samples=(2,)))
     assert list(evaluated(config).rows) == ["baseline", "student", "MC-2", "MC-3 of student", "MC-10"]
     assert list(evaluated(fewer).rows) == ["baseline", "student", "MC-2", "MC-3 of student"]
+    # calibrated rows of an earlier run that had calibrators
+    calibrated, p = "baseline + temperature", softmax("baseline", 0)
+    write_run(
+        run_folder(config.folder, calibrated, 0),
+        record_of(config, calibrated, 0, p),
+        p,
+        images_of(p, TEST, config.evaluation),
+    )
+    plain = dataclasses.replace(fewer, evaluation=dataclasses.replace(fewer.evaluation, calibrators=()))
+    assert calibrated in evaluated(fewer).rows and calibrated not in evaluated(plain).rows
     assert [run.record.provenance.seed for run in evaluated(fewer).rows["student"]] == [0, 1]
 
 

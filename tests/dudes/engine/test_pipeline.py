@@ -133,6 +133,9 @@ def test_compares_all_rows(command, tmp_path):
     done = again("--overwrite", "--calibrators", "")
     assert "measured before" not in done.out and done.out.count(": trained before\n") == 3
     assert all(time > before[name] for name, time in measured().items() if "+" not in name)
+    # calibrated rows of an earlier run lie there, but not on the page
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "student+temperature" in before and "+ temperature" not in page and names[0] in page
 
     # other settings are refused before any work, wherever they matter first
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pth")}
