@@ -13,13 +13,15 @@ import yaml
 from detectron2 import engine
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
+from omegaconf import DictConfig
 
 from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
-from uncertainty_core.cli.flags import OWN, SPLITS, find_detector_config
+from uncertainty_core.cli.flags import OWN, SPLITS, find_detector_config, is_lazy
 from uncertainty_core.io.claims import flatten
 
+from . import lazy
 from .config import ConfigError, add_ddn_config, check_ddn_config
 from .convert import is_ddn, to_ddn
 from .data import (
@@ -108,8 +110,13 @@ def check_proposals(cfg: CfgNode) -> None:
                 )
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """`build_config`, checked, and Detectron2's usual set-up of logs and seeds."""
+def setup(args: argparse.Namespace) -> CfgNode | DictConfig:
+    """The config that the command line asks for, checked, and Detectron2's usual set-up of logs and seeds."""
+    if is_lazy(args.config_file):
+        cfg = lazy.build_config(args)
+        lazy.check(cfg, getattr(args, "eval_only", False))
+        _start(cfg, args, cfg.train.output_dir, cfg.train.device)
+        return cfg
     cfg = build_config(args)
     if is_ddn(cfg):
         check_ddn_config(cfg)
@@ -120,14 +127,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_on_disk(cfg.MODEL.DDN.UNLABELLED)
     check_proposals(cfg)
     cfg.freeze()
-    log_to(Path(cfg.OUTPUT_DIR) / "log.txt")
+    _start(cfg, args, cfg.OUTPUT_DIR, cfg.MODEL.DEVICE)
+    return cfg
+
+
+def _start(cfg: CfgNode | DictConfig, args: argparse.Namespace, output: str, device: str) -> None:
+    log_to(Path(output) / "log.txt")
     args.config_file = str(find_detector_config(args.config_file))  # which Detectron2 copies into its log
     engine.default_setup(cfg, args)
     if log_path() is not None:
         _log_once()
     if comm.is_main_process():
-        echo(device_text(cfg.MODEL.DEVICE))
-    return cfg
+        echo(device_text(device))
 
 
 def _log_once() -> None:

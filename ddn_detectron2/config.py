@@ -1,5 +1,6 @@
 """Every key of `cfg.MODEL.DDN`, with the symbol it has in the DDN paper (Gurau 2018), and the checks across keys."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -129,31 +130,44 @@ _CHOICES = {
 }
 
 
-def all_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Every value of `cfg` by its whole name, as folders remember it."""
+def default_settings() -> CfgNode:
+    """A config of `MODEL.DDN` alone."""
     defaults = CfgNode({"MODEL": CfgNode()})
     add_ddn_config(defaults)
-    younger = {key: value for key, value in flatten(defaults).items() if key in _YOUNGER}
+    return defaults
+
+
+def all_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Every value of `cfg` by its whole name, as folders remember it."""
+    younger = {key: value for key, value in flatten(default_settings()).items() if key in _YOUNGER}
     return {key: value for key, value in flatten(cfg).items() if key not in younger or value != younger[key]}
 
 
 def read_calibrator(cfg: CfgNode) -> ScoreCalibrator | ProbabilityCalibrator | None:
     """What `TEST.CALIBRATOR` names, None for nothing; checked against the model."""
     test = cfg.MODEL.DDN.TEST
-    if not test.CALIBRATOR:
+    return calibrator_for(test.CALIBRATOR, cfg.MODEL.ROI_HEADS.NUM_CLASSES, test.CLASS_PROBS)
+
+
+def calibrator_for(path: str, num_classes: int, class_probs: bool) -> ScoreCalibrator | ProbabilityCalibrator | None:
+    """The calibrator in the file that `TEST.CALIBRATOR` names, None for "".
+
+    It is checked against the model: how many foreground classes it has, and whether it gives `class_probs`.
+    """
+    if not path:
         return None
     try:
-        calibrator = load(test.CALIBRATOR)
+        calibrator = load(path)
         if calibrator.task == BOXES:
             raise ConfigError(
                 "MODEL.DDN.TEST.CALIBRATOR maps scores, and the file is for deviations of boxes: multiply `box_std` by "
                 f"its factor, {calibrator.factor:g}"
             )
         of_classes = calibrator.task == PROBABILITIES
-        check_fits(calibrator, calibrator.task, cfg.MODEL.ROI_HEADS.NUM_CLASSES + of_classes)  # one more: background
+        check_fits(calibrator, calibrator.task, num_classes + of_classes)  # one more: background
     except CalibratorError as error:
         raise ConfigError(f"MODEL.DDN.TEST.CALIBRATOR: {error}") from None
-    if of_classes and not test.CLASS_PROBS:
+    if of_classes and not class_probs:
         raise ConfigError(
             "MODEL.DDN.TEST.CALIBRATOR is for class probabilities: set MODEL.DDN.TEST.CLASS_PROBS to True"
         )
@@ -175,17 +189,26 @@ def proposal_share(cfg: CfgNode) -> float:
 
 def dropout_positions(cfg: CfgNode) -> tuple[str, ...]:
     """`DROPOUT.POSITIONS`, or the default, in the order of the layers; checked."""
-    hidden = box_head_layers(cfg)
-    valid = (*hidden[:-1], *(("residual",) if "Res5" in cfg.MODEL.ROI_HEADS.NAME else ()), "predictor")
-    if not cfg.MODEL.DDN.DROPOUT.POSITIONS:
+    return positions_among(box_head_layers(cfg), "Res5" in cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.DDN.DROPOUT.POSITIONS)
+
+
+def positions_among(hidden: Sequence[str], residual: bool, chosen: Sequence[str] = ()) -> tuple[str, ...]:
+    """The `chosen` positions of dropout, or the default, in the order of the layers; ConfigError for one there is not.
+
+    Args:
+        hidden: names of the hidden layers of the box head.
+        residual: whether the last of them has two branches.
+        chosen: see `DROPOUT.POSITIONS`.
+    """
+    valid = (*hidden[:-1], *(("residual",) if residual else ()), "predictor")
+    if not chosen:
         return valid[-2:-1] or valid
-    positions = tuple(cfg.MODEL.DDN.DROPOUT.POSITIONS)
-    for position in positions:
+    for position in chosen:
         if position in hidden[-1:]:
             raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS: after {position!r} comes the predictor: use 'predictor'")
         if position not in valid:
             raise ConfigError(f"MODEL.DDN.DROPOUT.POSITIONS must be among {valid} for this box head, got {position!r}")
-    return tuple(position for position in valid if position in positions)
+    return tuple(position for position in valid if position in chosen)
 
 
 def check_ddn_config(cfg: CfgNode) -> None:
@@ -203,8 +226,7 @@ def check_ddn_config(cfg: CfgNode) -> None:
         raise ConfigError(f"MODEL.DDN.DROPOUT.RATE must lie between 0 and 1, got {ddn.DROPOUT.RATE}")
     if not 0 <= ddn.TARGETS.SHARE <= 1:
         raise ConfigError(f"MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got {ddn.TARGETS.SHARE}")
-    if ddn.TEST.CALIBRATOR:
-        read_calibrator(cfg)
+    read_calibrator(cfg)
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
         raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
     if ddn.TEST.ENSEMBLE and (ddn.TEST.MC_SAMPLES or not ddn.TEACHER.WEIGHTS):

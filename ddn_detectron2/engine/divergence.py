@@ -1,7 +1,7 @@
 """A training that has diverged ends with one sentence: which loss, when, and the key to lower."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -29,8 +29,13 @@ def not_finite(losses: Mapping[str, Tensor]) -> list[str]:
 class FiniteLosses(HookBase):
     """Ends a training before a loss that is not finite reaches the weights."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        self.cfg, self.model = cfg, model
+    def __init__(self, explained: Callable[[int, str], errors.DivergenceError], model: nn.Module) -> None:
+        """
+        Args:
+            explained: makes the error, given the iteration and what is not finite.
+            model: returns the losses.
+        """
+        self.explained, self.model = explained, model
 
     def before_train(self) -> None:
         """Look at what the model returns."""
@@ -38,7 +43,7 @@ class FiniteLosses(HookBase):
 
     def _check(self, model: nn.Module, inputs: object, output: object) -> None:
         if model.training and (names := not_finite(output)):
-            raise divergence(self.cfg, self.trainer.iter, ", ".join(names))
+            raise self.explained(self.trainer.iter, ", ".join(names))
 
     def after_train(self) -> None:
         """Leave the model as it was."""

@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ class DDNTrainer(DefaultTrainer):
             **state,
         )
         keyed = [KeyedRandomness(self.cfg.SEED)] if self.cfg.SEED >= 0 else []
-        finite = FiniteLosses(self.cfg, self._trainer.model)
+        finite = FiniteLosses(partial(divergence, self.cfg), self._trainer.model)
         bar = ProgressBar(f"train {os.path.basename(self.cfg.OUTPUT_DIR)}")
         return [*keyed, finite, bar, *super().build_hooks()]
 

@@ -58,7 +58,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
         *,
         loss: str,
         dd_weight: float,
-        foreground_only: bool,
+        match: str,
         dropout_rate: float,
         box_std: bool,
         box_std_loss: str,
@@ -69,15 +69,15 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             input_shape, kwargs: as `FastRCNNOutputLayers`.
             loss: the distance, "logits" or "kl", see `MODEL.DDN.LOSS`.
             dd_weight: weight of the distance.
-            foreground_only: leave out proposals that are background; needed where a target belongs to a ground-truth
-                box, since background proposals are matched with one, too, though they do not show it.
+            match: what targets belong to, see `MODEL.DDN.TARGETS.MATCH`. With "gt_iou", a ground-truth box, proposals
+                that are background are left out: they are matched with one, too, though they do not show it.
             dropout_rate: probability of dropping features; 0 for no dropout before the predictor.
             box_std: whether to predict the deviation of box deltas, too.
             box_std_loss: what these learn by, "beta_nll" or "crps".
         """
         super().__init__(input_shape, **kwargs)
         self.loss, self.dd_weight = loss, dd_weight
-        self.foreground_only = foreground_only
+        self.foreground_only = match == "gt_iou"
         self.dropout = nn.Dropout(dropout_rate) if dropout_rate else nn.Identity()
         self.score_of_std = _BOX_STD_LOSSES[box_std_loss]
         self.box_std = BoxStd(self.bbox_pred.in_features, self.bbox_pred.out_features) if box_std else None
@@ -91,7 +91,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             "loss_weight": values["loss_weight"] | {"loss_cls": ddn.GT_WEIGHT},
             "loss": ddn.LOSS,
             "dd_weight": ddn.DD_WEIGHT,
-            "foreground_only": ddn.TARGETS.MATCH == "gt_iou",
+            "match": ddn.TARGETS.MATCH,
             "dropout_rate": ddn.DROPOUT.RATE if "predictor" in dropout_positions(cfg) else 0.0,
             "box_std": ddn.BOX_STD,
             "box_std_loss": ddn.BOX_STD_LOSS,

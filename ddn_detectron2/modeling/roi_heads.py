@@ -5,7 +5,7 @@ sampling and losses is Detectron2's own. With the test-time options off, inferen
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -74,13 +74,12 @@ class DDNHeadsMixin:
     def from_config(cls, cfg, input_shape):
         """The config's values."""
         targets, test = cfg.MODEL.DDN.TARGETS, cfg.MODEL.DDN.TEST
+        calibrator = read_calibrator(cfg)
         return super().from_config(cfg, input_shape) | {
             "targets": TargetSettings(
                 targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE, proposal_share(cfg)
             ),
-            "test": InferenceSettings(
-                test.MC_SAMPLES, test.ENSEMBLE, test.SEED, test.CLASS_PROBS, read_calibrator(cfg)
-            ),
+            "test": InferenceSettings(test.MC_SAMPLES, test.ENSEMBLE, test.SEED, test.CLASS_PROBS, calibrator),
         }
 
     def box_branches(self, features: Features, proposals: list[Instances], stage: int | None = None) -> list[BoxBranch]:
@@ -222,18 +221,25 @@ def _chain(layers: list[nn.Module], training: bool) -> nn.Sequential:
 class DDNRes5ROIHeads(DDNHeadsMixin, Res5ROIHeads):
     """`Res5ROIHeads` (C4 models) with dropout in res5 or before the predictor."""
 
+    @configurable
+    def __init__(self, *, res5, dropout_rate: float, dropout_after: Sequence[str], **kwargs) -> None:
+        """
+        Args:
+            res5, kwargs: as `Res5ROIHeads`.
+            dropout_rate: probability of dropping.
+            dropout_after: names of the blocks that are followed by dropout, see `MODEL.DDN.DROPOUT.POSITIONS`.
+        """
+        blocks = dropout_in_blocks(nn.Sequential(*res5), dropout_after, dropout_rate)
+        super().__init__(res5=blocks, **kwargs)
+
     @classmethod
     def from_config(cls, cfg, input_shape):
         """The config's values."""
         values = super().from_config(cfg, input_shape)
         channels = values["box_predictor"].cls_score.in_features
         predictor = DDNOutputLayers(cfg, ShapeSpec(channels=channels, height=1, width=1))
-        return values | {"box_predictor": predictor}
-
-    @classmethod
-    def _build_res5_block(cls, cfg):
-        blocks, channels = super()._build_res5_block(cfg)
-        return dropout_in_blocks(blocks, dropout_positions(cfg), cfg.MODEL.DDN.DROPOUT.RATE), channels
+        dropout = {"dropout_rate": cfg.MODEL.DDN.DROPOUT.RATE, "dropout_after": dropout_positions(cfg)}
+        return values | {"box_predictor": predictor} | dropout
 
     def box_branches(self, features, proposals, stage=None):
         """See `DDNHeadsMixin`."""

@@ -22,7 +22,7 @@ _WHAT = {
     "ddn": "a config of Detectron2: distilled-uncertainty train-net and distill-detector take it",
     "dudes": "a config of mmsegmentation: distilled-uncertainty train-seg and distill-segmentor take it",
     "classification": "an experiment with classifiers: distilled-uncertainty classification takes it",
-    "lazy": "a LazyConfig of Detectron2, which needs its YAML form here",
+    "lazy": "a LazyConfig of Detectron2: distilled-uncertainty train-net and export-student take it",
 }
 
 

@@ -37,7 +37,10 @@ def detector_parser(description: str, *, processes: bool = True) -> argparse.Arg
         parser.add_argument("--dist-url", default=_local_url(), metavar="URL", help="where the processes meet")
     add_common_flags(parser)
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="values of the config, behind all flags"
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="values of the config, behind all flags; key=value for a LazyConfig",
     )
     return parser
 
@@ -68,18 +71,26 @@ def check_detectron2() -> Path:
     return folder
 
 
-def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> None:
+def is_lazy(name: str | Path) -> bool:
+    """Whether the config of a detector is a LazyConfig, a program, and not YAML."""
+    return Path(name).suffix == ".py"
+
+
+def check_detector_arguments(args: argparse.Namespace, *more_configs: str, lazy: bool = False) -> None:
     """Raise UserError for a mistake in the command line that can be seen without Detectron2.
 
     Args:
         args: of `detector_parser`.
         more_configs: names of further configs that the command line mentions.
+        lazy: whether the program takes LazyConfigs as well.
     """
     detectron2 = check_detectron2()
     for name in (args.config_file, *more_configs):
         path = find_detector_config(name)
         # some of the zoo compute with tags, and Detectron2 itself is trusted
-        if path.suffix == ".py" or detectron2 not in path.parents:
+        if is_lazy(path):
+            check_config(path, "lazy" if lazy else "ddn")
+        elif detectron2 not in path.parents:
             try:
                 check_config(path, "ddn")
             except TrustError as error:
@@ -101,13 +112,22 @@ def check_detector_arguments(args: argparse.Namespace, *more_configs: str) -> No
     misplaced = [word for word in args.opts if word.startswith("--")]
     if misplaced:
         raise UserError(f"{misplaced[0]} must stand before the values of the config, which begin with {args.opts[0]}")
-    if len(args.opts) % 2:
-        raise UserError(f"the values of the config must come in pairs KEY VALUE, got {' '.join(args.opts)}")
-    options = dict(zip(args.opts[::2], args.opts[1::2], strict=True))
-    weights = options.get("MODEL.WEIGHTS", "")
+    options, key = _options(args), "train.init_checkpoint" if is_lazy(args.config_file) else "MODEL.WEIGHTS"
+    weights = options.get(key, "")
     # a training that goes on has weights of its own
     if weights and "://" not in weights and not getattr(args, "resume", False) and not Path(weights).is_file():
-        raise UserError(f"MODEL.WEIGHTS: there is no file {weights}")
+        raise UserError(f"{key}: there is no file {weights}")
+
+
+def _options(args: argparse.Namespace) -> dict[str, str]:
+    """The values of the config at the end of the command line, as Detectron2 has them for each kind of config."""
+    if is_lazy(args.config_file):
+        if wrong := [word for word in args.opts if "=" not in word]:
+            raise UserError(f"the values of a LazyConfig are given as key=value, got {wrong[0]}")
+        return dict(word.split("=", 1) for word in args.opts)
+    if len(args.opts) % 2:
+        raise UserError(f"the values of the config must come in pairs KEY VALUE, got {' '.join(args.opts)}")
+    return dict(zip(args.opts[::2], args.opts[1::2], strict=True))
 
 
 def find_detector_config(name: str) -> Path:

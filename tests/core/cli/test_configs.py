@@ -92,11 +92,15 @@ def test_python_configs_that_mmengine_reads(tmp_path, content):
     check_config(tmp_path / "it.py", "dudes")
 
 
-def test_a_lazy_config_is_refused(tmp_path):
+def test_a_lazy_config_is_for_those_that_take_it(tmp_path):
     path = tmp_path / "lazy.py"
     path.write_text("from detectron2.config import LazyCall as L\n")
     with pytest.raises(UserError, match="LazyConfig"):
         check_config(path, "ddn")
+    check_config(path, "lazy")
+    path.write_text("_base_ = './fcn.py'\n")
+    with pytest.raises(UserError, match="is a config of mmsegmentation"):
+        check_config(path, "lazy")
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""From any Faster, Mask, Keypoint or Cascade R-CNN config to its DDN form, and back."""
+"""YAML configs: from any Faster, Mask, Keypoint or Cascade R-CNN to its DDN form, and back."""
+
+from functools import singledispatch
 
 from detectron2.config import CfgNode
 
-from .config import ConfigError, add_ddn_config
+from ..config import ConfigError, add_ddn_config
 
 _DDN_NAMES = {
     "MODEL.META_ARCHITECTURE": {"GeneralizedRCNN": "DDNRCNN"},
@@ -24,11 +26,13 @@ def _section(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
     return cfg, name
 
 
+@singledispatch
 def is_ddn(cfg: CfgNode) -> bool:
     """Whether `cfg` describes a detector of this package."""
     return cfg.MODEL.META_ARCHITECTURE == "DDNRCNN"
 
 
+@singledispatch
 def to_ddn(cfg: CfgNode) -> CfgNode:
     """A copy of `cfg` whose model is distilled: same layers, same weights, other training.
 
@@ -53,6 +57,7 @@ def to_ddn(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+@singledispatch
 def to_plain(cfg: CfgNode) -> CfgNode:
     """A copy of `cfg` for Detectron2 without this package: the same network, run once and without dropout."""
     cfg = cfg.clone()
