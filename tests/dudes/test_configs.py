@@ -17,7 +17,8 @@ from uncertainty_core.cli.configs import CONFIGS as ALL_CONFIGS
 CONFIGS = ALL_CONFIGS / "dudes"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 STORED = ("student", "student-kl", "student-own-error", "holder")  # which load their targets
-ROLES = (*STORED, "member", "baseline", "teacher", "student-online", "mc_dropout")
+ONLINE = ("student-online", "student-kl-online")  # which have their teacher at their side
+ROLES = (*STORED, *ONLINE, "member", "baseline", "teacher", "mc_dropout")
 
 
 def read(name: str) -> Config:
@@ -70,8 +71,8 @@ def test_name_says_what_it_is(name):
     assert cfg.model.type == kinds.get(role, "DUDESEncoderDecoder")
     loads = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadUncertaintyTarget"]
     assert len(loads) == (role in STORED)
-    assert ("teacher" in cfg.model) == (role == "student-online")
-    assert bool(cfg.model.get("pretrained")) == (role in ("baseline", "student-online", *STORED)) * (
+    assert ("teacher" in cfg.model) == (role in ONLINE)
+    assert bool(cfg.model.get("pretrained")) == (role in ("baseline", *ONLINE, *STORED)) * (
         dataset_of(name) in ("cityscapes", "voc12") and "segformer" not in name
     )
 
