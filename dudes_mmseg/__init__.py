@@ -7,6 +7,7 @@ from .compat import find_mmseg_configs  # before the others import mmsegmentatio
 
 # isort: split
 from .data import CamVidDataset, LoadNoAnnotations, StreetScenesDataset, WithUnlabelledImages
+from .ensembles import HeadEnsembleEncoderDecoder, HeadEnsembleSegmentor
 from .hooks import FiniteLossHook, KeyedRandomnessHook, ProgressHook, UncertaintyVisualizationHook
 from .metrics import PixelSampleMetric, SegCalibrationMetric, SparsificationMetric, UncertaintyMetric
 from .models import (

@@ -330,14 +330,14 @@ class MCDropoutSegmentor(TeacherSegmentor):
         same_features, windows = not any(map(self._drops, trunk)), []
         for draw in range(self.num_samples):
             seeds = [derive_seed(self.seed, key, draw) for key in keys]
-            features = _features_from(windows, member) if same_features else nullcontext()
+            features = features_from(windows, member) if same_features else nullcontext()
             with features, mc_dropout(member, self.rate, seeds):
                 logits = member.inference(inputs, copy.deepcopy(metainfo))
             yield logits
 
 
 @contextmanager
-def _features_from(windows: list[Any], segmentor: nn.Module) -> Iterator[None]:
+def features_from(windows: list[Any], segmentor: nn.Module) -> Iterator[None]:
     """Meanwhile the segmentor's features of each window of a pass come from `windows`, or go there the first time."""
     compute, numbers = segmentor.extract_feat, count()
 

@@ -18,7 +18,17 @@ CONFIGS = ALL_CONFIGS / "dudes"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts)
 STORED = ("student", "student-kl", "student-own-error", "holder")  # which load their targets
 ONLINE = ("student-online", "student-kl-online")  # which have their teacher at their side
-ROLES = (*STORED, *ONLINE, "member", "baseline", "teacher", "mc_dropout")
+TEACHERS = {
+    "teacher": "DeepEnsembleSegmentor",
+    "snapshots-teacher": "DeepEnsembleSegmentor",
+    "heads-teacher": "HeadEnsembleSegmentor",
+    "mc_dropout": "MCDropoutSegmentor",
+}
+NETWORKS = {
+    **dict.fromkeys(("member", "snapshots", "baseline"), "EncoderDecoder"),
+    "heads": "HeadEnsembleEncoderDecoder",
+}
+ROLES = (*STORED, *ONLINE, *TEACHERS, *NETWORKS)
 
 
 def read(name: str) -> Config:
@@ -66,9 +76,7 @@ def test_name_says_what_it_is(name):
     stem = Path(name).stem
     role = next(role for role in sorted(ROLES, key=len, reverse=True) if stem.endswith(role))
     cfg = read(name)
-    kinds = {"teacher": "DeepEnsembleSegmentor", "mc_dropout": "MCDropoutSegmentor"}
-    kinds |= dict.fromkeys(("member", "baseline"), "EncoderDecoder")
-    assert cfg.model.type == kinds.get(role, "DUDESEncoderDecoder")
+    assert cfg.model.type == (TEACHERS | NETWORKS).get(role, "DUDESEncoderDecoder")
     loads = [t for t in cfg.train_dataloader.dataset.pipeline if t.type == "LoadUncertaintyTarget"]
     assert len(loads) == (role in STORED)
     assert ("teacher" in cfg.model) == (role in ONLINE)

@@ -27,7 +27,7 @@ from tiny_segmentors import (
 )
 
 from dudes_mmseg.models.consensus import probabilities
-from dudes_mmseg.models.teacher import _features_from
+from dudes_mmseg.models.teacher import features_from
 from uncertainty_core import derive_seed
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.strict_json import strict_json
@@ -282,7 +282,7 @@ def flat(features):
 @torch.no_grad()
 def test_decode_heads_leave_shared_features_as_they_are(name):
     segmentor, windows = build(segmentor_config(name)), []
-    with _features_from(windows, segmentor):
+    with features_from(windows, segmentor):
         segmentor.inference(images(), [dict(sample.metainfo) for sample in samples()])
     (kept,) = windows
     for one, other in zip(flat(kept), flat(segmentor.extract_feat(images())), strict=True):
