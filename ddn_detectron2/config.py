@@ -7,7 +7,14 @@ from detectron2.config import CfgNode
 
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.claims import flatten
-from uncertainty_core.recalibration import CalibratorError, ProbabilityCalibrator, ScoreCalibrator, check_fits, load
+from uncertainty_core.recalibration import (
+    CalibratorError,
+    ConformalBoxes,
+    ProbabilityCalibrator,
+    ScoreCalibrator,
+    check_fits,
+    load,
+)
 from uncertainty_core.recalibration.base import BOXES, PROBABILITIES
 
 
@@ -74,6 +81,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # An image that the store lacks: "error", or "ground_truth" to train on its labels alone.
     ddn.TARGETS.MISSING = "error"
 
+    # (k, K): train on all images but those of fold k of K, as the members of an ensemble do; () for all of them.
+    ddn.LEAVE_OUT = ()
     # Data sets of which students learn from the teacher alone, whatever labels they have: see `register_unlabelled`,
     # and --unlabelled-images of the tools. With the online teacher, "per_proposal".
     ddn.UNLABELLED = ()
@@ -81,6 +90,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TEACHER = CfgNode()
     # (): Monte-Carlo dropout of the network in MODEL.WEIGHTS. Otherwise the checkpoints of a deep ensemble.
     ddn.TEACHER.WEIGHTS = ()
+    # Ask only those members about a training image that never saw it (train_ensemble --folds); about others, all.
+    ddn.TEACHER.OUT_OF_FOLD = False
 
     ddn.TEST = CfgNode()
     # Average this many stochastic passes (MC-M of the paper's tables); 0 for one pass without dropout.
@@ -96,6 +107,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     # detections, and keeps the scores before as `score_before`. One for class probabilities calibrates `class_probs`,
     # of which the scores are parts; the others leave them alone, for they tell of hits or overlap, not of classes.
     ddn.TEST.CALIBRATOR = ""
+    # A file that tools/fit_calibrator.py --target box wrote: `box_std` of the detections is multiplied by its factor.
+    ddn.TEST.BOX_CALIBRATOR = ""
 
     cfg.register_renamed_key(
         "MODEL.DDN.TEST.TEMPERATURE",
@@ -105,8 +118,10 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
 
 # Keys that are younger than folders of users: at their defaults they decide nothing that was not decided before.
-_YOUNGER = tuple(
-    f"MODEL.DDN.{key}" for key in ("LOSS", "FRESH_HEAD", "BOX_STD", "BOX_STD_LOSS", "UNLABELLED", "TEST.ENSEMBLE")
+_YOUNGER = (
+    *(f"MODEL.DDN.{key}" for key in ("LOSS", "FRESH_HEAD", "BOX_STD", "BOX_STD_LOSS", "LEAVE_OUT", "UNLABELLED")),
+    *(f"MODEL.DDN.TEST.{key}" for key in ("ENSEMBLE", "BOX_CALIBRATOR")),
+    "MODEL.DDN.TEACHER.OUT_OF_FOLD",
 )
 # Keys that say where and how a program runs.
 OF_A_PROGRAM = ("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "MODEL.DEVICE")
@@ -160,8 +175,8 @@ def calibrator_for(path: str, num_classes: int, class_probs: bool) -> ScoreCalib
         calibrator = load(path)
         if calibrator.task == BOXES:
             raise ConfigError(
-                "MODEL.DDN.TEST.CALIBRATOR maps scores, and the file is for deviations of boxes: multiply `box_std` by "
-                f"its factor, {calibrator.factor:g}"
+                "MODEL.DDN.TEST.CALIBRATOR maps scores, and the file is for deviations of boxes: name it in "
+                "MODEL.DDN.TEST.BOX_CALIBRATOR"
             )
         of_classes = calibrator.task == PROBABILITIES
         check_fits(calibrator, calibrator.task, num_classes + of_classes)  # one more: background
@@ -170,6 +185,32 @@ def calibrator_for(path: str, num_classes: int, class_probs: bool) -> ScoreCalib
     if of_classes and not class_probs:
         raise ConfigError(
             "MODEL.DDN.TEST.CALIBRATOR is for class probabilities: set MODEL.DDN.TEST.CLASS_PROBS to True"
+        )
+    return calibrator
+
+
+def read_box_calibrator(cfg: CfgNode) -> ConformalBoxes | None:
+    """What `TEST.BOX_CALIBRATOR` names, None for nothing; checked against the model."""
+    test = cfg.MODEL.DDN.TEST
+    return box_calibrator_for(test.BOX_CALIBRATOR, cfg.MODEL.DDN.BOX_STD or test.MC_SAMPLES > 0 or test.ENSEMBLE)
+
+
+def box_calibrator_for(path: str, box_std: bool) -> ConformalBoxes | None:
+    """The calibrator in the file that `TEST.BOX_CALIBRATOR` names, None for "".
+
+    It is checked against the model: whether it gives `box_std`.
+    """
+    if not path:
+        return None
+    try:
+        calibrator = load(path)
+        check_fits(calibrator, BOXES, num_classes=0)  # it takes any number
+    except CalibratorError as error:
+        raise ConfigError(f"MODEL.DDN.TEST.BOX_CALIBRATOR: {error}") from None
+    if not box_std:
+        raise ConfigError(
+            "MODEL.DDN.TEST.BOX_CALIBRATOR scales deviations of boxes, which come from MODEL.DDN.BOX_STD, or from the "
+            "passes of MODEL.DDN.TEST.MC_SAMPLES or ENSEMBLE: set one of them"
         )
     return calibrator
 
@@ -227,6 +268,7 @@ def check_ddn_config(cfg: CfgNode) -> None:
     if not 0 <= ddn.TARGETS.SHARE <= 1:
         raise ConfigError(f"MODEL.DDN.TARGETS.SHARE must lie between 0 and 1, got {ddn.TARGETS.SHARE}")
     read_calibrator(cfg)
+    read_box_calibrator(cfg)
     if ddn.TARGETS.MC_SAMPLES < 1 or ddn.TEST.MC_SAMPLES < 0:
         raise ConfigError("MODEL.DDN.TARGETS.MC_SAMPLES must be at least 1, and MODEL.DDN.TEST.MC_SAMPLES at least 0")
     if ddn.TEST.ENSEMBLE and (ddn.TEST.MC_SAMPLES or not ddn.TEACHER.WEIGHTS):
@@ -244,6 +286,10 @@ def check_ddn_config(cfg: CfgNode) -> None:
         raise ConfigError(
             "an empty lesson: the predictor is linear, so with dropout right before it alone the mean of its logits is "
             "its logits without dropout; set MODEL.DDN.TARGETS.AVERAGE to 'probs' or choose other DROPOUT.POSITIONS"
+        )
+    if ddn.TEACHER.OUT_OF_FOLD and not ddn.TEACHER.WEIGHTS:
+        raise ConfigError(
+            "MODEL.DDN.TEACHER.OUT_OF_FOLD is of ensembles: name the members in MODEL.DDN.TEACHER.WEIGHTS"
         )
     if ddn.UNLABELLED:
         _check_unlabelled(cfg)

@@ -35,6 +35,7 @@ def build_parser(task: str = TASKS[0]) -> argparse.ArgumentParser:
     parser = detector_parser(__doc__) if task == "detection" else segmentation_parser()
     parser.add_argument("--task", choices=TASKS, default=task, help="what members do (default: segmentation)")
     parser.add_argument("--members", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
+    add_folds(parser)
     parser.add_argument("--only", type=int, nargs="+", metavar="K", help="train these members alone")
     parser.add_argument("--overwrite", action="store_true", help="start over members that other settings have made")
     return parser
@@ -43,7 +44,6 @@ def build_parser(task: str = TASKS[0]) -> argparse.ArgumentParser:
 def segmentation_parser() -> argparse.ArgumentParser:
     """The flags of segmentors alone."""
     parser = segmentor_parser(__doc__)
-    add_folds(parser)
     parser.add_argument("--gpus", nargs="+", metavar="ID", help="train one member per GPU at a time")
     parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     return parser
@@ -81,12 +81,13 @@ def train_detectors(args: argparse.Namespace) -> None:
 
     cfg, numbers = setup(args), members(args)
     if comm.is_main_process():
-        check_claims(member_claims(cfg, numbers), WAY_OUT, args.overwrite)
-        rehearse_members(cfg, numbers)
+        check_claims(member_claims(cfg, numbers, args.folds), WAY_OUT, args.overwrite)
+        rehearse_members(cfg, numbers, args.folds)
     comm.synchronize()
-    weights = train_members(cfg, numbers, Steps(len(numbers)) if comm.is_main_process() else silent)
+    weights = train_members(cfg, numbers, Steps(len(numbers)) if comm.is_main_process() else silent, args.folds)
     if comm.is_main_process():
-        echo(f'the ensemble as a teacher: MODEL.DDN.TEACHER.WEIGHTS "{tuple(weights)}"')
+        out_of_fold = " MODEL.DDN.TEACHER.OUT_OF_FOLD True" if args.folds else ""
+        echo(f'the ensemble as a teacher: MODEL.DDN.TEACHER.WEIGHTS "{tuple(weights)}"{out_of_fold}')
 
 
 def members(args: argparse.Namespace) -> Sequence[int]:
@@ -99,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     parser, args = parse_task(words, TASKS, build_parser)
     check_at_least(parser, args, 2, "members")  # one network has nobody to differ from
-    if args.task == "segmentation":
-        check_folds(parser, args)
+    check_folds(parser, args)
     with program(args):
         if args.task == "segmentation":
             train_segmentors(args, words)

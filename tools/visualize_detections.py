@@ -4,7 +4,8 @@
         --student student.json --output pictures
 
 Detections are COCO results files from any framework. Writes a picture per image, and index.png with all of them.
-Magenta: objects. Blue: detections that overlap an object of their class. Orange: the others.
+Magenta: objects. Blue: detections that overlap an object of their class. Orange: the others. Thin lines, where
+detections hold "box_std": the outer and the inner box, between which each side lies with a probability of 90 %.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from uncertainty_core.cli import add_common_flags, check_at_least, device_text, echo, log_to, program
 from uncertainty_core.cli.flags import check_detectron2
+from uncertainty_core.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +38,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.5,
         help="overlap from which on two boxes of one class are the same (default: %(default)s)",
     )
+    parser.add_argument(
+        "--box-calibrator",
+        type=Path,
+        metavar="FILE",
+        help="what fit-calibrator --target box wrote: scales the deviations of the student's boxes",
+    )
     add_common_flags(parser)
     return parser
 
@@ -51,10 +59,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_detectron2()
         # files are read, and refused, before Detectron2 is imported
         from uncertainty_core.detection import read_detections, read_ground_truth
+        from uncertainty_core.recalibration import check_fits, load
+        from uncertainty_core.recalibration.base import BOXES
 
         ground_truth = read_ground_truth(args.gt)
         for path in (args.baseline, args.student):
-            read_detections(path, ground_truth)
+            student = read_detections(path, ground_truth)
+        box_calibrator = None
+        if args.box_calibrator is not None:
+            box_calibrator = load(args.box_calibrator)
+            check_fits(box_calibrator, BOXES, ground_truth.num_categories)
+            if student.box_std is None:
+                raise UserError(f"{args.student} holds no 'box_std' that --box-calibrator could scale")
         log_to(args.output / "log.txt")
         from ddn_detectron2.evaluation.visualizer import draw_changes
 
@@ -68,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.top,
             args.score_threshold,
             args.iou_threshold,
+            box_calibrator,
         )
         echo(f"{len(drawn)} images and index.png in {args.output}")
 

@@ -22,7 +22,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from ..config import FREEZABLE, ConfigError, calibrator_for, default_settings, positions_among
+from ..config import FREEZABLE, ConfigError, box_calibrator_for, calibrator_for, default_settings, positions_among
 from ..modeling import (
     DDNRCNN,
     DDNCascadeROIHeads,
@@ -102,6 +102,7 @@ def _(cfg: DictConfig) -> DictConfig:
         calibrator=L(calibrator_for)(
             path=settings.TEST.CALIBRATOR, num_classes="${...num_classes}", class_probs="${..class_probs}"
         ),
+        box_calibrator=L(box_calibrator_for)(path=settings.TEST.BOX_CALIBRATOR, box_std=True),
     )
     if res5:
         heads.update(dropout)
@@ -122,6 +123,7 @@ def _(cfg: DictConfig) -> DictConfig:
         "source": settings.TARGETS.SOURCE,
         "mc_samples": settings.TARGETS.MC_SAMPLES,
         "weights": list(settings.TEACHER.WEIGHTS),
+        "out_of_fold": settings.TEACHER.OUT_OF_FOLD,
     }
     return cfg
 
@@ -180,6 +182,15 @@ def check_lazy(cfg: DictConfig) -> None:
             "model.roi_heads.test.ensemble averages the members in teacher.weights: name them, and leave "
             "model.roi_heads.test.mc_samples at 0"
         )
+    if heads.test.box_calibrator.path and not (
+        heads.test.mc_samples or heads.test.ensemble or predictors[-1][1].box_std
+    ):
+        raise ConfigError(
+            "model.roi_heads.test.box_calibrator scales deviations of boxes: set box_std of the predictor, or "
+            "model.roi_heads.test.mc_samples"
+        )
+    if teacher.out_of_fold and not teacher.weights:
+        raise ConfigError("teacher.out_of_fold is of ensembles: name the members in teacher.weights")
     inside = [heads] if "dropout_after" in heads else box_nodes(heads, "box_head").values()
     hidden = any(len(node.dropout_after) for node in inside)
     if not (hidden or any(node.dropout_rate for _, node in predictors)) and not teacher.weights:

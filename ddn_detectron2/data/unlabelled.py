@@ -10,23 +10,26 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from uncertainty_core import derive_seed
+from uncertainty_core.io.images import images_in
 
 from .coco_check import DatasetError, check_images, image_size
 from .datasets import is_registered
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _LABELS = ("annotations", "sem_seg_file_name", "pan_seg_file_name", "segments_info")
 
 
 def register_unlabelled(name: str, image_root: str | os.PathLike, json_file: str | os.PathLike | None = None) -> None:
-    """Make images known under a name, for cfg.MODEL.DDN.UNLABELLED; DatasetError if there are none.
+    """Make images known under a name, for cfg.MODEL.DDN.UNLABELLED; UserError if there are none.
 
     Args:
         name: of the data set.
         image_root: folder of the images.
         json_file: COCO file that names those to take; what else is in it is not looked at. None for all in the folder.
     """
-    images = _in_folder(Path(image_root)) if json_file is None else _in_file(json_file, image_root)
+    if json_file is None:
+        images = [{"id": name, "file_name": name} for name in images_in(Path(image_root))]
+    else:
+        images = _in_file(json_file, image_root)
     image_root, json_file = os.path.abspath(image_root), json_file and os.path.abspath(json_file)
     if not is_registered(name, json_file, image_root):
         DatasetCatalog.register(name, functools.cache(functools.partial(_dicts, images, Path(image_root))))
@@ -46,13 +49,6 @@ def images_fingerprint(name: str) -> str:
         path = Path(image["file_name"])
         parts += [path.name, image["height"], image["width"], path.stat().st_size]
     return f"{derive_seed(*parts):016x}"
-
-
-def _in_folder(folder: Path) -> list[dict[str, Any]]:
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not names:
-        raise DatasetError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
-    return [{"id": name, "file_name": name} for name in names]
 
 
 def _in_file(json_file: str | os.PathLike, image_root: str | os.PathLike) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 
 from uncertainty_core import file_sha256
 from uncertainty_core.io.claims import without
+from uncertainty_core.sampling.folds import HELD_OUT
 
 from ..config import NEVER_DECISIVE, OF_A_PROGRAM, all_settings
 from ..data.unlabelled import images_fingerprint
@@ -40,20 +41,29 @@ def evaluation_settings(cfg: CfgNode, weights: str) -> dict[str, Any]:
     files = {"weights": _content(weights), "annotations": annotations}
     if "DDN" in cfg.MODEL:
         files["calibrator"] = _content(cfg.MODEL.DDN.TEST.CALIBRATOR)
+        if cfg.MODEL.DDN.TEST.BOX_CALIBRATOR:
+            files["box_calibrator"] = _content(cfg.MODEL.DDN.TEST.BOX_CALIBRATOR)
         if cfg.MODEL.DDN.TEST.ENSEMBLE:
             files["members"] = [_content(path) for path in cfg.MODEL.DDN.TEACHER.WEIGHTS]
-    return without(all_settings(cfg), (*_NOT_EVALUATED, "MODEL.DDN.TEST.CALIBRATOR")) | files
+    calibrators = (f"MODEL.DDN.TEST.{key}" for key in ("CALIBRATOR", "BOX_CALIBRATOR"))
+    return without(all_settings(cfg), (*_NOT_EVALUATED, *calibrators)) | files
 
 
 def files_of(cfg: CfgNode, origin: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The content of the files that a config names. Arguments as `training_settings`."""
-    members, unlabelled = (cfg.MODEL.DDN.TEACHER.WEIGHTS, cfg.MODEL.DDN.UNLABELLED) if "DDN" in cfg.MODEL else ((), ())
     files = {
         "annotations": {name: _content(MetadataCatalog.get(name).get("json_file")) for name in cfg.DATASETS.TRAIN},
         "start": _content(cfg.MODEL.WEIGHTS) if origin is None else dict(origin),
-        "members": [_content(path) for path in members],
+        "members": [],
     }
-    return files | ({"unlabelled": [images_fingerprint(name) for name in unlabelled]} if unlabelled else {})
+    if "DDN" in cfg.MODEL:
+        teacher, unlabelled = cfg.MODEL.DDN.TEACHER, cfg.MODEL.DDN.UNLABELLED
+        files["members"] = [_content(path) for path in teacher.WEIGHTS]
+        if teacher.OUT_OF_FOLD:
+            files["held_out"] = [_content(str(Path(path).with_name(HELD_OUT))) for path in teacher.WEIGHTS]
+        if unlabelled:
+            files["unlabelled"] = [images_fingerprint(name) for name in unlabelled]
+    return files
 
 
 def _content(path: str | None) -> str | None:

@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from uncertainty_core import derive_seed
+from uncertainty_core.sampling.folds import held_out, image_key
 from uncertainty_core.sampling.randomness import seed_generators
 
 from ..boxes import BOX_STD
@@ -89,13 +90,26 @@ def box_head_weights(model: DDNRCNN) -> dict[str, torch.Tensor]:
 
 def training_dicts(cfg: CfgNode) -> list[dict]:
     """The images of `DATASETS.TRAIN` that are trained on, in the order they have there."""
+    return [image for image, left_out in _labelled(cfg) if not left_out]
+
+
+def left_out_images(cfg: CfgNode) -> list[str]:
+    """Keys of the images of `DATASETS.TRAIN` that `LEAVE_OUT` keeps from a member."""
+    return [image_key(image["file_name"]) for image, left_out in _labelled(cfg) if left_out]
+
+
+def _labelled(cfg: CfgNode) -> list[tuple[dict, bool]]:
+    """The images of `DATASETS.TRAIN`, each with whether it is left out."""
     heads = cfg.MODEL.ROI_KEYPOINT_HEAD
-    return get_detection_dataset_dicts(
+    images = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=heads.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
+    fold = cfg.MODEL.DDN.LEAVE_OUT if "DDN" in cfg.MODEL else ()
+    left_out = held_out([image_key(image["file_name"]) for image in images], *fold) if fold else [False] * len(images)
+    return list(zip(images, left_out, strict=True))
 
 
 def reads_store(cfg: CfgNode) -> bool:

@@ -16,9 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from uncertainty_core.cli import track
 from uncertainty_core.colours import HIT, INK, MISS, PAPER, TRUTH
+from uncertainty_core.detection.box_std import width
 from uncertainty_core.detection.coco_format import Detections, GroundTruth, read_detections, read_ground_truth
 from uncertainty_core.detection.matching import box_iou
 from uncertainty_core.io.files import write_png
+from uncertainty_core.recalibration import ConformalBoxes, scale_boxes
 
 from ..data.coco_check import check_images, opened
 
@@ -26,6 +28,7 @@ PANEL = 420  # pixels of the longer side of an image as it is drawn beside other
 LARGEST_SIDE = 1024  # of one by itself
 LINE = 20  # pixels from one line of text to the next
 GAP = 8
+LEVEL = 0.9  # of the intervals that are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,14 +133,22 @@ def _hits(detections: Detections, truth: Truth, iou_threshold: float) -> np.ndar
 
 
 def _panel(
-    image: Image.Image, boxes: np.ndarray, labels: Sequence[str], colours: Sequence[str], side: int = PANEL
+    image: Image.Image,
+    boxes: np.ndarray,
+    labels: Sequence[str],
+    colours: Sequence[str],
+    side: int = PANEL,
+    box_std: np.ndarray | None = None,
 ) -> Image.Image:
-    """The image at `side` pixels with its boxes (N, 4), the first on top."""
+    """The image at `side` pixels with its boxes (N, 4), the first on top; thin `_limits` of `box_std` (N, 4) below."""
     scale = side / max(image.size)
     panel = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(panel)
     font = _font(13)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * scale
+    for limit in () if box_std is None else _limits(corners, box_std * scale):
+        for sides, colour in zip(limit.tolist(), colours, strict=True):
+            draw.rectangle(sides, outline=colour, width=1)
     for (left, top, right, bottom), colour in reversed(list(zip(corners.tolist(), colours, strict=True))):
         draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=2)
     occupied: list[tuple[float, float, float, float]] = []
@@ -149,6 +160,17 @@ def _panel(
         draw.rectangle(occupied[-1], fill=colour)
         draw.text((left + 3, free + 1), label, fill=PAPER, font=font)
     return panel
+
+
+def _limits(corners: np.ndarray, box_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outer and the inner box, (N, 4) corners each, between which each side lies with a probability of LEVEL.
+
+    Where the intervals of two sides overlap, the inner box ends in the middle of the box.
+    """
+    outwards = np.array([-1, -1, 1, 1]) * width(LEVEL) * box_std
+    middle, inner = (corners[:, :2] + corners[:, 2:]) / 2, corners - outwards
+    inner = np.concatenate((np.minimum(inner[:, :2], middle), np.maximum(inner[:, 2:], middle)), 1)
+    return corners + outwards, inner
 
 
 def _free_place(
@@ -173,7 +195,7 @@ def draw_strip(
     """Three panels: the objects (magenta), and what baseline and student find, each detection with its score.
 
     A detection is blue if it overlaps an object of its category, else orange. Behind the student's score stands by how
-    much it differs from the baseline's.
+    much it differs from the baseline's. Thin lines are the outer and the inner box of its deviations, if it has any.
     """
     truth, baseline, student = comparison.truth, comparison.baseline, comparison.student
     labels = [
@@ -190,16 +212,19 @@ def draw_strip(
             for category, score, delta in zip(found.category, found.score, change, strict=True)
         ]
         colours = [HIT if hit else MISS for hit in _hits(found, truth, iou_threshold)]
-        panels[name] = _panel(image, found.box, labels, colours)
+        panels[name] = _panel(image, found.box, labels, colours, box_std=found.box_std)
     return _arrange(panels, title)
 
 
 def draw_detections(image: Image.Image, detections: Detections, category_names: Sequence[str]) -> Image.Image:
-    """The image, at most LARGEST_SIDE pixels wide and high, with its detections: blue if rather right, else orange."""
+    """The image, at most LARGEST_SIDE pixels wide and high, with its detections: blue if rather right, else orange.
+
+    Thin lines are the outer and the inner box of their deviations, if they have any.
+    """
     found = detections.take(np.argsort(-detections.score, kind="stable"))
     labels = [f"{category_names[k]} {score:.2f}" for k, score in zip(found.category, found.score, strict=True)]
     colours = [HIT if score >= 0.5 else MISS for score in found.score]
-    return _panel(image, found.box, labels, colours, min(max(image.size), LARGEST_SIDE))
+    return _panel(image, found.box, labels, colours, min(max(image.size), LARGEST_SIDE), found.box_std)
 
 
 def _arrange(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
@@ -250,6 +275,7 @@ def draw_changes(
     top: int = 20,
     score_threshold: float = 0.5,
     iou_threshold: float = 0.5,
+    box_calibrator: ConformalBoxes | None = None,
 ) -> dict[Path, str]:
     """Compare all images of a data set and draw the first ones; returns their titles by the path of each picture.
 
@@ -260,12 +286,15 @@ def draw_changes(
         output: gets a picture for each, and index.png with all of them.
         top: how many images to draw.
         score_threshold, iou_threshold: see `compare_image`.
+        box_calibrator: scales the deviations of the student's boxes.
     """
     ground_truth = read_ground_truth(gt_file)
     images = json.loads(gt_file.read_bytes())["images"]
     check_images(gt_file, images, image_root)
     file_names = {image["id"]: image["file_name"] for image in images}
     baseline, student = (read_detections(path, ground_truth) for path in (baseline_file, student_file))
+    if box_calibrator is not None:
+        student = scale_boxes(student, box_calibrator)
     output.mkdir(parents=True, exist_ok=True)
 
     comparisons = {

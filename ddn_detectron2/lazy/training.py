@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from uncertainty_core import derive_seed, errors
+from uncertainty_core.sampling.folds import read_held_out
 from uncertainty_core.sampling.randomness import seeded
 
 from ..boxes import BOX_STD
@@ -64,9 +65,11 @@ def _attach_teacher(cfg: DictConfig, model: nn.Module) -> None:
         members.append(build_network(cfg))
         load_weights(cfg, members[-1], path, BOX_STD)
     heads = model.roi_heads
-    heads.teacher = (
-        EnsembleTeacher(members, model.backbone) if members else MCDropoutTeacher(heads, cfg.teacher.mc_samples, seed=0)
-    )
+    if members:
+        held_out = read_held_out(cfg.teacher.weights) if cfg.teacher.out_of_fold else None
+        heads.teacher = EnsembleTeacher(members, model.backbone, held_out)
+    else:
+        heads.teacher = MCDropoutTeacher(heads, cfg.teacher.mc_samples, seed=0)
 
 
 def load_detector(cfg: DictConfig, model: nn.Module, path: str) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from uncertainty_core import dropout_modules
+from uncertainty_core.sampling.folds import image_key
 
 from ..boxes import scaled_std
 from ..config import check_ddn_config
@@ -56,6 +57,12 @@ class DDNRCNN(GeneralizedRCNN):
                 for image in batched_inputs
             ]
         return super().forward(batched_inputs)
+
+    def preprocess_image(self, batched_inputs):
+        """As `GeneralizedRCNN`; the images know by what name teachers that are asked out of fold know them."""
+        images = super().preprocess_image(batched_inputs)
+        images.keys = [image_key(image.get("file_name", "")) for image in batched_inputs]
+        return images
 
     def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
         """As `GeneralizedRCNN`, which scales boxes to the original images; here `box_std` as well."""

@@ -17,11 +17,11 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import ImageList, Instances, pairwise_iou
 from torch import nn
 
-from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrator
+from uncertainty_core.recalibration import ConformalBoxes, ProbabilityCalibrator, ScoreCalibrator
 from uncertainty_core.recalibration.base import SCORES
 
 from ..boxes import of_class
-from ..config import dropout_positions, proposal_share, read_calibrator
+from ..config import dropout_positions, proposal_share, read_box_calibrator, read_calibrator
 from ..teaching.sampling import BoxBranch, SpatialMean, mean_prediction, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
 from ..teaching.teacher import Features, Teacher
@@ -50,6 +50,7 @@ class InferenceSettings:
     seed: int
     class_probs: bool
     calibrator: ScoreCalibrator | ProbabilityCalibrator | None
+    box_calibrator: ConformalBoxes | None
 
 
 class DDNHeadsMixin:
@@ -79,7 +80,9 @@ class DDNHeadsMixin:
             "targets": TargetSettings(
                 targets.MATCH, targets.IOU, targets.SCORE_THRESH, targets.AVERAGE, proposal_share(cfg)
             ),
-            "test": InferenceSettings(test.MC_SAMPLES, test.ENSEMBLE, test.SEED, test.CLASS_PROBS, calibrator),
+            "test": InferenceSettings(
+                test.MC_SAMPLES, test.ENSEMBLE, test.SEED, test.CLASS_PROBS, calibrator, read_box_calibrator(cfg)
+            ),
         }
 
     def box_branches(self, features: Features, proposals: list[Instances], stage: int | None = None) -> list[BoxBranch]:
@@ -109,6 +112,8 @@ class DDNHeadsMixin:
             instances = self.forward_with_given_boxes(features, self._detect(images, features, proposals))
         else:
             instances, _ = super().forward(images, features, proposals)
+        for found in instances if test.box_calibrator is not None else ():
+            found.box_std = test.box_calibrator(found.box_std)
         if test.calibrator is not None:
             instances = [calibrated(found, test.calibrator) for found in instances]
         return instances, {}

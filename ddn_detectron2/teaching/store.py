@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Subset
 
 from uncertainty_core import TargetStore, TargetStoreError, derive_seed, state_dict_sha256, write_targets
 from uncertainty_core.io.claims import without
+from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.sampling.folds import read_held_out
 
 from ..boxes import without_box_std
 from ..config import NEVER_DECISIVE, all_settings, dropout_positions
@@ -61,9 +63,9 @@ def target_fingerprint(cfg: CfgNode, model: GeneralizedRCNN, dicts: Sequence[dic
         "annotations": dataset_fingerprint(dicts),
     }
     if isinstance(teacher, EnsembleTeacher):
-        return fingerprint | {
-            "ensemble": [state_dict_sha256(without_box_std(member.state_dict())) for member in teacher.module]
-        }
+        folds = {"held_out": f"{derive_seed(strict_json(teacher.held_out)):016x}"} if teacher.held_out else {}
+        members = [state_dict_sha256(without_box_std(member.state_dict())) for member in teacher.module]
+        return fingerprint | {"ensemble": members} | folds
     return fingerprint | {"teacher": state_dict_sha256(without_box_std(teacher.module.state_dict()))}
 
 
@@ -84,7 +86,9 @@ def attach_teacher(cfg: CfgNode, model: GeneralizedRCNN, members: Sequence[Gener
     """Give the ROI heads of `model` their teacher: the ensemble `members`, or Monte-Carlo dropout of their weights."""
     heads = model.roi_heads
     if members:
-        heads.teacher = EnsembleTeacher(members, model.backbone)
+        of_teacher = cfg.MODEL.DDN.TEACHER
+        held_out = read_held_out(of_teacher.WEIGHTS) if of_teacher.OUT_OF_FOLD else None
+        heads.teacher = EnsembleTeacher(members, model.backbone, held_out)
     else:
         heads.teacher = MCDropoutTeacher(heads, cfg.MODEL.DDN.TARGETS.MC_SAMPLES, cfg.MODEL.DDN.TARGETS.SEED)
 

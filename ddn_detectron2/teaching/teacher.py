@@ -4,7 +4,7 @@ Shapes: R boxes over all images, K foreground classes, M passes, B images.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
@@ -42,16 +42,21 @@ class Teacher:
         """
         raise NotImplementedError
 
+    def judges(self, images: ImageList) -> list[Collection[int] | None]:
+        """For each image the numbers of the passes that count, None for all."""
+        return [None] * len(images)
+
     def on_proposals(
         self, images: ImageList, features: Features, proposals: list[Instances], stage: int, average: str
     ) -> list[Tensor]:
         """Target logits (n, K + 1) of each image's proposals."""
         passes = self.passes(images, features, proposals, stage)
         logits = torch.stack([outputs[0][0] for _, outputs in passes])
-        found = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        targets = average_logits(logits, found, average)
+        judges, counts = self.judges(images), torch.tensor([len(p) for p in proposals])
+        asked = torch.tensor([[of is None or number in of for of in judges] for number in range(len(logits))])
+        targets = average_logits(logits, asked.repeat_interleave(counts, 1).to(logits.device), average)
         check_finite(targets)
-        return list(targets.split([len(p) for p in proposals]))
+        return list(targets.split(counts.tolist()))
 
     def on_ground_truth(
         self,
@@ -67,9 +72,12 @@ class Teacher:
     ) -> list[tuple[Tensor, Tensor]]:
         """For each image, target logits (G, K + 1) of its `gt_boxes` (G, 4) and how many passes found each (G,)."""
         detections: list[list[tuple[Tensor, Tensor]]] = [[] for _ in proposals]
-        for branches, outputs in self.passes(images, features, proposals, None, keys):
-            for found, image_detections in zip(detect(branches, outputs, score_threshold), detections, strict=True):
-                image_detections.append(found)
+        judges = self.judges(images)
+        for number, (branches, outputs) in enumerate(self.passes(images, features, proposals, None, keys)):
+            of_images = zip(detect(branches, outputs, score_threshold), detections, judges, strict=True)
+            for found, image_detections, of in of_images:
+                if of is None or number in of:
+                    image_detections.append(found)
         targets = [
             gt_targets(boxes, passes, self.num_classes + 1, iou_threshold, average)
             for boxes, passes in zip(gt_boxes, detections, strict=True)
@@ -134,15 +142,24 @@ class MCDropoutTeacher(Teacher, Frozen):
 class EnsembleTeacher(Teacher, Frozen):
     """Detectors trained apart, or box heads trained apart on one trunk. All predict for the student's proposals."""
 
-    def __init__(self, members: Sequence[nn.Module], trunk: nn.Module) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], trunk: nn.Module, held_out: Mapping[str, Collection[int]] | None = None
+    ) -> None:
         """
         Args:
             members: `DDNRCNN` models with their weights.
             trunk: the student's backbone, which runs for those members that have the same.
+            held_out: by the keys of images, the numbers of the members that never saw them; they alone are asked about
+                these. None where all are asked about all.
         """
         super().__init__(nn.ModuleList(members))
         self.num_classes = members[0].roi_heads.num_classes
+        self.held_out = held_out or {}
         self.shares_trunk = [_same_weights(member.backbone, trunk) for member in members]
+
+    def judges(self, images):
+        """See `Teacher`."""
+        return [self.held_out.get(key) for key in images.keys] if self.held_out else super().judges(images)
 
     def passes(self, images, features, proposals, stage, keys=None):
         """See `Teacher`."""

@@ -11,9 +11,10 @@ from mmengine.config import Config
 
 from uncertainty_core.cli import echo, progress
 from uncertainty_core.errors import UserError
+from uncertainty_core.sampling.folds import write_held_out
 
 from .claims import training_settings
-from .folds import leave_out, write_held_out
+from .folds import leave_out
 from .training import duration, train_once
 
 

@@ -4,12 +4,13 @@ Shapes: C channels, H x W pixels of the network's input.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from torch import Tensor
+
+from uncertainty_core.sampling import folds
 
 PADDING = 255  # mmseg's transforms pad segmentation fields with it
 _FLIPPED = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
@@ -30,5 +31,5 @@ def image_name(sample: SegDataSample | Mapping[str, Any]) -> str:
 
 
 def image_key(sample: SegDataSample | Mapping[str, Any]) -> str:
-    """What tells an image from others, wherever the data are: its name, and that of its folder."""
-    return "/".join(Path(image_name(sample)).parts[-2:])
+    """`folds.image_key` of an image; `sample` is a data sample, or its dict."""
+    return folds.image_key(image_name(sample))

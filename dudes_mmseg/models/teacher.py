@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from uncertainty_core import derive_seed, dropout_modules
 from uncertainty_core.errors import UserError
-from uncertainty_core.io.strict_json import read_json
 from uncertainty_core.sampling import mc_dropout
+from uncertainty_core.sampling.folds import read_held_out
 
 from .calibration import (
     KEYS,
@@ -45,7 +45,6 @@ from .consensus import (
 from .maps import image_key, to_original
 
 Metainfo = dict[str, Any]
-HELD_OUT = "held_out.json"  # beside a member's checkpoint: the training images that it never saw
 
 
 class TeacherSegmentor(BaseModel):
@@ -218,24 +217,6 @@ def _metainfo(inputs: Tensor, data_samples: list[SegDataSample] | None) -> list[
     return [dict(sample.metainfo) for sample in data_samples]
 
 
-def read_held_out(checkpoints: Sequence[str]) -> dict[str, list[int]]:
-    """For each image that members were trained on, by its key, the numbers of those which never saw it.
-
-    UserError where a member has no `HELD_OUT` beside its checkpoint, or an image fewer than two who never saw it.
-    """
-    judges: dict[str, list[int]] = {}
-    for number, checkpoint in enumerate(checkpoints):
-        path = Path(checkpoint).parent / HELD_OUT
-        if not path.is_file():
-            raise UserError(f"there is no {path}, so {checkpoint} has seen all images: train members with --folds")
-        for image in read_json(path.read_bytes())["images"]:
-            judges.setdefault(image, []).append(number)
-    for image, numbers in judges.items():
-        if len(numbers) < 2:
-            raise UserError(f"only {checkpoints[numbers[0]]} has never seen {image}: two members are needed to differ")
-    return judges
-
-
 @MODELS.register_module()
 class DeepEnsembleSegmentor(TeacherSegmentor):
     """Networks of one kind, each trained from other random weights.
@@ -244,8 +225,8 @@ class DeepEnsembleSegmentor(TeacherSegmentor):
         segmentor: config of a member.
         checkpoints: of the members, a list or a pattern such as "work_dirs/member_*/iter_80000.pth".
         resident: keep all members in memory. Otherwise one is there at a time, read from its file for its turn.
-        out_of_fold: judge an image that members were trained on only by those which never saw it, as `HELD_OUT` beside
-            each checkpoint has it; any other image by all.
+        out_of_fold: judge an image that members were trained on only by those which never saw it, as held_out.json
+            beside each checkpoint has it; any other image by all.
         kwargs: ddof, class_wise, outputs, data_preprocessor and calibrators, as `TeacherSegmentor`.
     """
 

@@ -9,7 +9,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_box_head
-from tiny_detectors import CONFIGS, HEADS, ddn_model, plain_model, tiny_config
+from tiny_detectors import CONFIGS, HEADS, ddn_model, fields, images, plain_model, tiny_config
 from torch import nn
 
 from ddn_detectron2.config import (
@@ -34,7 +34,7 @@ from ddn_detectron2.modeling.dropout import dropout_in_blocks
 from ddn_detectron2.modeling.roi_heads import InferenceSettings, TargetSettings
 from ddn_detectron2.teaching.teacher import MCDropoutTeacher
 from uncertainty_core import dropout_modules
-from uncertainty_core.recalibration import ClassWise, Temperature, VectorScaling, save
+from uncertainty_core.recalibration import ClassWise, ConformalBoxes, Temperature, VectorScaling, save
 from uncertainty_core.sampling import mc_dropout
 
 
@@ -180,6 +180,27 @@ def test_calibrators_must_be_for_the_model(tmp_path):
             checked("FPN", "TEST.CALIBRATOR", file, *options)
     save(Temperature(2.0), file)
     checked("FPN", "TEST.CALIBRATOR", file)
+
+
+def test_calibrators_of_boxes_scale_deviations_alone(tmp_path):
+    file = str(tmp_path / "box_calibrator.json")
+    save(ConformalBoxes(3.0, 0.9), file)
+    with pytest.raises(ConfigError, match=r"deviations of boxes: name it in MODEL.DDN.TEST.BOX_CALIBRATOR"):
+        checked("FPN", "TEST.CALIBRATOR", file)
+    with pytest.raises(ConfigError, match=r"BOX_CALIBRATOR scales deviations of boxes, which come from"):
+        checked("FPN", "TEST.BOX_CALIBRATOR", file)
+    checked("FPN", "TEST.BOX_CALIBRATOR", file, "TEST.MC_SAMPLES", 3)
+    plain, scaled = (
+        ddn_model("FPN", "MODEL.DDN.BOX_STD", True, "MODEL.DDN.TEST.BOX_CALIBRATOR", name) for name in ("", file)
+    )
+    scaled.load_state_dict(plain.state_dict())  # deviations have random weights
+    for one, other in zip(plain(images()), scaled(images()), strict=True):
+        one, other = fields(one["instances"]), fields(other["instances"])
+        torch.testing.assert_close(other.pop("box_std"), 3 * one.pop("box_std"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    save(Temperature(2.0), file)
+    with pytest.raises(ConfigError, match=r"is for scores, and one for deviations of boxes is needed"):
+        checked("FPN", "TEST.BOX_CALIBRATOR", file, "BOX_STD", True)
 
 
 def test_the_former_key_names_the_one_of_today():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddn_detectron2.data import DatasetError, register_unlabelled, unlabelled_dicts
 from ddn_detectron2.data.unlabelled import images_fingerprint
+from uncertainty_core.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_files_that_name_no_images(folder, tmp_path, content):
 
 
 def test_folders_without_images_and_files_of_missing_ones(folder, tmp_path):
-    with pytest.raises(DatasetError, match="holds no image"):
+    with pytest.raises(UserError, match="holds no image"):
         register_unlabelled("u_none", tmp_path / "images" / "none")
     (tmp_path / "some.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "d.png"}]}))
     with pytest.raises(DatasetError, match=r"lacks d.png of the 1 images"):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ddn_detectron2.evaluation.visualizer import (
     compare_image,
     contact_sheet,
     detections_of_image,
+    draw_detections,
     draw_strip,
     pair_detections,
     rank_images,
@@ -181,6 +183,18 @@ def test_colours_tell_objects_hits_and_misses():
         assert {colour for colour in (TRUTH, HIT, MISS) if count(panel, colour)} == colours
     # the object's left edge, which is 420 / 100 times as far away from the corner
     assert objects_panel.getpixel((round(5 * 4.2), round(30 * 4.2))) == ImageColor.getrgb(TRUTH)
+
+
+def test_outer_and_inner_box_show_where_the_sides_may_be():
+    # one pixel of the image is one of the panel; 1.645 deviations of (10, 5, 20, 100) are (16.4, 8.2, 32.9, 164.5)
+    found = detections((0, 0.9, 100, 200, 150, 100))
+    found = replace(found, box_std=np.array([[10.0, 5.0, 20.0, 100.0]]))
+    panel = np.array(draw_detections(Image.new("RGB", (420, 420)), found, ["a"]))
+    drawn = (panel == ImageColor.getrgb(HIT)).all(2)
+    row, column = drawn[210], drawn[:, 200]
+    assert np.flatnonzero(row).tolist() == [83, 100, 101, 116, 217, 249, 250, 282]
+    # below the label: the top, the inner top, the middle in the place of an inner bottom above it, the bottom
+    assert (195 + np.flatnonzero(column[195:])).tolist() == [200, 201, 208, 250, 299, 300]
 
 
 def test_labels_do_not_cover_each_other():

@@ -20,7 +20,7 @@ from tiny_detectors import (
 from ddn_detectron2.teaching.sampling import joint_logits, mc_predictions
 from ddn_detectron2.teaching.store import attach_teacher
 from ddn_detectron2.teaching.target_matching import TEACHER_LOGITS, average_logits, gt_targets
-from ddn_detectron2.teaching.teacher import detect
+from ddn_detectron2.teaching.teacher import EnsembleTeacher, detect
 
 every_average = pytest.mark.parametrize("average", ["logits", "probs"])
 
@@ -240,6 +240,31 @@ def test_an_ensembles_targets_are_the_mean_of_its_members(name):
     targets = torch.cat(model.roi_heads.teacher.on_proposals(prepared, features, proposals, 0, "logits"))
     torch.testing.assert_close(targets, sum(expected) / 2)
     assert not torch.equal(expected[0], expected[1])
+
+
+@torch.no_grad()
+def test_out_of_fold_an_image_is_judged_by_those_who_never_saw_it():
+    model, members = ddn_model("FPN"), other_members("FPN", 3)
+    inputs = [image | {"file_name": f"/data/train/{number}.png"} for number, image in enumerate(images())]
+    prepared, features, proposals = pooling(model, inputs)
+    count = len(proposals[0])
+    for held_out, judges in (({}, ((0, 1, 2), (0, 1, 2))), ({"train/0.png": [0, 2]}, ((0, 2), (0, 1, 2)))):
+        teacher = EnsembleTeacher(members, model.backbone, held_out)
+        logits = [outputs[0][0] for _, outputs in teacher.passes(prepared, features, proposals, None)]
+        expected = [
+            torch.stack([logits[k][rows] for k in asked]).mean(0)
+            for rows, asked in zip((slice(count), slice(count, None)), judges, strict=True)
+        ]
+        found = teacher.on_proposals(prepared, features, proposals, 0, "logits")
+        torch.testing.assert_close(found, expected)
+        boxes = [proposed.proposal_boxes.tensor[:3] for proposed in proposals]
+        settings = {"iou_threshold": 0.1, "score_threshold": 0.05, "average": "logits"}
+        targets = teacher.on_ground_truth(prepared, features, proposals, boxes, **settings)
+        for image, (target, asked) in enumerate(zip(targets, judges, strict=True)):
+            alone = EnsembleTeacher([members[k] for k in asked], model.backbone)
+            torch.testing.assert_close(
+                target, alone.on_ground_truth(prepared, features, proposals, boxes, **settings)[image]
+            )
 
 
 @every_head

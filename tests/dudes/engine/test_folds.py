@@ -1,4 +1,4 @@
-"""Folds: which images a member never sees, what that does to settings, and to whom a teacher listens."""
+"""Folds: which images a member never sees, and what that does to settings."""
 
 import pytest
 from mmengine.config import Config
@@ -8,11 +8,11 @@ from tiny_segmentors import segmentor_config
 
 from dudes_mmseg.cli import ConfigError
 from dudes_mmseg.engine.claims import training_settings
-from dudes_mmseg.engine.folds import fold_of, leave_out, training_images, write_held_out
+from dudes_mmseg.engine.folds import leave_out, training_images
 from dudes_mmseg.engine.members import make_member, member_claims
-from dudes_mmseg.models.teacher import read_held_out
 from dudes_mmseg.targets.check import image_paths
 from uncertainty_core.errors import UserError
+from uncertainty_core.sampling.folds import fold_of
 
 COUNT = 40
 
@@ -56,13 +56,6 @@ def test_each_image_is_left_out_by_the_members_of_one_fold(cfg):
     assert seen(cfg) == seen(make_member(cfg, 0).config) == everything  # none without folds
 
 
-def test_the_fold_of_an_image_depends_on_its_name_alone():
-    # BLAKE2b of ["fold", "a/0.png"], as `derive_seed` has it: the same on every machine
-    folds = [fold_of(f"a/{number}.png", 4) for number in range(400)]
-    assert folds[:6] == [2, 2, 3, 0, 0, 0]
-    assert all(70 < folds.count(fold) < 130 for fold in range(4))
-
-
 def test_settings_hold_what_is_left_out_and_are_as_ever_without_folds(cfg):
     plain, folded = (list(member_claims(cfg, range(2), folds).values()) for folds in (0, 2))
     key = "train_dataloader.dataset.dataset.indices"
@@ -72,7 +65,7 @@ def test_settings_hold_what_is_left_out_and_are_as_ever_without_folds(cfg):
 
 
 def test_what_cannot_be_folded(cfg):
-    with pytest.raises(ConfigError, match="40 images are too few for 400 folds"):
+    with pytest.raises(UserError, match="40 images are too few for 400 folds"):
         leave_out(cfg.copy(), 0, 400)
     dataset = cfg.train_dataloader.dataset.dataset
     for other in ({"type": "ConcatDataset", "datasets": [dataset, dataset]}, dataset | {"indices": 3}):
@@ -80,16 +73,3 @@ def test_what_cannot_be_folded(cfg):
         part.train_dataloader.dataset = other
         with pytest.raises(ConfigError, match="folds are of one data set, whole"):
             leave_out(part, 0, 2)
-
-
-def test_whom_a_teacher_asks_is_read_beside_the_checkpoints(tmp_path):
-    paths = [str(tmp_path / f"member_{number}" / "iter_2.pth") for number in range(4)]
-    for number, images in enumerate([["a/0.png"], ["a/1.png"], ["a/0.png"], ["a/1.png"]]):
-        (tmp_path / f"member_{number}").mkdir()
-        write_held_out(tmp_path / f"member_{number}", images)
-    assert read_held_out(paths) == {"a/0.png": [0, 2], "a/1.png": [1, 3]}
-    with pytest.raises(UserError, match=r"only .*member_1/iter_2.pth has never seen a/1.png: two members are needed"):
-        read_held_out(paths[:3])
-    (tmp_path / "member_3" / "held_out.json").unlink()
-    with pytest.raises(UserError, match=r"there is no .*member_3/held_out.json, so .* train members with --folds"):
-        read_held_out(paths)
