@@ -288,6 +288,12 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             )
             for level in (50, 90, 95)
         ),
+        _share(
+            "coverage90_conformal",
+            "Coverage 90, conformal",
+            "the same with a factor for deviations that is fitted to held-out images: 90 is right",
+            None,
+        ),
         Metric(
             "box_ence",
             "Box ENCE",

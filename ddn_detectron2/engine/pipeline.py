@@ -34,6 +34,7 @@ from uncertainty_core.detection import (
     read_detections,
     read_ground_truth,
 )
+from uncertainty_core.detection.evaluation import with_box_factor
 from uncertainty_core.detection.report import calibration_at, measured, write_report
 from uncertainty_core.detection.settings import IOU_THRESHOLD
 from uncertainty_core.io.claims import FILE, check_claim, check_claims, claim, claimed, holds
@@ -41,7 +42,7 @@ from uncertainty_core.io.files import write_png, write_text
 from uncertainty_core.io.records import build
 from uncertainty_core.io.strict_json import strict_json
 from uncertainty_core.plots import reliability_diagram
-from uncertainty_core.recalibration import Recipe, apply_to_results, fit_to_detections, save
+from uncertainty_core.recalibration import Recipe, apply_to_results, fit_to_boxes, fit_to_detections, load, save
 from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 from uncertainty_core.report.detectors import images_of, run_record
 from uncertainty_core.report.find import Run, find_runs
@@ -67,6 +68,7 @@ from .claims import WAY_OUT, evaluation_settings, files_of, training_settings
 from .rehearsal import rehearse
 from .trainer import DDNTrainer, build_network, build_with_teacher, load_detector, training_dicts
 
+BOX_CALIBRATOR = "box_calibrator.json"  # in the folder of a row
 Step = Callable[[str], None]
 
 
@@ -236,6 +238,24 @@ def calibrated(
     return evaluation
 
 
+def with_conformal_boxes(
+    evaluation: DetectionEvaluation, held_out: DetectionEvaluation, folder: Path
+) -> DetectionEvaluation:
+    """What intervals of boxes cover with a factor that is fitted to the same detector on `held_out` images.
+
+    The factor goes into `folder`. Nothing changes without deviations, or with too few boxes to fit to.
+    """
+    (folder / BOX_CALIBRATOR).unlink(missing_ok=True)
+    if evaluation.box_std is None:
+        return evaluation
+    try:
+        calibrator = fit_to_boxes(held_out.ground_truth, held_out.matched.detections)
+    except ValueError:
+        return evaluation
+    save(calibrator, folder / BOX_CALIBRATOR)
+    return with_box_factor(evaluation, calibrator.factor)
+
+
 def measured_once(
     cfg: CfgNode, weights: str, name: str, folder: Path, step: Step = silent
 ) -> tuple[DetectionEvaluation, Provenance]:
@@ -310,11 +330,12 @@ def compare(
     for name, (place, detector, path, count) in predictors.items():
         folder, training = rows / place, Training.of(Path(members[0] if place == "ensemble" else path).parent)
         evaluation, measuring = measured_once(detector, path, short[name], folder, step)
-        table[name] = Row(folder, count, evaluation, measuring, training)
+        row = table[name] = Row(folder, count, evaluation, measuring, training)
         if not calibrators:
             continue
         held_out, fit_folder = with_settings(detector, DATASETS__TEST=(fit_on,)), output / "fit" / place
         fitted, _ = measured_once(held_out, path, short[name], fit_folder, step)
+        table[name] = replace(row, evaluation=with_conformal_boxes(evaluation, fitted, folder))
         for recipe in calibrators:
             step(
                 f"{calibrated_name(short[name], recipe.name)}: fitted to "
@@ -346,8 +367,12 @@ def draw(dataset: str, baseline: Path, student: Path, num_pictures: int) -> list
     """Draw the images whose scores changed most from the row `baseline` to the row `student`, into its pictures/."""
     root = Path(MetadataCatalog.get(dataset).image_root)
     truth, detections = Path(json_file(dataset)), (baseline / RESULTS, student / RESULTS)
-    drawn = draw_changes(truth, root, *detections, student / "pictures", num_pictures)
+    factor = student / BOX_CALIBRATOR
+    box_calibrator = load(factor) if factor.is_file() else None
+    drawn = draw_changes(truth, root, *detections, student / "pictures", num_pictures, box_calibrator=box_calibrator)
     colours = "Blue: detections that overlap an object of their class; orange: the others."
+    if box_calibrator is not None:
+        colours += " Thin lines: each side of the box lies between them with a probability of 90 %."
     return [Picture(path.relative_to(student).as_posix(), f"{title}. {colours}") for path, title in drawn.items()]
 
 

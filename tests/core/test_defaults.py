@@ -16,7 +16,7 @@ OTHERS_OF_THE_NAME = {
     "ddof": {"streaming/moments.py", "sampling/mc_dropout.py"},  # numpy's default; members of an ensemble are a sample
     "iou_threshold": {"recalibration/operating_points.py"},  # any overlap, where the target is the IoU itself
     "num_bins": {"metrics/selective.py"},  # levels of an uncertainty
-    "score_threshold": {"evaluation/visualizer.py"},  # what is drawn
+    "score_threshold": {"evaluation/visualizer.py", "inference/folder.py"},  # what is drawn
     "width": {"data/streets.py"},  # of a picture
 }
 

@@ -60,12 +60,13 @@ def width(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def metrics(found: BoxErrors, weights: Tensor | None = None) -> dict[str, Tensor]:
+def metrics(found: BoxErrors, weights: Tensor | None = None, factor: float | None = None) -> dict[str, Tensor]:
     """By name (R,), NaN without true positives.
 
     box_nll: mean negative log-likelihood of a Gaussian, in pixels.
     box_crps: mean energy score of a Gaussian, `crps_gaussian`, in pixels.
     coverage50, ...: share of sides whose error lies in the interval of that level.
+    coverage90_conformal: of 90 % with deviations times `factor`, if that is given.
     box_ence: expected normalised calibration error: of sides in ten bins by their deviation, each of equally many, the
         mean of |RMS error - RMS deviation| / RMS deviation.
     box_rank: Spearman's correlation of the deviation, relative to the size of the box and averaged over its sides, with
@@ -74,16 +75,19 @@ def metrics(found: BoxErrors, weights: Tensor | None = None) -> dict[str, Tensor
     Args:
         found: true positives.
         weights: how often each is drawn (N, R); None for once.
+        factor: for the deviations, fitted to other images, see `conformal_factor`.
     """
     error, std, size, iou = (torch.from_numpy(a).double() for a in (found.error, found.std, found.size, found.iou))
     weights = torch.ones(len(iou), 1, dtype=torch.float64) if weights is None else weights.double()
     sides = {
         "box_nll": std.log() + (error / std).square() / 2 + np.log(2 * np.pi) / 2,
         "box_crps": crps_gaussian(error, std),
-        **{f"coverage{100 * level:g}": (error.abs() <= width(level) * std).double() for level in LEVELS},
+        **{f"coverage{100 * level:g}": error.abs() <= width(level) * std for level in LEVELS},
     }
+    if factor is not None:
+        sides["coverage90_conformal"] = error.abs() <= width(0.9) * factor * std
     count = weights.sum(0)
-    means = {name: values.mean(1) @ weights / count for name, values in sides.items()}
+    means = {name: values.double().mean(1) @ weights / count for name, values in sides.items()}
     relative = (std / size.repeat(1, 2)).mean(1)
     return means | {
         "box_ence": _ence(error.flatten(), std.flatten(), weights.repeat_interleave(4, 0)),

@@ -126,6 +126,7 @@ class DetectionEvaluation:
     any_overlap: at threshold 0, of which laece0 and laace0 alone are of use.
     object_error: of each ground-truth box, see `matching.object_errors` (G,); NaN for a crowd.
     box_std: whether deviations of boxes tell their errors, by name; None where they are not known.
+    box_factor: what their intervals are multiplied by for "coverage90_conformal", see `with_box_factor`.
     """
 
     settings: Settings
@@ -137,6 +138,7 @@ class DetectionEvaluation:
     any_overlap: CalibrationAt
     object_error: np.ndarray
     box_std: dict[str, float] | None = None
+    box_factor: float | None = None
 
     @property
     def max_detections(self) -> int:
@@ -211,14 +213,20 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+def with_box_factor(evaluation: DetectionEvaluation, factor: float) -> DetectionEvaluation:
+    """The evaluation of a detector with deviations of boxes, and for these a factor that other images have given."""
+    measured = _box_std_metrics(evaluation.ground_truth, evaluation.matched, evaluation.settings, factor)
+    return replace(evaluation, box_std=measured, box_factor=factor)
+
+
 def _box_std_metrics(
-    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings
+    ground_truth: GroundTruth, matched: MatchedDetections, settings: Settings, factor: float | None = None
 ) -> dict[str, float] | None:
     if matched.detections.box_std is None:
         return None
     at = settings.all_iou_thresholds.index(settings.compared_at)
     found = box_errors(ground_truth, matched, at, settings.score_threshold)
-    return {name: value.item() for name, value in box_std.metrics(found).items()}
+    return {name: value.item() for name, value in box_std.metrics(found, factor=factor).items()}
 
 
 def box_errors(

@@ -63,6 +63,7 @@ class DetectedImages:
     max_detections: of which the recall is.
     iou_threshold, num_bins, edges, protocol: as in the settings of the evaluation.
     boxes: the fields of `box_std.BoxErrors`, empty where deviations are not known.
+    box_factor: as in the evaluation.
     """
 
     ids: list[str]
@@ -83,6 +84,7 @@ class DetectedImages:
     edges: Edges
     protocol: Protocol
     boxes: dict[str, np.ndarray] = field(default_factory=dict)
+    box_factor: float | None = None
 
     def __post_init__(self) -> None:
         if self.boxes:
@@ -133,6 +135,7 @@ class DetectedImages:
             boxes={}
             if detections.box_std is None
             else vars(box_errors(truth, matched, levels[1], settings.score_threshold)),
+            box_factor=evaluation.box_factor,
         )
 
     def metrics(self, weights: Tensor) -> dict[str, Tensor]:
@@ -162,7 +165,7 @@ class DetectedImages:
     def deviations(self, weights: Tensor) -> dict[str, Tensor]:
         """Those of `metrics` that are about the deviations of boxes."""
         found = box_std.BoxErrors(**self.boxes)
-        return box_std.metrics(found, weights[torch.from_numpy(found.image).long()])
+        return box_std.metrics(found, weights[torch.from_numpy(found.image).long()], self.box_factor)
 
     def precision(self, weights: Tensor) -> dict[str, Tensor]:
         """AP, AP50, AP75 and AR in percent."""

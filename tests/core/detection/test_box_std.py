@@ -24,9 +24,10 @@ from uncertainty_core.detection import (
 )
 from uncertainty_core.detection.box_std import BoxErrors, conformal_factor, metrics
 from uncertainty_core.detection.coco_format import of_images
-from uncertainty_core.detection.evaluation import box_errors
+from uncertainty_core.detection.evaluation import box_errors, with_box_factor
 from uncertainty_core.functional import crps_gaussian
 from uncertainty_core.recalibration import CalibratorError, ConformalBoxes, check_fits, fit_to_boxes, load
+from uncertainty_core.report.detectors import images_of
 
 TOOL = Path(__file__).resolve().parents[3] / "tools" / "fit_calibrator.py"
 COVERAGE = {"coverage50": 0.5, "coverage90": 0.9, "coverage95": 0.95}
@@ -159,6 +160,18 @@ def test_the_factor_by_hand():
     assert conformal_factor(np.arange(1.0, 20), np.ones(19)) == pytest.approx(18 / norm.ppf(0.95))
     with pytest.raises(ValueError, match=r"intervals of level 0\.9 need more than the 8 sides"):
         conformal_factor(np.ones(8), np.ones(8))
+
+
+def test_a_factor_of_other_images_has_a_coverage_of_its_own():
+    # Deviations are half of what they should be: intervals of 90 % reach 0.82 true deviations, which cover 59 %.
+    ground_truth, detections = both(*data(500, factor=2.0))
+    measured = evaluate(ground_truth, match_images(ground_truth, detections, Settings()), Settings())
+    scaled = with_box_factor(measured, 2.0)
+    assert "coverage90_conformal" not in measured.box_std
+    assert scaled.box_std.pop("coverage90_conformal") == pytest.approx(0.9, abs=0.02)
+    assert scaled.box_std == measured.box_std and scaled.box_std["coverage90"] == pytest.approx(0.589, abs=0.03)
+    drawn = images_of(with_box_factor(measured, 1.0)).deviations(torch.ones(500, 1))
+    assert drawn["coverage90_conformal"].item() == pytest.approx(measured.box_std["coverage90"])
 
 
 def test_ninety_percent_of_new_sides_are_covered():

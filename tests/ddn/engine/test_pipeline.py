@@ -84,7 +84,10 @@ def test_compares_all_rows(command, tmp_path):
     assert {name: record.metrics["AP"] for name, record in records.items()} == pytest.approx(
         {name: row["AP"] for name, row in rows.items()}, nan_ok=True
     )
-    assert records["MC-10"].passes == 10
+    assert records["MC-10"].passes == 10 and "box_crps" in records["MC-10"].metrics
+    # fitted where the validation images have enough true positives
+    factor = tmp_path / "output" / "rows" / "MC-10" / "box_calibrator.json"
+    assert factor.is_file() == ("coverage90_conformal" in records["MC-10"].metrics)
     for name, folder in folders.items():
         images = read_images(tmp_path / "output" / "rows" / folder)
         once = {key: value.item() for key, value in images.metrics(torch.ones(len(images.ids), 1)).items()}
