@@ -182,9 +182,8 @@ def check_lazy(cfg: DictConfig) -> None:
             "model.roi_heads.test.ensemble averages the members in teacher.weights: name them, and leave "
             "model.roi_heads.test.mc_samples at 0"
         )
-    if heads.test.box_calibrator.path and not (
-        heads.test.mc_samples or heads.test.ensemble or predictors[-1][1].box_std
-    ):
+    scaled = (heads.test.box_calibrator or {}).get("path")
+    if scaled and not (heads.test.mc_samples or heads.test.ensemble or predictors[-1][1].box_std):
         raise ConfigError(
             "model.roi_heads.test.box_calibrator scales deviations of boxes: set box_std of the predictor, or "
             "model.roi_heads.test.mc_samples"

@@ -82,6 +82,8 @@ def test_others_are_refused():
         ("model.roi_heads.test.mc_samples=-1", "test.mc_samples at least 0"),
         ("model.roi_heads.test.ensemble=true", "averages the members in teacher.weights: name them"),
         ("model.roi_heads.box_head.dropout_after=[]", "there is no dropout"),
+        ("model.roi_heads.test.box_calibrator.path=a.json", "box_calibrator scales deviations of boxes: set box_std"),
+        ("teacher.out_of_fold=true", "is of ensembles: name the members in teacher.weights"),
         ("teacher.mc_samples=0", "teacher.mc_samples must be at least 1"),
     ],
 )
@@ -125,7 +127,7 @@ def test_the_documented_form_is_what_conversion_makes(tmp_path):
     check_lazy(by_hand)
     # what the page does otherwise: freeze what is there, another loss, no calibrator
     converted.model.freeze, converted.model.roi_heads.box_predictor.loss = ["mask_head"], "kl"
-    converted.model.roi_heads.test.calibrator = None
+    converted.model.roi_heads.test.calibrator = converted.model.roi_heads.test.box_calibrator = None
     assert by_hand.model == converted.model
     assert by_hand.teacher == converted.teacher
 
