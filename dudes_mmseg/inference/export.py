@@ -20,7 +20,7 @@ from ..models.calibration import KEYS, calibrated_prediction, calibrated_uncerta
 from ..models.consensus import FIELDS, Prediction, both_classes, probabilities
 from ..models.segmentor import UncertaintyMixin
 from ..targets.generate import inference_pipeline
-from .pooling import with_any_size_pools
+from .any_size import with_any_size_layers
 
 _PACKAGES = ("distilled-uncertainty", "torch", "mmsegmentation", "onedl-mmsegmentation", "mmcv", "onedl-mmcv")
 _MEANINGS = {
@@ -41,7 +41,7 @@ class SegmentorGraph(nn.Module):
 
     def __init__(self, model: BaseSegmentor) -> None:
         super().__init__()
-        self.model = with_any_size_pools(model)
+        self.model = with_any_size_layers(model)
         self._is_student = isinstance(model, UncertaintyMixin)
         calibrators = getattr(model, "calibrators", ())
         if len(calibrators) > 1:
@@ -85,7 +85,9 @@ class SegmentorGraph(nn.Module):
         """Inputs of the network (B, 3, H', W'), as mmsegmentation's preprocessor makes them at test time."""
         preprocessor = self.model.data_preprocessor
         inputs = image.permute(0, 3, 1, 2).contiguous()
-        if not preprocessor._channel_conversion:  # mmsegmentation reads BGR, and this network takes it so
+        # its name in the original mmsegmentation, and in its continuation
+        names = ("channel_conversion", "_channel_conversion")
+        if not any(getattr(preprocessor, name, False) for name in names):  # the network takes BGR, as files are read
             inputs = inputs.flip(1)
         inputs = inputs.float()
         if preprocessor._enable_normalize:

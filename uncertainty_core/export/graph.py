@@ -92,28 +92,46 @@ def _tracing(graph: Graph) -> Iterator[None]:
             graph.module(graph.example)  # what a network makes on first use is not to be part of the graph
             yield
     except torch.onnx.errors.OnnxExporterError as error:
-        name = _where(graph, str(error))
-        raise ExportError(f"{name} cannot be exported to ONNX {OPSET}: {_first_sentence(error)}") from error
+        raise ExportError(
+            f"{_where(graph, str(error))} cannot be exported to ONNX {OPSET}: {_first_sentence(error)}"
+        ) from error
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        module = entered[-1] if entered else graph.module
-        name = next((name for name, part in graph.module.named_modules() if part is module), "")
-        raise ExportError(f"{name} ({type(module).__name__}) cannot be traced: {_first_sentence(error)}") from error
+        inner = [name for name, module in graph.module.named_modules() if entered and module is entered[-1]]
+        name = _named(graph.module, inner[0] if inner else "")
+        raise ExportError(f"{name} cannot be traced: {_first_sentence(error)}") from error
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _where(graph: Graph, message: str) -> str:
-    """The module that calls the operator of a message, as "decode_head.pool (AdaptiveAvgPool2d)"."""
+    """The module that an error is about, as "decode_head.pool (AdaptiveAvgPool2d)"."""
+    return _named(graph.module, _calling(graph, message) or _before(graph.module, message) or "")
+
+
+def _calling(graph: Graph, message: str) -> str | None:
+    """The first module that calls the operator which the message names."""
     operator = re.search(r"operator '?(?:aten::)?(\w+)", message)
+    if operator is None:
+        return None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         nodes = torch.jit.trace(graph.module, graph.example, check_trace=False).inlined_graph.nodes()
-    for node in nodes:
-        if operator and node.kind().endswith(f"::{operator[1]}"):
-            name = node.scopeName().rpartition("/")[2].removeprefix("__module.")
-            return f"{name} ({type(graph.module.get_submodule(name)).__name__})"
-    return type(graph.module).__name__
+    kind = f"::{operator[1]}"
+    scopes = (node.scopeName() for node in nodes if node.kind().endswith(kind))
+    return next((scope.rpartition("/")[2].removeprefix("__module.") for scope in scopes), None)
+
+
+def _before(module: nn.Module, message: str) -> str | None:
+    """The module whose output the message is about, of which it has the end of the name alone."""
+    scope = re.search(r"scope: \S*::(\S+)", message)
+    names = (name for name, _ in module.named_modules() if scope and f".{name}".endswith(f".{scope[1]}"))
+    return next(names, None)
+
+
+def _named(module: nn.Module, name: str) -> str:
+    kind = type(module.get_submodule(name)).__name__
+    return f"{name} ({kind})" if name else kind
 
 
 def _first_sentence(error: Exception) -> str:

@@ -53,6 +53,18 @@ class Unknown(nn.Module):
         return torch.special.bessel_j0(x)
 
 
+class MakesKernels(nn.Module):
+    """Convolves an image with itself, whose size ONNX must know beforehand."""
+
+    def __init__(self):
+        super().__init__()
+        self.bright = nn.ReLU()
+
+    def forward(self, x):
+        bright = self.bright(x)
+        return nn.functional.conv2d(bright, bright[:1])
+
+
 class Broken(nn.Module):
     """Does not take what it is given."""
 
@@ -137,6 +149,10 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path):
 def test_modules_that_stand_in_the_way_are_named(tmp_path):
     with pytest.raises(ExportError, match=r"^layer.0 \(Unknown\) cannot be exported to ONNX 17: .*special_bessel_j0"):
         write_onnx(graph(nn.Sequential(Unknown())), tmp_path / "model.onnx")
+    with pytest.raises(
+        ExportError, match=r"^layer(.bright)? \(\w+\) cannot be exported to ONNX 17: .*kernel of unknown"
+    ):
+        write_onnx(graph(MakesKernels()), tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=r"^layer.1 \(Broken\) cannot be traced: shape '\[7, -1, 11\]' is invalid"):
         write_torchscript(graph(nn.Sequential(nn.Identity(), Broken())), tmp_path / "model.ts")
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from detectron2.structures import Boxes
 from tiny_detectors import HEADS, ddn_model, images, tiny_config
 
 from ddn_detectron2.engine.export import export_plain, export_torchscript
+from uncertainty_core.recalibration import Temperature, load, save
 
 PLAIN = textwrap.dedent(
     """
@@ -39,6 +40,14 @@ def test_deviations_of_boxes_are_left_behind(tmp_path):
     options = ("MODEL.DDN.BOX_STD", True)
     weights, _ = export_plain(tiny_config("FPN", options), ddn_model("FPN", *options), tmp_path)
     assert torch.load(weights, weights_only=True)["model"].keys() == ddn_model("FPN").state_dict().keys()
+
+
+def test_calibrator_is_written_beside_the_weights_that_lack_it(tmp_path):
+    save(Temperature(2.0), tmp_path / "fitted.json")
+    cfg = tiny_config("FPN", ("MODEL.DDN.TEST.CALIBRATOR", str(tmp_path / "fitted.json")))
+    paths = export_plain(cfg, ddn_model("FPN"), tmp_path / "plain")
+    assert [path.name for path in paths] == ["model.pth", "config.yaml", "calibrator.json"]
+    assert load(paths[-1]) == Temperature(2.0)
 
 
 def test_exported_students_are_the_same_without_this_package(tmp_path):

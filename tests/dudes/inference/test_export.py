@@ -19,8 +19,8 @@ from PIL import Image
 from tiny_segmentors import BINARY, NUM_CLASSES, build, segmentor_config, student_config
 
 from dudes_mmseg.cli import ConfigError
+from dudes_mmseg.inference.any_size import AnySizePool
 from dudes_mmseg.inference.export import segmentor_graph
-from dudes_mmseg.inference.pooling import AnySizePool
 from dudes_mmseg.inference.predict import load_student
 from uncertainty_core.export import Description, ExportError, write_onnx, write_torchscript, write_tried
 from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling, load
@@ -52,6 +52,7 @@ CONFIGS = {
     "deviation of each class": student_config(data_preprocessor=PADDED, uncertainty_head={"num_outputs": 4}, **BOTH),
     "two classes": student_config(**BINARY, calibrator=inline(VectorScaling((0.5, 0.8), (0.0, 0.4)))),
     "plain": segmentor_config("PSP", data_preprocessor=BGR),
+    "upsampling": student_config("FPN"),
     "windows": student_config(test_cfg=TWO_WINDOWS),
 }
 
@@ -135,8 +136,8 @@ def test_what_onnx_lacks_is_named(tmp_path):
 
 
 def test_one_size_where_a_network_has_no_other(tmp_path):
-    # this head resizes by a number that it computes from the example's size
-    make = partial(segmentor_graph, build(student_config("FPN")), tuple("abcd"), SIZE)
+    # this head pads to a multiple, by a number that it computes from the example's size
+    make = partial(segmentor_graph, build(student_config("ISA")), tuple("abcd"), SIZE)
     written = write_tried(make, tmp_path / "model.onnx", photographs(1, OTHER_SIZE))
     assert written.one_size == "the network fixes the size of its feature maps when it is traced"
     assert written.graph.description.input == "uint8 (B, 56, 64, 3): RGB, resized as at test time"
