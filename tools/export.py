@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING
 
 from uncertainty_core.cli import add_common_flags, echo, log_to, parse_task, program
 from uncertainty_core.cli.configs import check_config, find_config
-from uncertainty_core.cli.flags import check_detector_arguments, detector_parser
+from uncertainty_core.cli.flags import check_detector_arguments, detector_parser, is_lazy
 from uncertainty_core.cli.segmentor_flags import CONFIG_HELP, check_segmentor_arguments, options_parser
 from uncertainty_core.errors import UserError
 
 if TYPE_CHECKING:  # a mistake on the command line is found without torch
-    from torch import Tensor
+    from detectron2.data.transforms import Augmentation
+    from torch import Tensor, nn
 
     from uncertainty_core.export import Graph
 
@@ -108,30 +109,47 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export_detector(args: argparse.Namespace) -> None:
     """Write a detector of Detectron2."""
-    check_detector_arguments(args)
+    check_detector_arguments(args, lazy=True)
     if args.image is not None and not args.image.is_file():
         raise UserError(f"--image: there is no file {args.image}")
+    if args.format == "plain":
+        from ddn_detectron2.inference.plain import write_plain
+
+        write_plain(args)
+        return
+    log_to(args.output / "log.txt")
+    from ddn_detectron2.inference.graph import detector_graph, examples
+
+    model, classes, resize = (lazy_detector if is_lazy(args.config_file) else yaml_detector)(args)
+    example, other = examples(resize, args.image)
+    make = partial(detector_graph, model.cpu(), classes, example)
+    write_graph(make, args.format, args.output, other)
+
+
+def yaml_detector(args: argparse.Namespace) -> "tuple[nn.Module, tuple[str, ...], Augmentation]":
+    """The detector of a YAML config, names of its classes, and how it is shown images."""
     from ddn_detectron2.cli import build_config
+    from ddn_detectron2.inference.folder import categories_of
+    from ddn_detectron2.inference.predictor import DDNPredictor
 
     cfg = build_config(args)
-    cfg.MODEL.DEVICE = "cpu"
-    log_to(args.output / "log.txt")
-    if args.format == "plain":
-        from ddn_detectron2.engine.export import export_plain, foreign_modules, load_student
+    predictor = DDNPredictor(cfg)
+    return predictor.model, tuple(categories_of(cfg).values()), predictor.aug
 
-        for path in export_plain(cfg, load_student(cfg), args.output):
-            echo(f"wrote {path}")
-        for module, name in foreign_modules(cfg).items():
-            echo(f"plain Detectron2 lacks {name}: import {module} before the model is built")
-    else:
-        from ddn_detectron2.inference.folder import categories_of
-        from ddn_detectron2.inference.graph import detector_graph, examples
-        from ddn_detectron2.inference.predictor import DDNPredictor
 
-        predictor = DDNPredictor(cfg)
-        example, other = examples(predictor, args.image)
-        make = partial(detector_graph, predictor.model, tuple(categories_of(cfg).values()), example)
-        write_graph(make, args.format, args.output, other)
+def lazy_detector(args: argparse.Namespace) -> "tuple[nn.Module, tuple[str, ...], Augmentation]":
+    """The same of a LazyConfig."""
+    from detectron2.config import instantiate
+
+    from ddn_detectron2.inference.folder import categories
+    from ddn_detectron2.lazy import build_config, build_network, load_detector
+    from ddn_detectron2.lazy.config import dataset_names
+
+    cfg = build_config(args)
+    model = build_network(cfg).eval()
+    load_detector(cfg, model, cfg.train.init_checkpoint)
+    names = categories(dataset_names(cfg, "test"), cfg.model.roi_heads.num_classes)
+    return model, tuple(names.values()), instantiate(cfg.dataloader.test.mapper).augmentations
 
 
 def export_segmentor(args: argparse.Namespace) -> None:

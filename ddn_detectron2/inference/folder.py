@@ -130,7 +130,12 @@ def categories_of(cfg: CfgNode) -> dict[int, str]:
     number = (
         cfg.MODEL.RETINANET.NUM_CLASSES if "Retina" in cfg.MODEL.META_ARCHITECTURE else cfg.MODEL.ROI_HEADS.NUM_CLASSES
     )
-    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+    return categories((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN), number)
+
+
+def categories(datasets: Sequence[str], number: int) -> dict[int, str]:
+    """The same from the first of the data sets that has so many classes; numbers for names where none has."""
+    for dataset in datasets:
         metadata = MetadataCatalog.get(dataset)
         names = metadata.get("thing_classes")
         if names is not None and len(names) == number:

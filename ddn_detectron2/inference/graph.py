@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.modeling.roi_heads import fast_rcnn
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from uncertainty_core.export import IMAGE, Description, Graph, noise, versions_o
 from uncertainty_core.recalibration import ProbabilityCalibrator, ScoreCalibrator
 
 from ..teaching import sampling
-from .predictor import DDNPredictor
 
 _MEANINGS = {
     "boxes": "x1, y1, x2, y2 in pixels of the graph's input (N, 4)",
@@ -113,17 +113,17 @@ def detector_graph(model: nn.Module, classes: Sequence[str], example: Tensor, an
     return Graph(module, example, {IMAGE: {1: "height", 2: "width"} if any_size else {}, **axes}, description)
 
 
-def examples(predictor: DDNPredictor, image: Path | None) -> tuple[Tensor, Tensor]:
-    """Two images of different sizes to trace and to try a graph on, uint8 (1, H, W, 3), as large as at test time.
+def examples(resize: T.Augmentation, image: Path | None) -> tuple[Tensor, Tensor]:
+    """Two images of different sizes to trace and to try a graph on, uint8 (1, H, W, 3).
 
     Args:
-        predictor: knows the size.
+        resize: as at test time.
         image: a file; None for noise.
     """
-    pixels = noise(480, 640)[0].numpy() if image is None else read_image(str(image), format="RGB")
-    resized = predictor.aug.get_transform(pixels).apply_image(pixels)
-    cut = resized[: -max(1, len(resized) // 5)]
-    return tuple(torch.as_tensor(np.ascontiguousarray(part)).unsqueeze(0) for part in (resized, cut))
+    shown = T.AugInput(noise(480, 640)[0].numpy() if image is None else read_image(str(image), format="RGB"))
+    resize(shown)
+    cut = shown.image[: -max(1, len(shown.image) // 5)]
+    return tuple(torch.as_tensor(np.ascontiguousarray(part)).unsqueeze(0) for part in (shown.image, cut))
 
 
 def _calibrators_of(model: nn.Module) -> dict[str, str]:

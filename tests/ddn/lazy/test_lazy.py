@@ -242,6 +242,15 @@ def test_what_is_exported_is_plain(small, trained, tmp_path):
         assert all(torch.equal(getattr(value, "tensor", value), other[name]) for name, value in one.items())
 
 
+def test_a_lazy_student_is_a_graph(small, trained, tmp_path):
+    pytest.importorskip("onnxruntime")
+    student = trained / "output" / "model_final.pth"
+    flags = ("--ddn", "--output", "exported")
+    outcome = run_tool("export", *words(small, f"train.init_checkpoint={student}", flags=flags), folder=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert float(re.search(r"differ by at most (\S+)", outcome.out)[1]) < 1e-4
+
+
 def test_mistakes_end_in_one_sentence(small, tmp_path):
     (tmp_path / "broken.py").write_text("from detectron2.config import LazyCall as L\nmodel = L(nothing)()\n")
     (tmp_path / "half.py").write_text("from detectron2.config import LazyCall as L\nmodel = L(print)()\n")
