@@ -33,6 +33,7 @@ class Metric:
         formula: its definition in signs, where words leave room.
         brief: tasks whose short tables, those of the terminal, have it; long ones have all.
         group: a heading over several columns.
+        signed: whether it may be negative.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Metric:
     formula: str = ""
     brief: tuple[str, ...] = ()
     group: str = ""
+    signed: bool = False
 
     @property
     def head(self) -> str:
@@ -132,13 +134,14 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
         _percent("aAcc", "Pixel acc.", "share of pixels that are right"),
         Metric("mUnc", "mUnc", "predicted uncertainty, mean over classes (DUDES table 2)", brief=(SEGMENTATION,)),
         Metric("mUnc_teacher", "mUnc, teacher", "the same of the teacher"),
-        Metric("mUnc_difference", "mUnc, difference", "the student's mUnc minus the teacher's"),
+        Metric("mUnc_difference", "mUnc, difference", "the student's mUnc minus the teacher's", signed=True),
         Metric(
             "rank_correlation",
             "Rank corr.",
             "rank correlation of the student's uncertainties with the teacher's, over pixels",
             "higher",
             formula="Spearman's, at 385 levels; those of a level are tied",
+            signed=True,
         ),
         Metric("uncertainty", "Uncertainty", "mean predicted uncertainty of the class's pixels"),
         Metric(
@@ -147,6 +150,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "area between the sparsification curve and its oracle",
             "lower",
             brief=(SEGMENTATION,),
+            signed=True,
         ),
     ),
     "calibration": (
@@ -270,6 +274,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "negative log-likelihood of the errors of sides, Gaussians of the predicted deviations, in pixels",
             "lower",
             formula="mean of log std + error²/(2 std²) + log(2 pi)/2",
+            signed=True,
         ),
         Metric(
             "box_crps",
@@ -307,6 +312,7 @@ SECTIONS: dict[str, tuple[Metric, ...]] = {
             "rank correlation of a box's deviation, relative to its size, with 1 - IoU",
             "higher",
             formula="Spearman's, over true positives",
+            signed=True,
         ),
     ),
     "scores": (
@@ -423,7 +429,7 @@ def metric(key: str) -> Metric:
     """The metric of this name; one such as "msce@50" is that at an IoU threshold of 0.50."""
     name, _, threshold = key.partition("@")
     if name not in METRICS:
-        return Metric(key, key)
+        return Metric(key, key, signed=True)
     found = METRICS[name]
     return replace(found, key=key, label=f"{found.label}@{threshold}") if threshold else found
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..catalog import metric
 from .resampling import NUM_RESAMPLES, Interval, Measure, image_weights, interval, seed_draws
 from .storage import Images
 
@@ -34,7 +35,7 @@ class Resampled:
     def interval(self, name: str) -> Interval:
         """Of the metric called `name`; one that is never negative has no negative end."""
         low, high = interval(self.values[name], self.resamples[name])
-        return Interval(max(low, 0.0), high) if not (self.resamples[name] < 0).any() else Interval(low, high)
+        return Interval(low if metric(name).signed else max(low, 0.0), high)
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -84,15 +85,15 @@ def over_seeds(runs: Sequence[Resampled], key: str = "") -> Resampled:
     weights = seed_draws(len(runs), max(map(len, runs[0].resamples.values())), key)
     return Resampled(
         {name: sum(run.values[name] for run in runs) / len(runs) for name in names},
-        {name: _mean([run.resamples[name] for run in runs], weights) for name in names},
+        {name: _mean(name, [run.resamples[name] for run in runs], weights) for name in names},
     )
 
 
-def _mean(resamples: Sequence[Tensor], weights: Tensor) -> Tensor:
+def _mean(name: str, resamples: Sequence[Tensor], weights: Tensor) -> Tensor:
     stacked = torch.stack(list(resamples))
     mean = (stacked * weights[:, : stacked.shape[1]]).sum(0)
     # a weight may be negative, the mean of a metric that never is may not
-    return mean if (stacked < 0).any() else mean.clamp(min=0)
+    return mean if metric(name).signed else mean.clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def difference(ours: Resampled, theirs: Resampled, name: str) -> Difference:
     """
     value = ours.values[name] - theirs.values[name]
     ends = interval(value, ours.resamples[name] - theirs.resamples[name])
-    if not (ours.resamples[name] < 0).any():
+    if not metric(name).signed:
         ends = Interval(max(ends.low, -theirs.values[name]), ends.high)
     whole = abs(theirs.values[name]) or math.nan
     return Difference(value, ends, value / whole, Interval(ends.low / whole, ends.high / whole))

@@ -67,6 +67,17 @@ def test_an_error_cannot_fall_by_more_than_all_of_it():
     assert (found.absolute_interval.low, found.relative_interval.low) == (-0.5, -1)
 
 
+@pytest.mark.parametrize(("name", "low"), [("ece", 0), ("box_nll", -2.5), ("undeclared", -2.5)])
+def test_only_what_is_declared_signed_has_a_negative_end(name, low):
+    def found(value, resamples):
+        return Resampled({name: value}, {name: torch.tensor(resamples, dtype=torch.float64)})
+
+    # the resamples are 1 above the value: 0.5 - 2 - 1 and 2.5 - 2 + 1
+    assert found(0.5, [0.5, 1.5, 2.5] * 50).interval(name) == pytest.approx((low, 1.5))
+    means = over_seeds([found(0.0, [0.0] * 99), found(1.0, [1.0] * 99)]).resamples[name]
+    assert (means.min() < 0) == (low < 0)
+
+
 def test_differences_are_paired():
     # twice the same confidence, moved by a hundredth: what the images have in common leaves no spread
     one = predictor(0)
