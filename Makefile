@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 # The stamp's name changes when anything that decides the environment's content does, or the checkout moves.
 STAMP := $(VENV)/.ready-$(shell { cat setup.py requirements/*; pwd; } | cksum | tr -c '0-9\n' '-')
 
-.PHONY: help setup demo demo-classification demo-detection demo-segmentation test kills fuzz lint format bench lock clean
+.PHONY: help setup demo demo-classification demo-detection demo-segmentation test coverage kills fuzz lint format bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 22
@@ -32,8 +32,11 @@ demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small De
 	@$(RUN) tools/distill_segmentor.py quick/streets_student.py --member-config quick/streets_member.py --members 3 \
 		--work-dir demo/segmentation
 
-test: $(STAMP)  ## the whole test suite in two processes, with branch coverage of the core
-	@$(RUN) -m pytest -n 2 --dist worksteal --cov --cov-fail-under=95 $(PYTEST_ARGS)
+test: $(STAMP)  ## the whole test suite in two processes
+	@$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+coverage: PYTEST_ARGS = --cov --cov-fail-under=95
+coverage: test  ## the same, and whether all branches of the core are tested, which takes longer
 
 kills: $(STAMP)  ## 200 runs of every kind, killed at random moments and started again: half an hour
 	@$(RUN) tests/kills --kills 200 --seed 0
