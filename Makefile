@@ -30,7 +30,7 @@ demo-detection: $(STAMP)  ## the same for detectors: a small Faster R-CNN on dra
 demo-segmentation: export OMP_NUM_THREADS = 1
 demo-segmentation: $(STAMP)  ## the same for segmentors: an ensemble of small DeepLabV3+ on drawn streets, and its student
 	@$(RUN) tools/distill_segmentor.py quick/streets_student.py --member-config quick/streets_member.py --members 3 \
-		--work-dir demo/segmentation
+		--calibrators temperature --work-dir demo/segmentation
 
 test: $(STAMP)  ## the whole test suite in two processes
 	@$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

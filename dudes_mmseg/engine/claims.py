@@ -37,7 +37,15 @@ _HARMLESS = (
 # What does not change the numbers that an evaluation ends with; its weights count by their content.
 _OF_A_TRAINING = (
     *_OF_A_PROGRAM,
-    *("default_hooks", "load_from", "model.checkpoints", "optim_wrapper", "param_scheduler", "randomness"),
+    *(
+        "default_hooks",
+        "load_from",
+        "model.checkpoints",
+        "model.resident",
+        "optim_wrapper",
+        "param_scheduler",
+        "randomness",
+    ),
     *(f"{split}_{part}" for split in ("train", "val") for part in ("cfg", "dataloader", "evaluator", "pipeline")),
 )
 

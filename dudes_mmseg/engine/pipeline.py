@@ -44,6 +44,8 @@ from .members import member_claims, train_members
 from .rehearsal import rehearse
 from .training import train_once
 
+_IN_MEMORY = 2**30  # bytes of all checkpoints, which hold the state of an optimizer, too
+
 
 def in_folder(cfg: Config, folder: Path) -> Config:
     """A copy of `cfg` that works in `folder`."""
@@ -60,11 +62,13 @@ class Ensemble(NamedTuple):
 
 
 def ensemble_config(member: Config, checkpoints: Sequence[Path], out_of_fold: bool = False) -> Config:
-    """The config of the ensemble of members that are trained already."""
+    """The config of the ensemble of members that are trained already; small ones stay in memory together."""
     cfg = member.copy()
     cfg.model = ConfigDict(
         type="DeepEnsembleSegmentor", segmentor=member.model, checkpoints=[str(path) for path in checkpoints]
     )
+    if sum(path.stat().st_size for path in checkpoints) <= _IN_MEMORY:
+        cfg.model.resident = True  # reading a member for every image takes longer than a small network's pass
     if out_of_fold:
         cfg.model.out_of_fold = True
     return cfg
