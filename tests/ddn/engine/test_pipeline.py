@@ -132,7 +132,6 @@ def test_compares_all_rows(command, tmp_path):
     for key, value, folder in (
         ("SOLVER.BASE_LR", 0.5, "ddn"),
         ("MODEL.DDN.DROPOUT.RATE", 0.4, "ddn"),
-        ("MODEL.DDN.TARGETS.MC_SAMPLES", 3, "ddn"),
     ):
         refused = run_tool("distill_detector", *command, key, value, folder=tmp_path)
         assert refused.code == 2
