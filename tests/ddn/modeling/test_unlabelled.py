@@ -65,10 +65,13 @@ def test_their_proposals_are_not_background():
     assert not logits.grad.any() and not deltas.grad.any()
 
 
-@pytest.mark.parametrize("name", ["MaskC4", "Keypoint"])
-def test_masks_and_keypoints_are_trained_beside_them(name):
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")  # of Detectron2's logs
+@pytest.mark.parametrize("name", ["MaskC4", "Keypoint", "Cascade"])
+def test_alone_they_teach_what_the_teacher_knows_and_nothing_else(name):
     model = ddn_model(name, *PER_PROPOSAL, "MODEL.DDN.FREEZE", (), teacher=True)
-    for inputs in ([labelled(name)[0], images()[1]], images()):
+    for inputs, others_teach in (([labelled(name)[0], images()[1]], True), (images(), False)):
         losses = losses_of(model, inputs)
-        assert all(loss.isfinite() for loss in losses.values()) and losses["loss_ddn"] > 0
+        assert all(loss.isfinite() for loss in losses.values())
+        for key, loss in losses.items():
+            assert (loss > 0) == (others_teach or "loss_ddn" in key), key
         sum(losses.values()).backward()
