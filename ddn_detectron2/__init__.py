@@ -14,6 +14,7 @@ from .modeling import (
     DDNRCNN,
     DDNCascadeROIHeads,
     DDNOutputLayers,
+    DDNPanopticFPN,
     DDNRes5ROIHeads,
     DDNStandardROIHeads,
     DropoutFastRCNNConvFCHead,

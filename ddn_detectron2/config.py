@@ -101,7 +101,8 @@ def add_ddn_config(cfg: CfgNode) -> None:
     ddn.TEST.ENSEMBLE = False
     # Dropout masks depend on (SEED, number of the pass) alone, hence results do not depend on order or batch.
     ddn.TEST.SEED = 0
-    # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background.
+    # Add `class_probs` to the detections, (K + 1) probabilities each, the last one for background; K where
+    # MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE gives each class a probability of its own.
     ddn.TEST.CLASS_PROBS = False
     # A file that tools/fit_calibrator.py wrote, for the final scores; "" leaves them. It comes after the selection of
     # detections, and keeps the scores before as `score_before`. One for class probabilities calibrates `class_probs`,
@@ -275,12 +276,6 @@ def check_ddn_config(cfg: CfgNode) -> None:
         raise ConfigError(
             "MODEL.DDN.TEST.ENSEMBLE averages the members in MODEL.DDN.TEACHER.WEIGHTS: name them, and leave "
             "MODEL.DDN.TEST.MC_SAMPLES at 0"
-        )
-    if cfg.MODEL.ROI_BOX_HEAD.get("USE_SIGMOID_CE", False):
-        raise ConfigError(
-            "a detector with MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE cannot be distilled yet: it gives each class a "
-            "probability of its own, where the distillation needs one distribution over classes, and with the key off "
-            "its weights would be read as a softmax that they were not trained for"
         )
     if dropout_positions(cfg) == ("predictor",) and ddn.TARGETS.AVERAGE == "logits" and not ddn.TEACHER.WEIGHTS:
         raise ConfigError(

@@ -11,7 +11,7 @@ import copy
 from typing import Any
 
 from detectron2.config import LazyCall as L
-from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 from detectron2.modeling.roi_heads import (
     CascadeROIHeads,
     FastRCNNConvFCHead,
@@ -27,13 +27,14 @@ from ..modeling import (
     DDNRCNN,
     DDNCascadeROIHeads,
     DDNOutputLayers,
+    DDNPanopticFPN,
     DDNRes5ROIHeads,
     DDNStandardROIHeads,
     DropoutFastRCNNConvFCHead,
 )
 from .yacs import is_ddn, to_ddn, to_plain
 
-_MODELS = {GeneralizedRCNN: DDNRCNN}
+_MODELS = {GeneralizedRCNN: DDNRCNN, PanopticFPN: DDNPanopticFPN}
 _HEADS = {
     Res5ROIHeads: DDNRes5ROIHeads,
     StandardROIHeads: DDNStandardROIHeads,
@@ -44,6 +45,7 @@ _PREDICTORS = {FastRCNNOutputLayers: DDNOutputLayers}
 # Arguments that plain Detectron2's classes do not have.
 _OWN = {
     DDNRCNN: ("freeze",),
+    DDNPanopticFPN: ("freeze",),
     DDNRes5ROIHeads: ("targets", "test", "dropout_rate", "dropout_after"),
     DDNStandardROIHeads: ("targets", "test"),
     DDNCascadeROIHeads: ("targets", "test"),
@@ -194,12 +196,7 @@ def check_lazy(cfg: DictConfig) -> None:
     hidden = any(len(node.dropout_after) for node in inside)
     if not (hidden or any(node.dropout_rate for _, node in predictors)) and not teacher.weights:
         raise ConfigError("there is no dropout: name layers in dropout_after, or set the predictor's dropout_rate")
-    for name, node in predictors:
-        if node.get("use_sigmoid_ce", False):
-            raise ConfigError(
-                f"a detector with model.roi_heads.{name}.use_sigmoid_ce cannot be distilled yet: it gives each class a "
-                "probability of its own, where the distillation needs one distribution over classes"
-            )
+    for _, node in predictors:
         if node.loss == "kl" and heads.targets.average != "probs":
             raise ConfigError("the loss 'kl' learns mean probabilities: set model.roi_heads.targets.average to 'probs'")
     if heads.targets.average == "logits" and not hidden and not teacher.weights:

@@ -1,4 +1,4 @@
-"""YAML configs: from any Faster, Mask, Keypoint or Cascade R-CNN to its DDN form, and back."""
+"""YAML configs: from any Faster, Mask, Keypoint, Cascade or Panoptic R-CNN to its DDN form, and back."""
 
 from functools import singledispatch
 
@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from ..config import ConfigError, add_ddn_config
 
 _DDN_NAMES = {
-    "MODEL.META_ARCHITECTURE": {"GeneralizedRCNN": "DDNRCNN"},
+    "MODEL.META_ARCHITECTURE": {"GeneralizedRCNN": "DDNRCNN", "PanopticFPN": "DDNPanopticFPN"},
     "MODEL.ROI_HEADS.NAME": {
         "Res5ROIHeads": "DDNRes5ROIHeads",
         "StandardROIHeads": "DDNStandardROIHeads",
@@ -29,14 +29,14 @@ def _section(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
 @singledispatch
 def is_ddn(cfg: CfgNode) -> bool:
     """Whether `cfg` describes a detector of this package."""
-    return cfg.MODEL.META_ARCHITECTURE == "DDNRCNN"
+    return cfg.MODEL.META_ARCHITECTURE in _DDN_NAMES["MODEL.META_ARCHITECTURE"].values()
 
 
 @singledispatch
 def to_ddn(cfg: CfgNode) -> CfgNode:
     """A copy of `cfg` whose model is distilled: same layers, same weights, other training.
 
-    Accepts configs built on Res5, Standard or Cascade heads; others are a ConfigError.
+    Accepts configs of R-CNNs and PanopticFPN on Res5, Standard or Cascade heads; others are a ConfigError.
     """
     cfg = cfg.clone()
     cfg.defrost()

@@ -2,6 +2,6 @@
 
 from .dropout import DropoutFastRCNNConvFCHead
 from .output_layers import DDNOutputLayers
-from .rcnn import DDNRCNN
+from .rcnn import DDNRCNN, DDNPanopticFPN
 from .roi_heads import DDNCascadeROIHeads, DDNRes5ROIHeads, DDNStandardROIHeads
 from .small_backbone import build_small_backbone

@@ -12,7 +12,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import Tensor, nn
 
 from uncertainty_core import ddn_loss, kl_distillation
-from uncertainty_core.functional.losses import beta_nll, crps
+from uncertainty_core.functional.losses import beta_nll, binary_kl_distillation, crps
 
 from ..boxes import of_class
 from ..config import dropout_positions
@@ -76,6 +76,7 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             box_std_loss: what these learn by, "beta_nll" or "crps".
         """
         super().__init__(input_shape, **kwargs)
+        self.use_sigmoid_ce = getattr(self, "use_sigmoid_ce", False)  # younger than Detectron2 0.5
         self.loss, self.dd_weight = loss, dd_weight
         self.foreground_only = match == "gt_iou"
         self.dropout = nn.Dropout(dropout_rate) if dropout_rate else nn.Identity()
@@ -155,6 +156,10 @@ class DDNOutputLayers(FastRCNNOutputLayers):
             taught &= (labels >= 0) & (labels < self.num_classes)
             share = taught.sum() / max(len(taught), 1)
         student, teacher = logits[taught], targets[taught].to(logits.dtype)
-        if self.loss == "kl":
+        if self.use_sigmoid_ce:
+            student, teacher = student[:, :-1], teacher[:, :-1]  # the last logit means nothing
+            if self.loss == "kl":
+                return share * binary_kl_distillation(student, teacher.sigmoid())
+        elif self.loss == "kl":
             return share * kl_distillation(student, teacher.softmax(1))
         return share * ddn_loss(student, teacher)

@@ -1,9 +1,9 @@
-"""The detector: `GeneralizedRCNN` of which only what is distilled is trained."""
+"""The detectors: `GeneralizedRCNN` and `PanopticFPN` of which only what is distilled is trained."""
 
 from collections.abc import Sequence
 
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,13 +11,12 @@ from uncertainty_core import dropout_modules
 from uncertainty_core.sampling.folds import image_key
 
 from ..boxes import scaled_std
-from ..config import check_ddn_config
+from ..config import ConfigError, check_ddn_config
 from ..teaching.unlabelled import unknown_objects
 
 
-@META_ARCH_REGISTRY.register()
-class DDNRCNN(GeneralizedRCNN):
-    """`GeneralizedRCNN` with everything frozen that decides proposals: backbone and proposal generator.
+class FrozenTrunkMixin:
+    """Freezes everything that decides proposals: backbone and proposal generator. Comes before a `GeneralizedRCNN`.
 
     What is frozen stays in eval mode: there is no loss of the proposal generator, and in training the student is shown
     the boxes that it, and its teacher, will propose at test time. Normalisation keeps its statistics everywhere, and
@@ -49,20 +48,33 @@ class DDNRCNN(GeneralizedRCNN):
             modules += [m.bbox_pred for m in self.roi_heads.modules() if hasattr(m, "bbox_pred")]
         return [module for module in modules if module is not None]
 
-    def forward(self, batched_inputs):
-        """As `GeneralizedRCNN`; in training an image without "instances" is unlabelled."""
-        if self.training:
-            batched_inputs = [
-                image if "instances" in image else image | {"instances": unknown_objects(image["image"].shape[1:])}
-                for image in batched_inputs
-            ]
-        return super().forward(batched_inputs)
-
     def preprocess_image(self, batched_inputs):
         """As `GeneralizedRCNN`; the images know by what name teachers that are asked out of fold know them."""
         images = super().preprocess_image(batched_inputs)
         images.keys = [image_key(image.get("file_name", "")) for image in batched_inputs]
         return images
+
+    def forward(self, batched_inputs):
+        """As `GeneralizedRCNN`, whose losses are of boxes alone; an image without "instances" is unlabelled."""
+        if self.training:
+            batched_inputs = [
+                image if "instances" in image else image | {"instances": unknown_objects(image["image"].shape[1:])}
+                for image in batched_inputs
+            ]
+        return GeneralizedRCNN.forward(self, batched_inputs)
+
+    def train(self, mode: bool = True) -> "FrozenTrunkMixin":
+        """Switch what is trained."""
+        super().train(mode)
+        still = [*self._frozen(), *dropout_modules(self), *(m for m in self.modules() if isinstance(m, _BatchNorm))]
+        for module in still:
+            module.eval()
+        return self
+
+
+@META_ARCH_REGISTRY.register()
+class DDNRCNN(FrozenTrunkMixin, GeneralizedRCNN):
+    """`GeneralizedRCNN` whose box head alone is trained, and what stands on it."""
 
     def inference(self, batched_inputs, detected_instances=None, do_postprocess=True):
         """As `GeneralizedRCNN`, which scales boxes to the original images; here `box_std` as well."""
@@ -75,10 +87,16 @@ class DDNRCNN(GeneralizedRCNN):
                 found.box_std = scaled_std(found, image.get("height", height), image.get("width", width))
         return GeneralizedRCNN._postprocess(results, batched_inputs, [found.image_size for found in results])
 
-    def train(self, mode: bool = True) -> "DDNRCNN":
-        """Switch what is trained."""
-        super().train(mode)
-        still = [*self._frozen(), *dropout_modules(self), *(m for m in self.modules() if isinstance(m, _BatchNorm))]
-        for module in still:
-            module.eval()
-        return self
+
+@META_ARCH_REGISTRY.register()
+class DDNPanopticFPN(FrozenTrunkMixin, PanopticFPN):
+    """`PanopticFPN` whose box head alone is trained: the semantic head, too, is frozen, and has no loss."""
+
+    @configurable
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if self.roi_heads.last_predictor.box_std is not None:
+            raise ConfigError("MODEL.DDN.BOX_STD is not for PanopticFPN, which scales boxes to the image by itself")
+
+    def _frozen(self) -> list[nn.Module]:
+        return [*super()._frozen(), self.sem_seg_head]

@@ -21,7 +21,7 @@ from uncertainty_core.recalibration import ConformalBoxes, ProbabilityCalibrator
 from uncertainty_core.recalibration.base import SCORES
 
 from ..boxes import of_class
-from ..config import dropout_positions, proposal_share, read_box_calibrator, read_calibrator
+from ..config import ConfigError, dropout_positions, proposal_share, read_box_calibrator, read_calibrator
 from ..teaching.sampling import BoxBranch, SpatialMean, mean_prediction, predict_boxes
 from ..teaching.target_matching import TEACHER_LOGITS
 from ..teaching.teacher import Features, Teacher
@@ -67,6 +67,11 @@ class DDNHeadsMixin:
             kwargs: as the `ROIHeads`.
         """
         super().__init__(**kwargs)
+        if self.last_predictor.use_sigmoid_ce and test.calibrator is not None and test.calibrator.task != SCORES:
+            raise ConfigError(
+                "the calibrator maps distributions over classes, and the detector gives each class a probability of "
+                "its own: fit one for scores"
+            )
         self.target_settings, self.test_settings = targets, test
         self.teacher: Teacher | None = None
         self._seen: tuple[ImageList, Features] | None = None  # by the teacher, during forward
@@ -190,7 +195,8 @@ class DDNHeadsMixin:
         )
         for image, (found, index) in enumerate(zip(instances, kept, strict=True)):
             if self.test_settings.class_probs:
-                found.class_probs = probs[image][index]
+                known = probs[image][index]
+                found.class_probs = known[:, :-1] if predictor.use_sigmoid_ce else known
             if prediction.std is not None:
                 found.score_std = prediction.std[image][finite[image]][index, found.pred_classes]
             if prediction.box_std is not None:

@@ -16,7 +16,7 @@ from uncertainty_core import RunningMoments, derive_seed, split_at_dropout
 from uncertainty_core.sampling import mc_dropout
 
 from ..boxes import corner_std
-from .target_matching import average_logits
+from .target_matching import average_logits, probabilities
 
 
 class SpatialMean(nn.Module):
@@ -44,6 +44,11 @@ class BoxBranch:
     def predictor(self) -> FastRCNNOutputLayers:
         """The last layer."""
         return self.layers[-1]
+
+    @property
+    def sigmoid(self) -> bool:
+        """Whether each class has a probability of its own."""
+        return getattr(self.predictor, "use_sigmoid_ce", False)  # younger than Detectron2 0.5
 
     def predict(self) -> tuple[Tensor, Tensor]:
         """Logits (R, K + 1), box deltas and what else the predictor gives, in the mode the layers are in."""
@@ -78,17 +83,19 @@ def mc_predictions(
         yield outputs
 
 
-def mean_probs(outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+def mean_probs(branches: Sequence[BoxBranch], outputs: Sequence[Sequence[Tensor]]) -> Tensor:
     """Probabilities (R, K + 1) of what all branches predict; a cascade's are averaged as Detectron2 does it."""
-    return sum(of_branch[0].softmax(-1) for of_branch in outputs) * (1.0 / len(outputs))
+    of_branches = zip(branches, outputs, strict=True)
+    return sum(probabilities(predicted[0], branch.sigmoid) for branch, predicted in of_branches) * (1.0 / len(outputs))
 
 
-def joint_logits(logits: Sequence[Tensor]) -> Tensor:
+def joint_logits(logits: Sequence[Tensor], sigmoid: bool = False) -> Tensor:
     """Logits (R, K + 1) of all branches together, given those of each: a cascade's mean of probabilities."""
     if len(logits) == 1:
         return logits[0]
     stages = torch.stack(list(logits))
-    return average_logits(stages, torch.ones(stages.shape[:2], dtype=torch.bool, device=stages.device), "probs")
+    found = torch.ones(stages.shape[:2], dtype=torch.bool, device=stages.device)
+    return average_logits(stages, found, "probs", sigmoid)
 
 
 @dataclass
@@ -112,7 +119,7 @@ def predict_boxes(branches: Sequence[BoxBranch], num_samples: int = 0, seed: int
     probs, deltas = RunningMoments(), RunningMoments()
     passes = mc_predictions(branches, num_samples, seed) if num_samples else [[b.predict() for b in branches]]
     for outputs in passes:
-        probs.update(mean_probs(outputs))
+        probs.update(mean_probs(branches, outputs))
         deltas.update(outputs[-1][1])
     predictor, proposals = branches[-1].predictor, branches[-1].proposals
     counts = [len(of_image) for of_image in proposals]
@@ -138,7 +145,7 @@ def mean_prediction(passes: Iterable[tuple[Sequence[BoxBranch], Sequence[Sequenc
     probs, boxes = RunningMoments(), RunningMoments()
     for branches, outputs in passes:
         last = branches[-1]
-        probs.update(mean_probs(outputs))
+        probs.update(mean_probs(branches, outputs))
         boxes.update(cat(list(last.predictor.predict_boxes(outputs[-1], last.proposals))))
     counts = [len(proposals) for proposals in last.proposals]
     moments = boxes.mean, probs.mean, probs.std(), boxes.std()

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from uncertainty_core import Frozen
 
 from .sampling import BoxBranch, joint_logits, mc_predictions
-from .target_matching import average_logits, gt_targets
+from .target_matching import average_logits, gt_targets, probabilities
 
 Features = dict[str, Tensor]
 
 
 class Teacher:
-    """M passes over the student's proposals. Subclasses define where a pass comes from."""
+    """M passes over the student's proposals. Subclasses define where a pass comes from.
+
+    `sigmoid`: whether each of the `num_classes` has a probability of its own.
+    """
 
     num_classes: int
+    sigmoid: bool
 
     def passes(
         self,
@@ -54,7 +58,8 @@ class Teacher:
         logits = torch.stack([outputs[0][0] for _, outputs in passes])
         judges, counts = self.judges(images), torch.tensor([len(p) for p in proposals])
         asked = torch.tensor([[of is None or number in of for of in judges] for number in range(len(logits))])
-        targets = average_logits(logits, asked.repeat_interleave(counts, 1).to(logits.device), average)
+        asked = asked.repeat_interleave(counts, 1).to(logits.device)
+        targets = average_logits(logits, asked, average, self.sigmoid)
         check_finite(targets)
         return list(targets.split(counts.tolist()))
 
@@ -79,7 +84,7 @@ class Teacher:
                 if of is None or number in of:
                     image_detections.append(found)
         targets = [
-            gt_targets(boxes, passes, self.num_classes + 1, iou_threshold, average)
+            gt_targets(boxes, passes, self.num_classes + 1, iou_threshold, average, self.sigmoid)
             for boxes, passes in zip(gt_boxes, detections, strict=True)
         ]
         for logits, _ in targets:
@@ -99,11 +104,11 @@ def detect(
     """For each image boxes (D, 4) and logits (D, K + 1) of the detections that pass threshold and NMS, best first."""
     last = branches[-1]
     predictor, counts = last.predictor, [len(p) for p in last.proposals]
-    logits = joint_logits([of_branch[0] for of_branch in outputs])
+    logits = joint_logits([of_branch[0] for of_branch in outputs], last.sigmoid)
     check_finite(logits)
     instances, kept = fast_rcnn_inference(
         predictor.predict_boxes((logits, outputs[-1][1]), last.proposals),
-        logits.softmax(-1).split(counts),
+        probabilities(logits, last.sigmoid).split(counts),
         [p.image_size for p in last.proposals],
         score_threshold,
         predictor.test_nms_thresh,
@@ -129,6 +134,7 @@ class MCDropoutTeacher(Teacher, Frozen):
         unused = [getattr(heads, name) for name in ("mask_head", "keypoint_head") if hasattr(heads, name)]
         super().__init__(copy.deepcopy(heads, {id(module): None for module in unused}))
         self.num_classes, self.num_samples, self.seed = heads.num_classes, num_samples, seed
+        self.sigmoid = heads.last_predictor.use_sigmoid_ce
 
     def passes(self, images, features, proposals, stage, keys=None):
         """See `Teacher`."""
@@ -153,7 +159,8 @@ class EnsembleTeacher(Teacher, Frozen):
                 these. None where all are asked about all.
         """
         super().__init__(nn.ModuleList(members))
-        self.num_classes = members[0].roi_heads.num_classes
+        heads = members[0].roi_heads
+        self.num_classes, self.sigmoid = heads.num_classes, heads.last_predictor.use_sigmoid_ce
         self.held_out = held_out or {}
         self.shares_trunk = [_same_weights(member.backbone, trunk) for member in members]
 

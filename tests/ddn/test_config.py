@@ -208,13 +208,6 @@ def test_the_former_key_names_the_one_of_today():
         tiny_config("FPN").merge_from_list(["MODEL.DDN.TEST.TEMPERATURE", 2.0])
 
 
-def test_one_sigmoid_per_class_is_refused():
-    cfg = tiny_config("FPN")
-    cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True  # a key of newer Detectron2s
-    with pytest.raises(ConfigError, match="USE_SIGMOID_CE cannot be distilled yet: it gives each class a probability"):
-        check_ddn_config(cfg)
-
-
 # --- where dropout sits ------------------------------------------------------------------------------------------
 
 

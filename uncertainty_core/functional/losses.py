@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_distribution, check_label_shape, check_labels, check_mask, check_same_shape
+from ..checks import (
+    check_distribution,
+    check_label_shape,
+    check_labels,
+    check_mask,
+    check_same_shape,
+    check_unit_interval,
+)
 from ..streaming.dtypes import at_least_float32
 from .scores import crps_gaussian
 
@@ -77,6 +84,21 @@ def kl_distillation(student_logits: Tensor, teacher_probs: Tensor, mask: Tensor 
         student_logits, teacher_probs = (values.movedim(1, -1)[mask] for values in (student_logits, teacher_probs))
     check_distribution("teacher_probs", teacher_probs)
     return _kl(at_least_float32(student_logits).log_softmax(1), at_least_float32(teacher_probs.detach()))
+
+
+def binary_kl_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
+    """Mean over samples of the sum over classes of KL(teacher || student) of yes and no; >= 0, zero where they agree.
+
+    Args:
+        student_logits: (N, C), one sigmoid per class.
+        teacher_probs: probabilities (N, C), which need not sum to 1.
+    """
+    check_same_shape("student_logits", student_logits, "teacher_probs", teacher_probs)
+    check_unit_interval("teacher_probs", teacher_probs)
+    logits, probs = at_least_float32(student_logits), at_least_float32(teacher_probs.detach())
+    surprise = F.binary_cross_entropy_with_logits(logits, probs, reduction="none")
+    divergence = (surprise + torch.xlogy(probs, probs) + torch.xlogy(1 - probs, 1 - probs)).sum(1)
+    return _mean(divergence, divergence.numel())
 
 
 def _kl(log_student: Tensor, teacher: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 from uncertainty_core.functional.losses import (
     IGNORE_INDEX,
     beta_nll,
+    binary_kl_distillation,
     cross_entropy,
     crps,
     ddn_loss,
@@ -162,6 +163,19 @@ def test_kl_of_masked_pixels_is_that_of_the_others_alone():
     loss.backward()
     assert torch.equal(student.grad.abs().sum(1) > 0, mask)
     assert kl_distillation(student, teacher, mask & False).item() == 0
+
+
+def test_binary_kl_by_hand():
+    # Of 1/2 from 3/4: 1/2 log 2/3 + 1/2 log 2 = 1/2 log 4/3. Of 1 from 3/4: log 4/3. Of what is equal: 0.
+    student, teacher = double([[LN3, LN3], [LN3, 0]]).requires_grad_(), double([[0.5, 1], [0.75, 0.5]])
+    loss = binary_kl_distillation(student, teacher)
+    assert loss.item() == pytest.approx(1.5 * math.log(4 / 3) / 2)
+    loss.backward()
+    # q - p over 2
+    torch.testing.assert_close(student.grad, double([[0.125, -0.125], [0, 0]]))
+    assert binary_kl_distillation(student[:0], teacher[:0]).item() == 0
+    with pytest.raises(ValueError, match="teacher_probs"):
+        binary_kl_distillation(student, teacher + 1)
 
 
 def test_soft_bce_by_hand():

@@ -30,6 +30,7 @@ ZOO = [
     "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.py",
     "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py",
     "common/models/cascade_rcnn.py",
+    "common/models/panoptic_fpn.py",
 ]
 
 
@@ -62,7 +63,7 @@ def test_the_zoo_converts_there_and_back_with_the_same_weights(name):
 
 
 def test_others_are_refused():
-    with pytest.raises(ConfigError, match=r"model is 'RetinaNet': only models with GeneralizedRCNN"):
+    with pytest.raises(ConfigError, match=r"model is 'RetinaNet': only models with GeneralizedRCNN or PanopticFPN"):
         to_ddn(model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.py"))
     cfg = LazyConfig.load(str(SMALL))
     cfg.model.roi_heads.box_head._target_ = "torch.nn.Flatten"

@@ -161,6 +161,20 @@ def test_mean_probabilities_by_hand():
     torch.testing.assert_close(average_logits(logits, torch.ones(2, 1) > 0, "logits"), torch.tensor([[0, LN3 / 2]]))
 
 
+def test_mean_sigmoids_by_hand():
+    # Sigmoids of log 9 and 0 are 0.9 and 0.5: the mean 0.7 has the logit log 7/3. Of -log 3 and log 3 the mean is 1/2.
+    logits = torch.tensor([[[math.log(9), -LN3]], [[0.0, LN3]]])
+    expected = torch.tensor([[math.log(7 / 3), 0.0]])
+    torch.testing.assert_close(average_logits(logits, torch.ones(2, 1) > 0, "probs", sigmoid=True), expected)
+    # nobody speaks: each of K + 1 = 2 gets one half, of 5 a fifth, whose logit is -log 4
+    silent = torch.zeros(2, 1) > 0
+    assert average_logits(logits, silent, "probs", sigmoid=True).tolist() == [[0, 0]]
+    five = average_logits(torch.ones(2, 1, 5), silent, "logits", sigmoid=True)
+    torch.testing.assert_close(five, torch.full((1, 5), -math.log(4)))
+    sure = average_logits(torch.full((2, 1, 2), 90.0), torch.ones(2, 1) > 0, "probs", sigmoid=True)
+    torch.testing.assert_close(sure, torch.full((1, 2), 90.0))
+
+
 @pytest.mark.parametrize("average", ["logits", "probs"])
 def test_where_no_pass_speaks_all_classes_are_equal(average):
     logits = torch.randn(3, 2, 4)
