@@ -11,13 +11,13 @@ Segmentation:
 
 Classification:
 
-    distilled-uncertainty export --task classification --config quick/digits.yaml --network ddn --output exported
+    distilled-uncertainty export --task classification --config quick/digits.yaml --network DDN --output exported
 
 OUTPUT gets model.onnx: from the bytes of images, in RGB, to classes, probabilities and every uncertainty, with the
 normalisation of pixels and the calibrators of the config inside. Names of classes, the layout of input and output,
-versions and the fingerprint of the weights are in its metadata. The file is tried in onnxruntime before the program
-ends. --format torchscript writes model.ts, the same graph for libtorch. --format plain writes weights that the
-framework itself loads without this package; it has no uncertainty and no calibrator, which goes into a file beside it.
+versions and the fingerprint of the weights are in its metadata. --format torchscript writes model.ts, the same graph
+for libtorch. Either file is tried before the program ends. --format plain writes weights that the framework itself
+loads without this package; it has no uncertainty and no calibrator, which goes into a file beside it.
 """
 
 import argparse
@@ -212,24 +212,18 @@ def export_classifier(args: argparse.Namespace) -> None:
 
 def write_graph(make: "Callable[[bool], Graph]", file_format: str, folder: Path, other: "Tensor") -> None:
     """Write model.onnx or model.ts, and print what it takes and gives; `make` and `other` as `write_tried`."""
-    from uncertainty_core.export import OPSET, write_torchscript, write_tried
+    from uncertainty_core.export import ONNX, OPSET, TORCHSCRIPT, write_tried
 
-    if file_format == "onnx":
-        written = write_tried(make, folder / "model.onnx", other)
-        description = written.graph.description
-        echo(f"wrote {folder / 'model.onnx'}, ONNX opset {OPSET}")
-    else:
-        graph = make(False)
-        write_torchscript(graph, folder / "model.ts")
-        description = graph.description
-        echo(f"wrote {folder / 'model.ts'}")
+    kind = ONNX if file_format == "onnx" else TORCHSCRIPT
+    written = write_tried(kind, make, folder, other)
+    description = written.graph.description
+    echo(f"wrote {written.path}{f', opset {OPSET}' * (kind is ONNX)}")
     echo(f"  image: {description.input}")
     for name, meaning in description.outputs.items():
         echo(f"  {name}: {meaning}")
-    if file_format == "onnx":
-        if written.one_size is not None:
-            echo(f"images of one size alone: {written.one_size}")
-        echo(f"onnxruntime and torch differ by at most {max(written.difference.values()):.1e}")
+    if written.one_size is not None:
+        echo(f"images of one size alone: {written.one_size}")
+    echo(f"{kind.runtime} and the network differ by at most {max(written.difference.values()):.1e}")
 
 
 if __name__ == "__main__":

@@ -2,4 +2,4 @@
 
 from .description import Description, versions_of
 from .graph import IMAGE, OPSET, ExportError, Graph, write_onnx, write_torchscript
-from .parity import TOLERANCE, Written, noise, onnx_difference, write_tried
+from .parity import ONNX, TOLERANCE, TORCHSCRIPT, Format, Written, difference, noise, write_tried

@@ -49,6 +49,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
     """Write an ONNX file with the description as its metadata."""
     try:
         import onnx
+        import onnxruntime  # noqa: F401 (what the file is tried with)
     except ImportError:
         raise UserError("ONNX is written by two more packages: pip install onnx onnxruntime") from None
     buffer = io.BytesIO()

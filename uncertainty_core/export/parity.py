@@ -1,6 +1,6 @@
-"""Files that are tried when they are written: does onnxruntime compute from them what torch computes?"""
+"""Files that are tried when they are written: does their runtime compute from them what the network computes?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,71 +8,104 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .graph import IMAGE, ExportError, Graph, write_onnx
+from .graph import IMAGE, ExportError, Graph, write_onnx, write_torchscript
 
 TOLERANCE = 1e-4  # of probabilities and uncertainties, and of the share of integers that differ
 
 
-class Written(NamedTuple):
-    """An ONNX file that was tried.
+class Format(NamedTuple):
+    """A kind of file.
 
+    suffix: of its name.
+    runtime: what computes from it.
+    write: a graph to a path.
+    run: all outputs that the file at a path gives for an image.
+    """
+
+    suffix: str
+    runtime: str
+    write: Callable[[Graph, Path], None]
+    run: Callable[[Path, Tensor], Sequence[np.ndarray]]
+
+
+class Written(NamedTuple):
+    """A file that was tried.
+
+    path: where it is.
     graph: what is in it.
-    difference: the greatest one of each output, see `onnx_difference`.
+    difference: the greatest one of each output, see `difference`.
     one_size: why it takes images of one size alone; None where it takes any.
     """
 
+    path: Path
     graph: Graph
     difference: dict[str, float]
     one_size: str | None
 
 
-def write_tried(make: Callable[[bool], Graph], path: Path, other: Tensor) -> Written:
-    """Write an ONNX file for images of any size; where ONNX or the network cannot have that, of one size.
+def write_tried(kind: Format, make: Callable[[bool], Graph], folder: Path, other: Tensor) -> Written:
+    """Write a file "model" for images of any size; where its format or the network cannot have that, of one size.
 
     Args:
+        kind: of the file.
         make: gives the graph, for images of any size or not.
-        path: of the file.
+        folder: for the file.
         other: an image of another size than the one that the graph is traced on, to try it.
     """
+    path = folder / f"model{kind.suffix}"
     try:
         graph = make(True)
-        write_onnx(graph, path)
-        difference = onnx_difference(graph, path, other)
-        if max(difference.values()) <= TOLERANCE:
-            return Written(graph, difference, None)
+        kind.write(graph, path)
+        found = difference(kind, graph, path, other)
+        if max(found.values()) <= TOLERANCE:
+            return Written(path, graph, found, None)
         reason = "the network fixes the size of its feature maps when it is traced"
     except ExportError as error:
         reason = str(error)
     graph = make(False)
-    write_onnx(graph, path)
-    difference = onnx_difference(graph, path, graph.example)
-    if max(difference.values()) > TOLERANCE:
+    kind.write(graph, path)
+    found = difference(kind, graph, path, graph.example)
+    if max(found.values()) > TOLERANCE:
         path.unlink()
-        raise ExportError(f"onnxruntime computes something else than torch: the outputs differ by {difference}")
-    return Written(graph, difference, reason)
+        raise ExportError(f"{kind.runtime} computes something else than the network: the outputs differ by {found}")
+    return Written(path, graph, found, reason)
 
 
-def onnx_difference(graph: Graph, path: Path, image: Tensor) -> dict[str, float]:
-    """The greatest difference of each output between torch and onnxruntime; of integers the share that differs.
+def difference(kind: Format, graph: Graph, path: Path, image: Tensor) -> dict[str, float]:
+    """The greatest difference of each output between the network and its file; of integers the share that differs.
 
-    Infinity where onnxruntime cannot take the image, or its output has another shape.
+    Infinity where the file cannot take the image, or its output has another shape.
 
     Args:
+        kind: of the file.
         graph: that was written.
-        path: of the ONNX file.
+        path: of the file.
         image: what both are shown.
     """
-    import onnxruntime
-
     names = list(graph.description.outputs)
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = graph.module(image)
     try:
-        found = session.run(names, {IMAGE: image.numpy()})
-    except Exception:  # whose classes are known to onnxruntime alone
+        found = kind.run(path, image)
+    except Exception:  # whose classes are known to the runtime alone
         return dict.fromkeys(names, float("inf"))
     return {name: _difference(x.numpy(), y) for name, x, y in zip(names, expected, found, strict=True)}
+
+
+def _run_onnx(path: Path, image: Tensor) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return session.run(None, {IMAGE: image.numpy()})
+
+
+def _run_torchscript(path: Path, image: Tensor) -> list[np.ndarray]:
+    with torch.no_grad():
+        return [values.numpy() for values in torch.jit.load(path)(image)]
+
+
+ONNX = Format(".onnx", "onnxruntime", write_onnx, _run_onnx)
+TORCHSCRIPT = Format(".ts", "TorchScript", write_torchscript, _run_torchscript)
 
 
 def noise(height: int, width: int, channels: int = 3) -> Tensor:

@@ -10,11 +10,13 @@ from torch import nn
 
 from uncertainty_core.errors import UserError
 from uncertainty_core.export import (
+    ONNX,
+    TORCHSCRIPT,
     Description,
     ExportError,
     Graph,
+    difference,
     noise,
-    onnx_difference,
     versions_of,
     write_onnx,
     write_torchscript,
@@ -117,33 +119,40 @@ def test_what_differs_is_told_by_output(tmp_path):
     path = tmp_path / "model.onnx"
     write_onnx(graph(nn.Identity()), path)
     image = noise(6, 8)
-    assert onnx_difference(graph(nn.Identity()), path, image) == {"mean": pytest.approx(0, abs=1e-6), "brightest": 0}
+    assert difference(ONNX, graph(nn.Identity()), path, image) == {"mean": pytest.approx(0, abs=1e-6), "brightest": 0}
     # half as bright; the brightest pixel of the negative is another
-    halved = onnx_difference(graph(nn.Threshold(2.0, 0.5)), path, image)
+    halved = difference(ONNX, graph(nn.Threshold(2.0, 0.5)), path, image)
     assert halved["mean"] == pytest.approx(abs(0.5 - image.float().mean().item() / 255), abs=1e-6)
     assert halved["brightest"] == 1
-    assert onnx_difference(graph(nn.Identity()), path, noise(6, 8, 4)) == dict.fromkeys(OUTPUTS, float("inf"))
+    assert difference(ONNX, graph(nn.Identity()), path, noise(6, 8, 4)) == dict.fromkeys(OUTPUTS, float("inf"))
 
 
-def test_any_size_where_that_is_right_else_one(tmp_path):
-    path = tmp_path / "model.onnx"
-    assert write_tried(lambda any_size: graph(nn.Identity(), any_size), path, noise(9, 5)).one_size is None
-    written = write_tried(lambda any_size: graph(FixedSize(), any_size), path, noise(9, 5))
+@pytest.mark.parametrize("kind", [ONNX, TORCHSCRIPT])
+def test_any_size_where_that_is_right_else_one(kind, tmp_path):
+    any_size = write_tried(kind, lambda any_size: graph(nn.Identity(), any_size), tmp_path, noise(9, 5))
+    assert any_size.path.name == f"model{kind.suffix}"
+    assert any_size.one_size is None
+    written = write_tried(kind, lambda any_size: graph(FixedSize(), any_size), tmp_path, noise(9, 5))
     assert "fixes the size" in written.one_size
-    assert ort.InferenceSession(path).get_inputs()[0].shape == ["batch", 6, 8, 3]
+    assert written.graph.axes["image"] == {0: "batch"}
+
+
+def test_file_for_one_size_takes_no_other(tmp_path):
+    written = write_tried(ONNX, lambda any_size: graph(FixedSize(), any_size), tmp_path, noise(9, 5))
+    assert ort.InferenceSession(written.path).get_inputs()[0].shape == ["batch", 6, 8, 3]
     with pytest.raises(ExportError, match="cannot be exported"):
-        write_tried(lambda any_size: graph(Unknown(), any_size), path, noise(9, 5))
+        write_tried(ONNX, lambda any_size: graph(Unknown(), any_size), tmp_path, noise(9, 5))
 
 
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path):
+@pytest.mark.parametrize("kind", [ONNX, TORCHSCRIPT])
+def test_a_file_that_computes_something_else_is_not_kept(kind, tmp_path):
     class Random(nn.Module):
         def forward(self, x):
             return x + torch.rand(x.shape)
 
-    path = tmp_path / "model.onnx"
-    with pytest.raises(ExportError, match="onnxruntime computes something else than torch"):
-        write_tried(lambda any_size: graph(Random(), any_size), path, noise(9, 5))
-    assert not path.exists()
+    with pytest.raises(ExportError, match=f"^{kind.runtime} computes something else than the network"):
+        write_tried(kind, lambda any_size: graph(Random(), any_size), tmp_path, noise(9, 5))
+    assert not list(tmp_path.iterdir())
 
 
 def test_modules_that_stand_in_the_way_are_named(tmp_path):

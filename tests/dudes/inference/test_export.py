@@ -22,7 +22,7 @@ from dudes_mmseg.cli import ConfigError
 from dudes_mmseg.inference.any_size import AnySizePool
 from dudes_mmseg.inference.export import segmentor_graph
 from dudes_mmseg.inference.predict import load_student
-from uncertainty_core.export import Description, ExportError, write_onnx, write_torchscript, write_tried
+from uncertainty_core.export import ONNX, Description, ExportError, write_onnx, write_torchscript, write_tried
 from uncertainty_core.recalibration import ClassWise, Isotonic, MatrixScaling, VectorScaling, load
 
 ort = pytest.importorskip("onnxruntime")
@@ -138,7 +138,7 @@ def test_what_onnx_lacks_is_named(tmp_path):
 def test_one_size_where_a_network_has_no_other(tmp_path):
     # this head pads to a multiple, by a number that it computes from the example's size
     make = partial(segmentor_graph, build(student_config("ISA")), tuple("abcd"), SIZE)
-    written = write_tried(make, tmp_path / "model.onnx", photographs(1, OTHER_SIZE))
+    written = write_tried(ONNX, make, tmp_path, photographs(1, OTHER_SIZE))
     assert written.one_size == "the network fixes the size of its feature maps when it is traced"
     assert written.graph.description.input == "uint8 (B, 56, 64, 3): RGB, resized as at test time"
     assert max(written.difference.values()) < 1e-4
