@@ -59,14 +59,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_detectron2()
         # files are read, and refused, before Detectron2 is imported
         from uncertainty_core.detection import read_detections, read_ground_truth
-        from uncertainty_core.recalibration import check_fits, load
-        from uncertainty_core.recalibration.base import BOXES
 
         ground_truth = read_ground_truth(args.gt)
         for path in (args.baseline, args.student):
             student = read_detections(path, ground_truth)
         box_calibrator = None
         if args.box_calibrator is not None:
+            from uncertainty_core.recalibration import check_fits, load
+            from uncertainty_core.recalibration.base import BOXES
+
             box_calibrator = load(args.box_calibrator)
             check_fits(box_calibrator, BOXES, ground_truth.num_categories)
             if student.box_std is None:
