@@ -241,11 +241,10 @@ def test_a_store_without_the_probabilities_that_a_student_learns_is_refused_befo
         run_hook(built, model={"uncertainty_head": {"outputs": ["std", "error"]}})
 
 
-def test_a_store_of_another_codec_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"version": 2}, {"dtype": "float16"}, {"largest": 1.0}])
+def test_a_store_of_another_codec_is_refused(tmp_path, other):
     (tmp_path / "a.png").write_bytes(b"image")
     target = encode_target(torch.zeros(2, 2), tmp_path / "a.png")
-    write_targets(
-        tmp_path / "store", ["a.png"], lambda ids: [target], {"codec": CODEC | {"version": 2}}, progress=False
-    )
-    with pytest.raises(TargetStoreError, match=r"store is coded as .*version.: 2.* and this version reads .*uint16"):
+    write_targets(tmp_path / "store", ["a.png"], lambda ids: [target], {"codec": CODEC | other}, progress=False)
+    with pytest.raises(TargetStoreError, match=r"store is coded as .*, and this version reads .*uint16"):
         read_target(str(tmp_path / "a.png"), TargetStore(tmp_path / "store"))

@@ -271,6 +271,14 @@ def test_a_store_made_otherwise_is_refused_in_one_sentence(data, undisturbed, tm
     assert files(undisturbed) == before
 
 
+def test_a_store_of_other_contents_is_refused(data, undisturbed):
+    before = files(undisturbed)
+    for contents, name in ((Contents(class_wise=True), "class_wise"), (Contents(top_k=2), "top_k")):
+        with pytest.raises(TargetStoreError, match=f"holds other targets: they were made with.* {name} "):
+            generate_targets(teacher_config(data), str(undisturbed), contents=contents)
+    assert files(undisturbed) == before
+
+
 def test_what_is_no_teacher_is_refused(data, tmp_path):
     for model in (segmentor_config(), student_config()):
         with pytest.raises(ConfigError, match=f"model.type is {model['type']}, which is no teacher: give the config"):
