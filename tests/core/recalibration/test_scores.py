@@ -256,11 +256,11 @@ def test_class_wise_needs_known_categories():
         calibrator(tensor(0.5), torch.tensor([3]))
 
 
-@pytest.mark.parametrize("knots", [1, 2, 3, 4, 7, 8, 9, 40])
-def test_search_in_onnx_finds_what_bucketize_finds(knots, monkeypatch):
-    x = torch.linspace(0, 1, knots + 2, dtype=torch.float64)[1:-1]
-    calibrator = Isotonic(tuple(x.tolist()), tuple(x.square().tolist()))
-    score = torch.cat((x, torch.linspace(0, 1, 101, dtype=torch.float64)))  # at knots, and between
+@pytest.mark.parametrize("bins", [1, 2, 3, 4, 7, 8, 9, 40])
+def test_search_in_onnx_finds_what_bucketize_finds(bins, monkeypatch):
+    calibrator = Histogram(tuple((k + 1) / (bins + 1) for k in range(bins)))  # which jumps at each edge
+    edges = torch.arange(bins + 1, dtype=torch.float64) / bins
+    score = torch.cat((edges, torch.linspace(0, 1, 101, dtype=torch.float64)))
     expected = calibrator(score)
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     monkeypatch.setattr(torch, "bucketize", None)
