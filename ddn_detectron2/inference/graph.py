@@ -28,7 +28,7 @@ _MEANINGS = {
     "boxes": "x1, y1, x2, y2 in pixels of the graph's input (N, 4)",
     "scores": "of the predicted classes, the highest first unless a calibrator is class-wise (N,)",
     "classes": "the predicted ones (N,), int64",
-    "class_probs": "probabilities of all classes, the background last (N, K + 1); (N, K) of heads with a sigmoid per class",
+    "class_probs": "probabilities of all classes (N, K), and with a softmax of the background, the last (N, K + 1)",
     "box_std": "deviation of each side of the box in pixels of the graph's input (N, 4)",
 }
 _FIELDS = {"boxes": "pred_boxes", "classes": "pred_classes"}
