@@ -118,7 +118,12 @@ def export_detector(args: argparse.Namespace) -> None:
         write_plain(args)
         return
     log_to(args.output / "log.txt")
+    from ddn_detectron2.data.coco_check import opened
     from ddn_detectron2.inference.graph import detector_graph, examples
+
+    if args.image is not None:
+        with opened(args.image) as picture:
+            picture.load()
 
     model, classes, resize = (lazy_detector if is_lazy(args.config_file) else yaml_detector)(args)
     example, other = examples(resize, args.image)
@@ -148,7 +153,8 @@ def lazy_detector(args: argparse.Namespace) -> "tuple[nn.Module, tuple[str, ...]
     cfg = build_config(args)
     model = build_network(cfg).eval()
     load_detector(cfg, model, cfg.train.init_checkpoint)
-    names = categories(dataset_names(cfg, "test"), cfg.model.roi_heads.num_classes)
+    number = (cfg.model.get("roi_heads") or {}).get("num_classes", 0)  # a graph without ROI heads is refused
+    names = categories(dataset_names(cfg, "test"), number)
     return model, tuple(names.values()), instantiate(cfg.dataloader.test.mapper).augmentations
 
 
@@ -165,6 +171,8 @@ def export_segmentor(args: argparse.Namespace) -> None:
 
     silence()
     cfg = read_config(args.config, args.cfg_options)
+    if absent := [name for name in ("model", "test_dataloader") if not cfg.get(name)]:
+        raise UserError(f"the config has no {absent[0]}")
     init_default_scope(cfg.get("default_scope") or "mmseg")
     log_to(args.output / "log.txt")
     model, weights = load_student(cfg, args.checkpoint)

@@ -42,7 +42,9 @@ def register_coco_format(name: str, json_file: str | os.PathLike, image_root: st
         json_file: COCO instances.
         image_root: what the file names in it start from.
     """
-    _register(name, json_file, image_root, thing_classes=check_coco(json_file, image_root).category_names)
+    truth = check_coco(json_file, image_root)
+    ids = {id_: index for index, id_ in enumerate(truth.category_ids)}
+    _register(name, json_file, image_root, thing_classes=truth.category_names, thing_dataset_id_to_contiguous_id=ids)
 
 
 def _register(

@@ -96,7 +96,8 @@ def predict_folder(
     check_apart(images, output, KINDS)
     categories = categories_of(cfg)
     predictor = DDNPredictor(cfg)
-    _claim(output, evaluation_settings(cfg, cfg.MODEL.WEIGHTS) | {"categories": list(categories.values())})
+    shown = {"categories": list(categories.values()), "score_threshold": score_threshold}
+    _claim(output, evaluation_settings(cfg, cfg.MODEL.WEIGHTS) | shown)
     log_to(output / "log.txt")
     found = {image: known for image, path in sources.items() if (known := _read(output, image, path))}
     with progress(len(sources), "predict", "image", initial=len(found)) as bar:
@@ -104,7 +105,7 @@ def predict_folder(
             if image in found:
                 continue
             try:
-                pixels = read_image(str(path), format="BGR")
+                pixels = _pixels(path)
             except (OSError, SyntaxError, Image.DecompressionBombError):
                 continue
             instances = predictor(pixels)["instances"].to("cpu")
@@ -123,6 +124,14 @@ def predict_folder(
     if unreadable := [image for image in sources if image not in found]:
         raise unreadable_error(unreadable, len(sources))
     return ranked
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """BGR (H, W, 3); OSError for pixels of more than 8 bits, which Pillow would cut off."""
+    with Image.open(path) as picture:
+        if picture.mode == "F" or picture.mode.startswith("I"):
+            raise OSError(f"{path} has pixels of more than 8 bits")
+    return read_image(str(path), format="BGR")
 
 
 def categories_of(cfg: CfgNode) -> dict[int, str]:
@@ -179,8 +188,8 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
     if record.exists():
         if record.read_bytes() != content:
             raise UserError(
-                f"{output} holds detections by other weights, or with another config: choose another folder, or "
-                "remove it"
+                f"{output} holds detections by other weights, or with another config or --score-threshold: choose "
+                "another folder, or remove it"
             )
         return
     if taken := [kind for kind in KINDS if (output / kind).exists()]:
@@ -212,7 +221,9 @@ def _read(output: Path, image: str, source: Path) -> Found | None:
 
 def _write(output: Path, found: Found, picture: Image.Image) -> None:
     write_png(_path(output, "pictures", found.image, ".png"), picture, compress_level=1)
-    write_text(_path(output, "found", found.image, ".json"), strict_json(asdict(found)))
+    write_text(
+        _path(output, "found", found.image, ".json"), json.dumps(asdict(found), indent=1)
+    )  # in ASCII: names may be any bytes
 
 
 def _write_lists(output: Path, ranked: Sequence[Found], categories: Mapping[int, str], top: int) -> None:

@@ -122,7 +122,8 @@ def examples(resize: T.Augmentation, image: Path | None) -> tuple[Tensor, Tensor
     """
     shown = T.AugInput(noise(480, 640)[0].numpy() if image is None else read_image(str(image), format="RGB"))
     resize(shown)
-    cut = shown.image[: -max(1, len(shown.image) // 5)]
+    height, width = shown.image.shape[:2]
+    cut = shown.image[: -max(1, height // 5), : -max(1, width // 7)]
     return tuple(torch.as_tensor(np.ascontiguousarray(part)).unsqueeze(0) for part in (shown.image, cut))
 
 

@@ -3,7 +3,8 @@
 python docs/examples/onnx_folder.py exported/model.onnx photos 0.3
 
 An image is one for a person to look at where its doubt, 1 less the probability of the predicted class (of a segmentor
-the mean over pixels), is 0.3 or more. `uncertainty_core.threshold_for_risk` finds the number for a wanted error rate.
+the mean over pixels), is 0.3 or more. Of a classifier, `uncertainty_core.threshold_for_risk` finds
+the number for a wanted error rate.
 """
 
 import sys
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-*_, channels = session.get_inputs()[0].shape
+_, height, width, channels = session.get_inputs()[0].shape
 doubts = {}
-for path in sorted(Path(sys.argv[2]).iterdir()):
-    picture = Image.open(path).convert("L" if channels == 1 else "RGB")
+for path in sorted(path for path in Path(sys.argv[2]).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png")):
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("L" if channels == 1 else "RGB")
+    if isinstance(height, int):  # a file for images of one size
+        picture = picture.resize((width, height))
     image = np.asarray(picture).reshape(1, picture.height, picture.width, channels)
     (probabilities,) = session.run(["probabilities"], {"image": image})
     doubts[path.name] = 1 - probabilities.max(1).mean()

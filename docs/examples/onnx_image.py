@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = np.asarray(Image.open(sys.argv[2]).convert("RGB"))[np.newaxis]
+image = np.asarray(ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGB"))[np.newaxis]
 names = [output.name for output in session.get_outputs()]
 found = dict(zip(names, session.run(names, {"image": image}), strict=True))
 for number in np.unique(found["classes"]):

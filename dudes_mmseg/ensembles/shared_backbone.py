@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmengine.model import ModuleList
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
@@ -72,7 +73,9 @@ class HeadEnsembleEncoderDecoder(EncoderDecoder):
         if len(logits) == 1:
             return logits[0]
         mean = sum(map(probabilities, logits)) / len(logits)
-        return mean.logit() if self.out_channels == 1 else prediction(mean, None).seg_logits
+        if self.out_channels == 1:  # an infinite logit would become NaN where it is resized
+            return mean.logit(torch.finfo(mean.dtype).eps)
+        return prediction(mean, None).seg_logits
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[Tensor]:
         features = self.extract_feat(inputs)

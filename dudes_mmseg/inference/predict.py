@@ -155,7 +155,7 @@ def _metainfo(cfg: Config, key: str, num_classes: int) -> list[Any]:
     dataset = inference_dataset(cfg)
     # mmseg's own rules for classes and colours, without what some data sets ask of their folders
     named = type("Named", (BaseSegDataset,), {"METAINFO": getattr(DATASETS.get(dataset.type), "METAINFO", {})})
-    values = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo[key]
+    values = named(metainfo=dataset.get("metainfo"), lazy_init=True).metainfo.get(key) or ()
     if len(values) != num_classes:
         raise ConfigError(
             f"the data set {dataset.type} of test_dataloader names {len(values)} classes, and the model has "

@@ -40,10 +40,11 @@ class Description:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Description":
         """What `metadata` gave."""
+        if metadata.get("format", "").strip() != str(FORMAT):
+            raise UserError(f"the metadata are not those of an exported network, or of another format than {FORMAT}")
         texts = ("task", "input", "weights_sha256")
         values = {name: value if name in texts else json.loads(value) for name, value in metadata.items()}
-        if values.pop("format", None) != FORMAT:
-            raise UserError(f"the metadata are not those of an exported network, or of another format than {FORMAT}")
+        del values["format"]
         return cls(**values | {"classes": tuple(values["classes"])})
 
 

@@ -85,7 +85,7 @@ def _tracing(graph: Graph) -> Iterator[None]:
     entered: list[nn.Module] = []
     handles = (
         register_module_forward_pre_hook(lambda module, _: entered.append(module)),
-        register_module_forward_hook(lambda *_: entered.pop() and None),
+        register_module_forward_hook(lambda *_: (entered.pop(), None)[1]),  # an empty Sequential is falsy
     )
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .graph import IMAGE, ExportError, Graph, write_onnx, write_torchscript
 
-TOLERANCE = 1e-4  # of probabilities and uncertainties, and of the share of integers that differ
+TOLERANCE = 1e-4  # of probabilities and uncertainties, of boxes by their largest coordinate, of the share of integers
 
 
 class Format(NamedTuple):
@@ -56,15 +56,16 @@ def write_tried(kind: Format, make: Callable[[bool], Graph], folder: Path, other
     try:
         graph = make(True)
         kind.write(graph, path)
-        found = difference(kind, graph, path, other)
+        found = difference(kind, graph, path, _several(graph, other))
         if max(found.values()) <= TOLERANCE:
             return Written(path, graph, found, None)
         reason = "the network fixes the size of its feature maps when it is traced"
+        path.unlink()
     except ExportError as error:
         reason = str(error)
     graph = make(False)
     kind.write(graph, path)
-    found = difference(kind, graph, path, graph.example)
+    found = difference(kind, graph, path, _several(graph, graph.example))
     if max(found.values()) > TOLERANCE:
         path.unlink()
         raise ExportError(f"{kind.runtime} computes something else than the network: the outputs differ by {found}")
@@ -74,7 +75,8 @@ def write_tried(kind: Format, make: Callable[[bool], Graph], folder: Path, other
 def difference(kind: Format, graph: Graph, path: Path, image: Tensor) -> dict[str, float]:
     """The greatest difference of each output between the network and its file; of integers the share that differs.
 
-    Infinity where the file cannot take the image, or its output has another shape.
+    Relative to the largest number, where that is above 1, as of boxes in pixels. Infinity where the network or the file
+    cannot take the image, an output has another shape, or something in it is no number.
 
     Args:
         kind: of the file.
@@ -83,13 +85,18 @@ def difference(kind: Format, graph: Graph, path: Path, image: Tensor) -> dict[st
         image: what both are shown.
     """
     names = list(graph.description.outputs)
-    with torch.no_grad():
-        expected = graph.module(image)
     try:
+        with torch.no_grad():
+            expected = graph.module(image)
         found = kind.run(path, image)
-    except Exception:  # whose classes are known to the runtime alone
+    except Exception:  # of the runtime, whose classes it alone knows, or of a network that takes one size alone
         return dict.fromkeys(names, float("inf"))
     return {name: _difference(x.numpy(), y) for name, x, y in zip(names, expected, found, strict=True)}
+
+
+def _several(graph: Graph, image: Tensor) -> Tensor:
+    """Two different images where the file is to take any number, else the one."""
+    return torch.cat((image, image.flip(1))) if 0 in graph.axes.get(IMAGE, {}) else image
 
 
 def _run_onnx(path: Path, image: Tensor) -> list[np.ndarray]:
@@ -119,4 +126,7 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
         return float("inf")
     if expected.dtype.kind != "f":
         return float((expected != found).mean()) if expected.size else 0.0
-    return float(np.abs(expected - found).max(initial=0))
+    scale = max(1.0, float(np.nan_to_num(np.abs(expected)).max(initial=0)))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(expected == found, 0, np.abs(expected - found) / scale)
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))

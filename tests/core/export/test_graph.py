@@ -22,6 +22,7 @@ from uncertainty_core.export import (
     write_torchscript,
     write_tried,
 )
+from uncertainty_core.export.parity import _difference
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -135,6 +136,44 @@ def test_any_size_where_that_is_right_else_one(kind, tmp_path):
     written = write_tried(kind, lambda any_size: graph(FixedSize(), any_size), tmp_path, noise(9, 5))
     assert "fixes the size" in written.one_size
     assert written.graph.axes["image"] == {0: "batch"}
+
+
+class OneImage(nn.Module):
+    """Forgets all images but the first when it is traced."""
+
+    def forward(self, x):
+        return x.reshape(1 if torch.jit.is_tracing() else len(x), *x.shape[1:])
+
+
+class Picky(nn.Module):
+    """Takes one size alone, in torch itself."""
+
+    def forward(self, x):
+        return x + torch.zeros(1, 1, 6, 8)
+
+
+@pytest.mark.parametrize("kind", [ONNX, TORCHSCRIPT])
+def test_number_of_images_is_tried_too(kind, tmp_path):
+    with pytest.raises(ExportError, match="computes something else"):
+        write_tried(kind, lambda any_size: graph(OneImage(), any_size), tmp_path, noise(9, 5))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [ONNX, TORCHSCRIPT])
+def test_networks_that_refuse_other_sizes_give_a_file_for_one(kind, tmp_path):
+    assert write_tried(kind, lambda any_size: graph(Picky(), any_size), tmp_path, noise(9, 5)).one_size is not None
+
+
+def test_empty_layers_are_traced(tmp_path):
+    """As the shortcuts of residual networks are."""
+    write_tried(ONNX, lambda any_size: graph(nn.Sequential(nn.Sequential()), any_size), tmp_path, noise(9, 5))
+
+
+def test_differences_of_numbers():
+    expected = np.array([1000.0, 2.0])
+    assert _difference(expected, expected + 0.05) == pytest.approx(5e-5)  # of pixels, by the largest
+    assert _difference(np.array([0.5]), np.array([np.nan])) == np.inf
+    assert _difference(np.array([np.inf]), np.array([np.inf])) == 0
 
 
 def test_file_for_one_size_takes_no_other(tmp_path):

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import read_image
 from forked_tools import run_tool
 from PIL import Image
 
+from ddn_detectron2.data import register_coco_format
 from ddn_detectron2.inference import DDNPredictor
-from ddn_detectron2.inference.folder import categories_of, predict_folder
+from ddn_detectron2.inference.folder import categories, categories_of, predict_folder
 from uncertainty_core.errors import UserError
 
 
@@ -80,6 +82,25 @@ def test_unreadable_images_are_named_at_the_end_and_others_kept(config, photos, 
     with pytest.raises(UserError, match="1 of 3 images cannot be read and are left out: b"):
         predict_folder(config(), photos, tmp_path / "predicted")
     assert len(json.loads((tmp_path / "predicted" / "detections.json").read_text())["images"]) == 2
+
+
+def test_deep_pictures_are_left_out_and_not_cut_off(config, photos, tmp_path):
+    Image.fromarray(np.full((64, 64), 3000, np.uint16)).save(photos / "b.png")
+    with pytest.raises(UserError, match="1 of 3 images cannot be read"):
+        predict_folder(config(), photos, tmp_path / "predicted")
+
+
+def test_ids_of_categories_are_those_of_the_annotations(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+        "categories": [{"id": 7, "name": "bus"}, {"id": 3, "name": "car"}],
+        "annotations": [],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    register_coco_format("two_vehicles", tmp_path / "truth.json", tmp_path)
+    assert categories(["two_vehicles"], 2) == {3: "car", 7: "bus"}
+    assert DatasetCatalog.get("two_vehicles")  # Detectron2 finds the same ids
 
 
 def test_folders_that_would_mix_are_refused(config, photos, tmp_path):
