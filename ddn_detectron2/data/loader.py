@@ -16,7 +16,16 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from uncertainty_core import derive_seed
+from uncertainty_core.errors import UserError
 from uncertainty_core.sampling.randomness import seeded
+
+
+def per_process(total: int) -> int:
+    """How many images of a batch of `total` each process gets; UserError unless all get as many, and some."""
+    processes = comm.get_world_size()
+    if total < 1 or total % processes:
+        raise UserError(f"a batch of {total} images cannot be shared evenly by {processes} processes: take a multiple")
+    return total // processes
 
 
 class KeyedTrainLoader:
@@ -67,7 +76,7 @@ class KeyedTrainLoader:
             parts["dataset"],
             parts["sampler"],
             parts["mapper"],
-            parts["total_batch_size"] // comm.get_world_size(),
+            per_process(parts["total_batch_size"]),
             seed,
             parts["aspect_ratio_grouping"],
             parts["num_workers"],

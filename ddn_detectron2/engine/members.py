@@ -62,5 +62,5 @@ def train_members(cfg: CfgNode, numbers: Sequence[int], step: Step = silent, fol
         folder = Path(member.OUTPUT_DIR)
         trained.append(train(member, folder, step))
         if folds and comm.is_main_process():
-            write_held_out(folder, left_out_images(member))
+            write_held_out(folder, left_out_images(member), folds)
     return trained

@@ -108,6 +108,8 @@ def _labelled(cfg: CfgNode) -> list[tuple[dict, bool]]:
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     fold = cfg.MODEL.DDN.LEAVE_OUT if "DDN" in cfg.MODEL else ()
+    if len(fold) not in (0, 2):
+        raise ConfigError(f"MODEL.DDN.LEAVE_OUT must be (k, K), or () for none, got {fold}")
     left_out = held_out([image_key(image["file_name"]) for image in images], *fold) if fold else [False] * len(images)
     return list(zip(images, left_out, strict=True))
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.flags import is_lazy
+from uncertainty_core.recalibration import save
+from uncertainty_core.recalibration.recipes import FILE as CALIBRATOR
 
 from ..cli import build_config
 from ..config import ConfigError
@@ -53,6 +55,10 @@ def write_plain_lazy(args: argparse.Namespace) -> None:
         raise ConfigError(f"{cfg.train.init_checkpoint} was not distilled: name a checkpoint of a distillation")
     weights, config = export_lazy(cfg, model, args.output)
     echo(f"wrote {weights}")
+    calibrator = model.roi_heads.test_settings.calibrator
+    if calibrator is not None:
+        save(calibrator, args.output / CALIBRATOR)
+        echo(f"wrote {args.output / CALIBRATOR}, which plain Detectron2 does not apply")
     if config is None:
         echo(f"no file holds functions without a name: load the weights into the model of {args.config_file}")
     else:

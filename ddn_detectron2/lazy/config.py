@@ -64,6 +64,8 @@ def build_config(args: argparse.Namespace) -> DictConfig:
         LazyConfig.apply_overrides(cfg, list(args.opts))
     except Exception as error:  # those of two parsers and of omegaconf have no common base
         raise ConfigError(f"in the options at the end of the command line: {' '.join(str(error).split())}") from None
+    if type(cfg.train.max_iter) is not int or cfg.train.max_iter < 1:
+        raise ConfigError(f"train.max_iter must be a whole number of at least 1, got {cfg.train.max_iter!r}")
     if fine_tunes:
         set_fine_tuning(cfg, given)
     return cfg
@@ -72,10 +74,12 @@ def build_config(args: argparse.Namespace) -> DictConfig:
 def _check_keys(cfg: DictConfig, keys: Sequence[str]) -> None:
     """Refuse keys that nothing would read; arguments of calls are checked when they are called."""
     for key in keys:
-        parent, _, name = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        if isinstance(node, DictConfig) and "_target_" not in node and name not in node:
-            raise ConfigError(f"the config has no key {key}{did_you_mean(name, map(str, node))}")
+        words = key.split(".")
+        for depth, word in enumerate(words):
+            node = OmegaConf.select(cfg, ".".join(words[:depth])) if depth else cfg
+            name = word.partition("[")[0]
+            if isinstance(node, DictConfig) and "_target_" not in node and name not in node:
+                raise ConfigError(f"the config has no key {key}{did_you_mean(name, map(str, node))}")
 
 
 def _dataset(cfg: DictConfig, part: str) -> DictConfig:
@@ -98,7 +102,8 @@ def check(cfg: DictConfig, eval_only: bool) -> None:
         check_lazy(cfg)
     names = (*(() if eval_only else dataset_names(cfg, "train")), *dataset_names(cfg, "test"))
     check_on_disk(names)
-    check_num_classes(names, cfg.model.roi_heads.num_classes)
+    if "roi_heads" in cfg.model:
+        check_num_classes(names, cfg.model.roi_heads.num_classes)
     check_same_categories(names)
 
 

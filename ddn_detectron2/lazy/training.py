@@ -14,7 +14,7 @@ from detectron2.engine import AMPTrainer, SimpleTrainer, default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from uncertainty_core import derive_seed, errors
@@ -25,7 +25,7 @@ from ..boxes import BOX_STD
 from ..config import ConfigError
 from ..convert import is_ddn
 from ..convert.lazy import box_nodes, target
-from ..data.loader import KeyedTrainLoader
+from ..data.loader import KeyedTrainLoader, per_process
 from ..engine.checkpoint import SafeCheckpointer
 from ..engine.divergence import FiniteLosses
 from ..engine.progress import ProgressBar, TrackedLoader
@@ -42,7 +42,9 @@ def _made(node: DictConfig, what: str) -> Any:
     """What the call at a node returns; ConfigError where it cannot be made."""
     try:
         return instantiate(node)
-    except (AssertionError, AttributeError, ImportError, KeyError, TypeError) as error:
+    except errors.UserError:
+        raise
+    except (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{what} cannot be built: {' '.join(str(error).split())}") from None
 
 
@@ -83,11 +85,15 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """What `dataloader.evaluator` finds on `dataloader.test`, and the calibration of boxes if that is one data set."""
     names = dataset_names(cfg, "test")
     evaluators = []
-    if "evaluator" in cfg.dataloader:
-        declared = copy.deepcopy(cfg.dataloader.evaluator)
-        if target(declared) is COCOEvaluator:
-            declared.use_fast_impl = False  # the fast one needs Detectron2's C++ sources
-        evaluators.append(_made(declared, "dataloader.evaluator"))
+    declared = cfg.dataloader.get("evaluator") or []
+    if isinstance(declared, ListConfig):  # of PanopticFPN, of which boxes and masks are measured
+        declared = [node for node in declared if target(node) is COCOEvaluator]
+    else:
+        declared = [declared]
+    for node in map(copy.deepcopy, declared):
+        if target(node) is COCOEvaluator:
+            node.use_fast_impl = False  # the fast one needs Detectron2's C++ sources
+        evaluators.append(_made(node, "dataloader.evaluator"))
     if len(names) == 1:
         folder = Path(cfg.train.output_dir) / "inference" / names[0]
         tasks = ("calibration",) if evaluators else ("bbox", "calibration")
@@ -109,7 +115,7 @@ def _train_loader(cfg: DictConfig) -> Any:
         parts["dataset"],
         sampler,
         parts["mapper"],
-        parts["total_batch_size"] // comm.get_world_size(),
+        per_process(parts["total_batch_size"]),
         seed,
         parts.get("aspect_ratio_grouping", True),
         parts.get("num_workers", 0),

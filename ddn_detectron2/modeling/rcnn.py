@@ -98,5 +98,16 @@ class DDNPanopticFPN(FrozenTrunkMixin, PanopticFPN):
         if self.roi_heads.last_predictor.box_std is not None:
             raise ConfigError("MODEL.DDN.BOX_STD is not for PanopticFPN, which scales boxes to the image by itself")
 
+    def inference(self, batched_inputs, do_postprocess=True):
+        """As `PanopticFPN`, which scales boxes to the original images; here the `box_std` of passes as well."""
+        results = super().inference(batched_inputs, do_postprocess)
+        for result, image in zip(results, batched_inputs, strict=True) if do_postprocess else ():
+            found = result["instances"]
+            if found.has("box_std"):
+                (of_height, of_width), (height, width) = image["image"].shape[1:], found.image_size
+                scale = found.box_std.new_tensor([width / of_width, height / of_height])
+                found.box_std = found.box_std * scale.repeat(2)
+        return results
+
     def _frozen(self) -> list[nn.Module]:
         return [*super()._frozen(), self.sem_seg_head]

@@ -23,7 +23,7 @@ def mark_unlabelled(proposals: Sequence[Instances], targets: Sequence[Instances]
     """Mark the proposals of each image whose ground truth is marked, in place."""
     for boxes, truth in zip(proposals, targets, strict=True):
         if truth.has(UNLABELLED):
-            boxes.set(UNLABELLED, torch.zeros(len(boxes)))
+            boxes.set(UNLABELLED, torch.zeros(len(boxes), device=boxes.proposal_boxes.device))
 
 
 def of_labelled(predictions: Sequence[Tensor], proposals: list[Instances]) -> tuple[Sequence[Tensor], list[Instances]]:

@@ -36,6 +36,7 @@ class LoadNoAnnotations(BaseTransform):
         results["gt_seg_map"] = np.full(results["img"].shape[:2], VOID, dtype=np.uint8)
         results["seg_fields"] = [*results.get("seg_fields", ()), "gt_seg_map"]
         results["unlabelled"] = True
+        results["seg_map_path"] = None  # a mark that mmsegmentation's own PackSegInputs hands on
         return results
 
     def __repr__(self) -> str:

@@ -54,7 +54,7 @@ def train_members(
         member = make_member(cfg, number, folds)
         trained.append(train_once(member.config, step))
         if member.held_out is not None:
-            write_held_out(trained[-1].parent, member.held_out)
+            write_held_out(trained[-1].parent, member.held_out, folds)
     return trained
 
 

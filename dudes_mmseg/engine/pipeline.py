@@ -25,6 +25,7 @@ from uncertainty_core.catalog import in_order
 from uncertainty_core.cli import echo
 from uncertainty_core.io.claims import check_claims, claim, holds
 from uncertainty_core.io.files import write_png, write_text
+from uncertainty_core.io.images import images_in
 from uncertainty_core.io.room import check_room
 from uncertainty_core.plots import sparsification_plot
 from uncertainty_core.report.find import Run, find_runs
@@ -35,6 +36,7 @@ from uncertainty_core.roles import BASELINE, TEACHER, calibrated_name, drawn_at_
 from ..cli import ConfigError, unwrapped
 from ..data.unlabelled import unlabelled_images
 from ..models.consensus import FIELDS, FROM_LABELS
+from ..targets.codec import images_digest
 from ..targets.contents import Contents, outputs_of
 from ..targets.generate import generate_targets
 from .calibrators import fit_once, with_calibrator
@@ -121,13 +123,20 @@ def _ensemble_settings(member: Config, ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _store_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
-    settings = _ensemble_settings(member, ensemble) | Contents.for_student(student.model).settings
-    images = unlabelled_images(student)
-    return settings if images is None else settings | {"unlabelled_images": images}
+    contents = Contents.for_student(student.model).settings
+    return _ensemble_settings(member, ensemble) | contents | _unlabelled_settings(student)
 
 
 def _student_settings(member: Config, ensemble: Ensemble, student: Config) -> dict[str, Any]:
-    return training_settings(student) | _ensemble_settings(member, ensemble)
+    return training_settings(student) | _ensemble_settings(member, ensemble) | _unlabelled_settings(student)
+
+
+def _unlabelled_settings(student: Config) -> dict[str, Any]:
+    """What tells the unlabelled images from others: their names, and the sizes of their files."""
+    folder = unlabelled_images(student)
+    if folder is None:
+        return {}
+    return {"unlabelled_images": images_digest({name: str(path) for name, path in images_in(Path(folder)).items()})}
 
 
 def distil(

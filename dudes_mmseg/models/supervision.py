@@ -63,7 +63,7 @@ def has_class(samples: Sequence[SegDataSample], ignore_index: int) -> Tensor:
 
 def is_unlabelled(sample: SegDataSample) -> bool:
     """Whether an image came without labels, see `LoadNoAnnotations`."""
-    return sample.metainfo.get("unlabelled", False)
+    return sample.metainfo.get("unlabelled", False) or sample.metainfo.get("seg_map_path", "") is None
 
 
 @contextmanager

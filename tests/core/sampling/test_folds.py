@@ -19,13 +19,27 @@ def test_each_image_is_held_out_of_one_fold():
     assert all(sum(of_image) == 1 for of_image in zip(*folds, strict=True))
     with pytest.raises(UserError, match="2 images are too few for 3 folds: 2 of them are empty"):
         held_out(images[:2], 0, 3)
+    for fold, number in ((5, 5), (0, 1), (0, 0), (-1, 3)):
+        with pytest.raises(UserError, match=f"got {fold} of {number}"):
+            held_out(images, fold, number)
+
+
+def test_members_of_some_folds_alone_are_refused(tmp_path):
+    """They have all seen the images of the other folds."""
+    images = [f"a/{number}.png" for number in range(40)]
+    for number, fold in enumerate((0, 0, 1, 1)):
+        (tmp_path / f"member_{number}").mkdir()
+        left_out = [image for image, out in zip(images, held_out(images, fold, 3), strict=True) if out]
+        write_held_out(tmp_path / f"member_{number}", left_out, 3)
+    with pytest.raises(UserError, match="seen the images of 1 of 3 folds: name members of every fold"):
+        read_held_out([str(tmp_path / f"member_{number}" / "iter_2.pth") for number in range(4)])
 
 
 def test_whom_a_teacher_asks_is_read_beside_the_checkpoints(tmp_path):
     paths = [str(tmp_path / f"member_{number}" / "iter_2.pth") for number in range(4)]
     for number, images in enumerate([["a/0.png"], ["a/1.png"], ["a/0.png"], ["a/1.png"]]):
         (tmp_path / f"member_{number}").mkdir()
-        write_held_out(tmp_path / f"member_{number}", images)
+        write_held_out(tmp_path / f"member_{number}", images, 1)
     assert read_held_out(paths) == {"a/0.png": [0, 2], "a/1.png": [1, 3]}
     with pytest.raises(UserError, match=r"only .*member_1/iter_2.pth has never seen a/1.png: two members are needed"):
         read_held_out(paths[:3])

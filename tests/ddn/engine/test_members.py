@@ -75,7 +75,7 @@ def test_from_members_to_a_student_of_theirs(small, config, tmp_path):
     with pytest.raises(UserError, match=r"member_0/model_final.pth has seen all images: train members with --folds"):
         build_with_teacher(cfg, build_network(cfg))
     for path in paths:
-        write_held_out(Path(path).parent, ["train/0.png"])
+        write_held_out(Path(path).parent, ["train/0.png"], 1)
     assert training_settings(cfg)["held_out"] != before
     teacher = build_with_teacher(cfg, build_network(cfg)).roi_heads.teacher
     assert teacher.held_out == {"train/0.png": [0, 1]}

@@ -257,6 +257,8 @@ def test_mistakes_end_in_one_sentence(small, tmp_path):
     (tmp_path / "half.py").write_text("from detectron2.config import LazyCall as L\nmodel = L(print)()\n")
     for arguments, sentence in (
         (words(small, "train.max_itre=4"), "the config has no key train.max_itre; did you mean max_iter?"),
+        (words(small, "trian.max_iter=4"), "the config has no key trian.max_iter; did you mean train?"),
+        (words(small, "train.max_iter=1e3"), "train.max_iter must be a whole number of at least 1, got 1000.0"),
         (words(small, "SEED", "3"), "the values of a LazyConfig are given as key=value, got SEED"),
         (words(small, "model.roi_heads.num_classes=2"), "set MODEL.ROI_HEADS.NUM_CLASSES 6"),
         (words(small, "train.init_checkpoint=none.pth"), "train.init_checkpoint: there is no file none.pth"),

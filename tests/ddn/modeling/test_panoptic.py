@@ -75,6 +75,19 @@ def test_monte_carlo_changes_boxes_and_leaves_the_semantic_map(plain):
         assert result["panoptic_seg"][0].shape == expected["panoptic_seg"][0].shape
 
 
+@torch.no_grad()
+def test_deviations_over_passes_are_in_pixels_of_the_original_image(plain):
+    _, model = student(plain, "MODEL.DDN.TEST.MC_SAMPLES", 3)
+    twice = [
+        image | {"height": 2 * image["image"].shape[1], "width": 2 * image["image"].shape[2]} for image in images()
+    ]
+    once = [image | {"height": image["image"].shape[1], "width": image["image"].shape[2]} for image in images()]
+    for large, small in zip(model(twice), model(once), strict=True):
+        large, small = large["instances"], small["instances"]
+        torch.testing.assert_close(large.pred_boxes.tensor, 2 * small.pred_boxes.tensor)
+        torch.testing.assert_close(large.box_std, 2 * small.box_std)
+
+
 def test_deviations_of_boxes_are_refused(plain):
     with pytest.raises(ConfigError, match="BOX_STD is not for PanopticFPN"):
         student(plain, "MODEL.DDN.BOX_STD", True)
