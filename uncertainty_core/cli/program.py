@@ -68,13 +68,13 @@ def program(args: argparse.Namespace) -> Iterator[None]:
             if hasattr(args, "threads"):
                 _set_threads(args.threads)
             yield
-        except UserError as error:
-            _end(f"error: {error}", 2)
         except (KeyboardInterrupt, Exception) as error:
-            # what C code makes of a KeyboardInterrupt may be any error
+            # what C code makes of a KeyboardInterrupt may be any error, and we a sentence of that
             if interrupts.received() or isinstance(error, KeyboardInterrupt):
                 again = "the same command" if getattr(args, "resume", True) else "the same command with --resume"
                 _end(f"interrupted; {again} goes on", INTERRUPTED)
+            if isinstance(error, UserError):
+                _end(f"error: {error}", 2)
             if isinstance(error, OSError) and error.filename is not None:
                 _end(f"error: {error.filename}: {error.strerror or error}", 2)
             _name_log()  # what led to the traceback that follows
