@@ -132,11 +132,12 @@ def _student_settings(member: Config, ensemble: Ensemble, student: Config) -> di
 
 
 def _unlabelled_settings(student: Config) -> dict[str, Any]:
-    """What tells the unlabelled images from others: their names, and the sizes of their files."""
+    """What tells the unlabelled images from others, wherever they are: their names, and the sizes of their files."""
     folder = unlabelled_images(student)
     if folder is None:
         return {}
-    return {"unlabelled_images": images_digest({name: str(path) for name, path in images_in(Path(folder)).items()})}
+    images = {name: str(path) for name, path in images_in(Path(folder)).items()}
+    return {"unlabelled_images": f"{len(images)} images, {images_digest(images)}"}
 
 
 def distil(

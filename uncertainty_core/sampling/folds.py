@@ -46,7 +46,7 @@ def read_held_out(checkpoints: Sequence[str]) -> dict[str, list[int]]:
     a fold no member that left it out.
     """
     judges: dict[str, list[int]] = {}
-    num_folds = 0
+    num_folds = 0  # as in files of before, which do not know it
     for number, checkpoint in enumerate(checkpoints):
         path = Path(checkpoint).parent / HELD_OUT
         if not path.is_file():
@@ -55,7 +55,8 @@ def read_held_out(checkpoints: Sequence[str]) -> dict[str, list[int]]:
         num_folds = max(num_folds, noted.get("folds", 0))
         for image in dict.fromkeys(noted["images"]):
             judges.setdefault(image, []).append(number)
-    if missing := set(range(num_folds)) - {fold_of(image, num_folds) for image in judges}:
+    folds = {fold_of(image, num_folds) for image in judges} if num_folds else set()
+    if missing := set(range(num_folds)) - folds:
         raise UserError(
             f"all members have seen the images of {len(missing)} of {num_folds} folds: name members of every fold"
         )
