@@ -3,8 +3,9 @@
 Shapes: R boxes, K foreground classes, N detections.
 """
 
+from collections.abc import Sequence
+
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.structures import Instances
 from torch import Tensor
 
 # Part of the names of weights that neither plain detectors nor teachers have.
@@ -43,7 +44,7 @@ def corner_std(delta_std: Tensor, boxes: Tensor, proposals: Tensor, transform: B
     return (of_centre.square() + of_half.square()).sqrt().repeat(1, 1, 2).flatten(1)
 
 
-def scaled_std(detections: Instances, height: int, width: int) -> Tensor:
-    """The `box_std` (N, 4) of detections in a resized image, in pixels of the original one."""
-    of_height, of_width = detections.image_size
-    return detections.box_std * detections.box_std.new_tensor([width / of_width, height / of_height]).repeat(2)
+def scaled_std(std: Tensor, resized: Sequence[int], original: Sequence[int]) -> Tensor:
+    """Deviations of boxes (N, 4) in a resized image, in pixels of the original one; sizes are height and width."""
+    (of_height, of_width), (height, width) = resized, original
+    return std * std.new_tensor([width / of_width, height / of_height]).repeat(2)

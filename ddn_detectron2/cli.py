@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from uncertainty_core.cli import device_text, echo, log_to
 from uncertainty_core.cli.configs import package_folder
 from uncertainty_core.cli.console import log_path
-from uncertainty_core.cli.flags import OWN, SPLITS, find_detector_config, is_lazy
+from uncertainty_core.cli.flags import OWN, find_detector_config, is_lazy
 from uncertainty_core.io.claims import flatten
 
 from . import lazy
@@ -28,7 +28,7 @@ from .data import (
     check_num_classes,
     check_on_disk,
     check_same_categories,
-    register_coco_format,
+    register_own,
     register_scenes,
     register_unlabelled,
 )
@@ -75,11 +75,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     if fine_tunes := args.ddn and not is_ddn(cfg):
         cfg = to_ddn(cfg)
     register_scenes()
-    for split, key in SPLITS.items():
-        json_file, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
-        if json_file is not None:
-            register_coco_format(f"{OWN}{split}", json_file, images)
-            cfg.DATASETS[key] = (f"{OWN}{split}",)
+    for key, name in register_own(args).items():
+        cfg.DATASETS[key] = (name,)
     if getattr(args, "unlabelled_images", None) is not None:
         register_unlabelled(f"{OWN}unlabelled", args.unlabelled_images, args.unlabelled_json)
         cfg.MODEL.DDN.UNLABELLED = (f"{OWN}unlabelled",)

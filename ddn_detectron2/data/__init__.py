@@ -6,6 +6,7 @@ from .datasets import (
     check_on_disk,
     check_same_categories,
     register_coco_format,
+    register_own,
     register_scenes,
 )
 from .scenes import write_scenes

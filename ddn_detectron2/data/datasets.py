@@ -1,5 +1,6 @@
 """Data sets by name in Detectron2's catalogs, and whether a model and its data sets go together."""
 
+import argparse
 import difflib
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
+
+from uncertainty_core.cli.flags import OWN, SPLITS
 
 from .coco_check import DatasetError, check_coco
 from .drawing import CATEGORY_IDS
@@ -32,6 +35,17 @@ def register_scenes(folder: str | os.PathLike | None = None) -> None:
             thing_classes=list(CLASSES),
             thing_dataset_id_to_contiguous_id={id_: index for index, id_ in enumerate(CATEGORY_IDS)},
         )
+
+
+def register_own(args: argparse.Namespace) -> dict[str, str]:
+    """Make the data sets known that the flags of a command line name; their names by the key that each replaces."""
+    names = {}
+    for split, key in SPLITS.items():
+        json_file, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+        if json_file is not None:
+            names[key] = f"{OWN}{split}"
+            register_coco_format(names[key], json_file, images)
+    return names
 
 
 def register_coco_format(name: str, json_file: str | os.PathLike, image_root: str | os.PathLike) -> None:

@@ -15,7 +15,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -27,11 +26,9 @@ from PIL import Image
 from uncertainty_core import file_sha256
 from uncertainty_core.cli import log_to, progress
 from uncertainty_core.detection.coco_format import Detections
-from uncertainty_core.errors import UserError
 from uncertainty_core.io.files import write_atomically, write_png, write_text
-from uncertainty_core.io.images import check_apart, find_images, unreadable_error
+from uncertainty_core.io.images import check_apart, claim_predictions, find_images, unreadable_error
 from uncertainty_core.io.records import build
-from uncertainty_core.io.strict_json import strict_json
 
 from ..engine.claims import evaluation_settings
 from ..evaluation.visualizer import contact_sheet, draw_detections, titled
@@ -97,7 +94,8 @@ def predict_folder(
     categories = categories_of(cfg)
     predictor = DDNPredictor(cfg)
     shown = {"categories": list(categories.values()), "score_threshold": score_threshold}
-    _claim(output, evaluation_settings(cfg, cfg.MODEL.WEIGHTS) | shown)
+    others = "detections by other weights, or with another config or --score-threshold"
+    claim_predictions(output, evaluation_settings(cfg, cfg.MODEL.WEIGHTS) | shown, KINDS, others)
     log_to(output / "log.txt")
     found = {image: known for image, path in sources.items() if (known := _read(output, image, path))}
     with progress(len(sources), "predict", "image", initial=len(found)) as bar:
@@ -180,22 +178,6 @@ def _drawn(found: Found, category_ids: Sequence[int], score_threshold: float) ->
     std = [detection.box_std for detection in shown]
     box_std = np.array(std) if std and None not in std else None
     return Detections(np.zeros(len(shown), dtype=np.int64), category, box, score, box_std=box_std)
-
-
-def _claim(output: Path, settings: Mapping[str, Any]) -> None:
-    """Remember the detector; raise UserError for a folder of another, or of other use."""
-    record, content = output / "predictor.json", strict_json(dict(settings)).encode()
-    if record.exists():
-        if record.read_bytes() != content:
-            raise UserError(
-                f"{output} holds detections by other weights, or with another config or --score-threshold: choose "
-                "another folder, or remove it"
-            )
-        return
-    if taken := [kind for kind in KINDS if (output / kind).exists()]:
-        raise UserError(f"{output} holds {taken[0]}/ but no predictor.json, so it is of other use: choose another")
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, content)
 
 
 def _path(output: Path, kind: str, image: str, suffix: str) -> Path:

@@ -10,13 +10,13 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
-from uncertainty_core.cli.flags import OWN, SPLITS, find_detector_config
+from uncertainty_core.cli.flags import find_detector_config
 from uncertainty_core.errors import did_you_mean
 
 from ..config import ConfigError
 from ..convert import is_ddn, to_ddn
 from ..convert.lazy import check_lazy
-from ..data import check_num_classes, check_on_disk, check_same_categories, register_coco_format, register_scenes
+from ..data import check_num_classes, check_on_disk, check_same_categories, register_own, register_scenes
 from ..schedule import CHECKPOINTS, GRADIENT_NORM, ITERATIONS, MOST_WARM_UP
 
 _SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -53,11 +53,8 @@ def build_config(args: argparse.Namespace) -> DictConfig:
     if fine_tunes := args.ddn and not is_ddn(cfg):
         cfg = to_ddn(cfg)
     register_scenes()
-    for split, key in SPLITS.items():
-        json_file, images = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
-        if json_file is not None:
-            register_coco_format(f"{OWN}{split}", json_file, images)
-            _dataset(cfg, key.lower()).names = f"{OWN}{split}"
+    for key, name in register_own(args).items():
+        _dataset(cfg, key.lower()).names = name
     given = [word.split("=", 1)[0].lstrip("+") for word in args.opts]
     _check_keys(cfg, given)
     try:

@@ -84,7 +84,8 @@ class DDNRCNN(FrozenTrunkMixin, GeneralizedRCNN):
         for found, image in zip(results, batched_inputs, strict=True):
             if found.has("box_std"):
                 height, width = found.image_size
-                found.box_std = scaled_std(found, image.get("height", height), image.get("width", width))
+                original = image.get("height", height), image.get("width", width)
+                found.box_std = scaled_std(found.box_std, found.image_size, original)
         return GeneralizedRCNN._postprocess(results, batched_inputs, [found.image_size for found in results])
 
 
@@ -104,9 +105,7 @@ class DDNPanopticFPN(FrozenTrunkMixin, PanopticFPN):
         for result, image in zip(results, batched_inputs, strict=True) if do_postprocess else ():
             found = result["instances"]
             if found.has("box_std"):
-                (of_height, of_width), (height, width) = image["image"].shape[1:], found.image_size
-                scale = found.box_std.new_tensor([width / of_width, height / of_height])
-                found.box_std = found.box_std * scale.repeat(2)
+                found.box_std = scaled_std(found.box_std, image["image"].shape[1:], found.image_size)
         return results
 
     def _frozen(self) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from uncertainty_core import file_sha256
 from uncertainty_core.errors import UserError
 from uncertainty_core.io.files import write_atomically, write_png
-from uncertainty_core.io.strict_json import strict_json
+from uncertainty_core.io.images import claim_predictions
 
 from .pictures import LARGEST_SIDE, strip
 
@@ -78,18 +78,7 @@ class PredictionFolder:
         if len(palette) > _PALETTE_SIZE:
             raise UserError(f"class maps are PNG, which hold {_PALETTE_SIZE} classes, and the model has {len(palette)}")
         self.root, self.palette = root, palette
-        record, content = root / "predictor.json", strict_json(dict(fingerprint)).encode()
-        if record.exists():
-            if record.read_bytes() != content:
-                raise UserError(
-                    f"{root} holds predictions by other weights, or with another config: choose another folder, or "
-                    "remove it"
-                )
-        elif taken := [kind for kind in KINDS if (root / kind).exists()]:
-            raise UserError(f"{root} holds {taken[0]}/ but no predictor.json, so it is of other use: choose another")
-        else:
-            root.mkdir(parents=True, exist_ok=True)
-            write_atomically(record, content)
+        claim_predictions(root, fingerprint, KINDS, "predictions by other weights, or with another config")
 
     def path(self, kind: str, image: str) -> Path:
         """Where that of `KINDS` is for an image."""

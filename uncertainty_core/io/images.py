@@ -1,9 +1,12 @@
 """Folders of images without labels: which files are images, and where results may go."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
+from .files import write_atomically
+from .strict_json import strict_json
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _NAMED_AT_MOST = 5  # unreadable images in a message
@@ -53,6 +56,26 @@ def check_apart(images: Path, output: Path, kinds: Iterable[str]) -> None:
         mixed = any(shown == path or shown in path.parents or path in shown.parents for path in written)
     if mixed:
         raise UserError(f"results in {output} and the images of {images} would mix: choose another folder")
+
+
+def claim_predictions(root: Path, fingerprint: Mapping[str, Any], kinds: Iterable[str], others: str) -> None:
+    """Note in predictor.json what predicts into a folder, which is made if need be.
+
+    Args:
+        root: the folder; UserError if it holds predictions by another predictor, or is of other use.
+        fingerprint: JSON values of all that decides what is predicted.
+        kinds: folders in it.
+        others: what it holds where another predictor wrote there, for the message.
+    """
+    record, content = root / "predictor.json", strict_json(dict(fingerprint)).encode()
+    if record.exists():
+        if record.read_bytes() != content:
+            raise UserError(f"{root} holds {others}: choose another folder, or remove it")
+    elif taken := [kind for kind in kinds if (root / kind).exists()]:
+        raise UserError(f"{root} holds {taken[0]}/ but no predictor.json, so it is of other use: choose another")
+    else:
+        root.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, content)
 
 
 def unreadable_error(unreadable: Sequence[str], total: int) -> UserError:
