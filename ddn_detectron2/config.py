@@ -83,7 +83,7 @@ def add_ddn_config(cfg: CfgNode) -> None:
 
     # (k, K): train on all images but those of fold k of K, as the members of an ensemble do; () for all of them.
     ddn.LEAVE_OUT = ()
-    # Data sets of which students learn from the teacher alone, whatever labels they have: see `register_unlabelled`,
+    # Data sets of which students learn from the teacher alone, and not from labels: see `register_unlabelled`,
     # and --unlabelled-images of the tools. With the online teacher, "per_proposal".
     ddn.UNLABELLED = ()
 

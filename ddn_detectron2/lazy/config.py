@@ -34,7 +34,7 @@ def read_config(name: str) -> DictConfig:
     path = find_detector_config(name)
     try:
         cfg = LazyConfig.load(str(path))
-    except Exception as error:  # whatever a program can raise
+    except Exception as error:  # a config is a program, which can raise anything
         raise ConfigError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     missing = [section for section in _SECTIONS if section not in cfg]
     if missing:

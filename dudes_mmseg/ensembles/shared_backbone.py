@@ -59,7 +59,7 @@ class HeadEnsembleEncoderDecoder(EncoderDecoder):
 
     @contextmanager
     def one_head(self, number: int) -> Iterator[None]:
-        """Meanwhile the head of this number predicts alone."""
+        """The head of this number predicts alone inside the context."""
         asked, self._asked = self._asked, [self.decode_head[number]]
         try:
             yield

@@ -68,7 +68,7 @@ def is_unlabelled(sample: SegDataSample) -> bool:
 
 @contextmanager
 def labelled_alone(heads: Iterable[nn.Module], samples: Sequence[SegDataSample]) -> Iterator[None]:
-    """Meanwhile the losses of decode heads are those of the labelled images of this batch.
+    """Inside the context decode heads compute losses of the labelled images of this batch alone.
 
     Void pixels would not do: they count in the mean, and some heads learn from them that a class is absent.
     """

@@ -33,7 +33,7 @@ class Description:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, str]:
-        """Text by name, as ONNX keeps it; whatever is no text is JSON."""
+        """Text by name, as ONNX keeps it; other values are JSON."""
         values = {"format": FORMAT, **asdict(self)}
         return {name: value if isinstance(value, str) else strict_json(value) for name, value in values.items()}
 
